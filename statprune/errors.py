@@ -1,0 +1,27 @@
+"""The errors a user can cause. Each message is one sentence: what is wrong, where, and what to do instead."""
+
+from collections.abc import Sequence
+
+
+class StatpruneError(Exception):
+    """A problem the user can fix; the command prints its message without a traceback."""
+
+
+class ConfigError(StatpruneError):
+    """All the problems of one configuration, reported together.
+
+    Attributes:
+        problems: one sentence each, naming the key.
+    """
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ModelError(StatpruneError):
+    """The model can't be opened, or can't be pruned as asked."""
+
+
+class DataError(StatpruneError):
+    """A text source can't be read, or is too short."""

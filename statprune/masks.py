@@ -1,0 +1,135 @@
+"""Sparsity patterns: score → keep mask, by partial selection on whole tensors.
+
+Among equal scores the one with the lowest index is removed first, on every device.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Group(Enum):
+    """Which weights compete with each other under an unstructured pattern."""
+
+    row = "row"
+    matrix = "matrix"
+
+
+class Pattern(Protocol):
+    """A sparsity pattern."""
+
+    @property
+    def target(self) -> float:
+        """The fraction of weights removed, before rounding down."""
+
+    def problem(self, in_features: int) -> str | None:
+        """Why a layer with this many inputs can't have the pattern, or None."""
+
+    def select(self, score: Tensor) -> Tensor:
+        """Keep mask (bool) of a score of shape (out_features, in_features)."""
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """Remove exactly floor(ratio · size) of the lowest scores in each group.
+
+    Attributes:
+        ratio: fraction removed, in [0, 1).
+        group: compare within each output row, or over the whole matrix.
+    """
+
+    ratio: float
+    group: Group = Group.row
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1:
+            raise ValueError(f"sparsity ratio {self.ratio} is outside [0, 1)")
+
+    @property
+    def target(self) -> float:
+        return self.ratio
+
+    def problem(self, in_features: int) -> str | None:
+        return None
+
+    def select(self, score: Tensor) -> Tensor:
+        groups = score.reshape(1, -1) if self.group is Group.matrix else score
+        # 1e-9: a ratio such as 0.7 is stored a hair below itself, and 0.7 · 10 must remove 7
+        remove = int(self.ratio * groups.shape[1] + 1e-9)
+        return ~smallest(groups, remove).view_as(score)
+
+
+@dataclass(frozen=True)
+class NofM:
+    """Keep exactly ``keep`` of every ``of`` consecutive inputs of a row (N:M is kept:group).
+
+    Attributes:
+        keep: weights kept in a group, 0 < keep < of.
+        of: group size; must divide in_features.
+    """
+
+    keep: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep < self.of:
+            raise ValueError(f"N:M sparsity {self.keep}:{self.of} needs 0 < N < M")
+
+    @property
+    def target(self) -> float:
+        return 1 - self.keep / self.of
+
+    def problem(self, in_features: int) -> str | None:
+        if in_features % self.of:
+            return f"its {in_features} inputs are not divisible by M={self.of}"
+        return None
+
+    def select(self, score: Tensor) -> Tensor:
+        rows, columns = score.shape
+        _check_finite(score)
+        # group position first, so that every comparison runs over contiguous memory
+        groups = score.view(rows, columns // self.of, self.of).permute(2, 0, 1).contiguous()
+        rank = torch.zeros_like(groups, dtype=torch.int16)
+        for i in range(self.of):
+            before = groups[i] <= groups[i + 1 :]
+            rank[i + 1 :] += before
+            rank[i] += (~before).sum(0, dtype=torch.int16)
+        return (rank >= self.of - self.keep).permute(1, 2, 0).reshape(rows, columns)
+
+
+def smallest(score: Tensor, count: int) -> Tensor:
+    """Mask (bool) of the ``count`` smallest entries of every row of ``score``, shape (rows, columns).
+
+    Raises:
+        ValueError: the score holds NaN.
+    """
+    _check_finite(score)
+    if count == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    threshold = _kth_smallest(score, count)
+    chosen = score <= threshold
+    tied = chosen.count_nonzero(dim=1) > count
+    if tied.any():
+        rows = score[tied]
+        below = rows < threshold[tied]
+        equal = rows == threshold[tied]
+        wanted = count - below.count_nonzero(dim=1)
+        chosen[tied] = below | (equal & (equal.cumsum(1, dtype=torch.int32) <= wanted[:, None]))
+    return chosen
+
+
+def _kth_smallest(score: Tensor, k: int) -> Tensor:
+    """The k-th smallest entry (1 is the smallest) of every row, shape (rows, 1)."""
+    if score.device.type == "cpu":
+        # NumPy's introselect moves values alone; torch's selection drags 64-bit indices along
+        return torch.from_numpy(np.partition(score.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
+    return score.kthvalue(k, dim=1, keepdim=True).values
+
+
+def _check_finite(score: Tensor) -> None:
+    if score.isnan().any():
+        raise ValueError("the score holds NaN; the weights or the calibration inputs are not finite")

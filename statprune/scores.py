@@ -1,0 +1,125 @@
+"""Importance scores: (weight, statistics, options) → score, all (out_features, in_features); higher is kept.
+
+To add a score: write a function here, give it an entry in ``SCORES`` and a YAML file in ``conf/method/``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from torch import Tensor
+
+from statprune.masks import Group
+from statprune.statistics import InputStatistics, StatisticsKind
+
+
+class Activation(Enum):
+    """CVR's activation factor a_j: a power of the input variance, or Wanda's input norm."""
+
+    variance = "variance"
+    norm = "norm"
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A score without parameters."""
+
+
+@dataclass(frozen=True)
+class RiaOptions:
+    """RIA's parameter.
+
+    Attributes:
+        power: exponent of the input norm (Zhang et al. 2024: a = 0.5).
+    """
+
+    power: float = 0.5
+
+
+@dataclass(frozen=True)
+class CvrOptions:
+    """CVR's parameters (paper §3.1; values the paper leaves open are our reading).
+
+    Attributes:
+        statistic_calibration: False gives Wanda's score, the ablation's first rung.
+        alpha: reweighting strength α ≥ 0 of c_j; 0 switches c_j off.
+        epsilon: ε > 0 added to the weight column variance.
+        activation: variance for a_j = v_xj^activation_power, norm for ‖x_j‖₂ in its place.
+        activation_power: exponent of the input variance (0.25 in the paper).
+    """
+
+    statistic_calibration: bool = True
+    alpha: float = 0.5
+    epsilon: float = 1e-8
+    activation: Activation = Activation.variance
+    activation_power: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.alpha < 0:
+            raise ValueError(f"method.alpha={self.alpha} is negative; give α ≥ 0 (0 switches c_j off)")
+        if self.epsilon <= 0:
+            raise ValueError(
+                f"method.epsilon={self.epsilon} is not positive; give a small number such as 1e-8"
+            )
+
+
+def magnitude(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
+    """|W_ij| (Han et al. 2015)."""
+    return weight.abs()
+
+
+def wanda(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
+    """|W_ij| · ‖x_j‖₂ (Sun et al., ICLR 2024)."""
+    return weight.abs() * statistics.norm.to(weight.dtype)
+
+
+def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Tensor:
+    """(|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖x_j‖₂^a (Zhang et al., ICLR 2024)."""
+    absolute = weight.abs()
+    tiny = 1e-30  # an all-zero row or column has no importance, and must not become NaN
+    relative = absolute / absolute.sum(0).clamp_min(tiny) + absolute / absolute.sum(
+        1, keepdim=True
+    ).clamp_min(tiny)
+    return relative * statistics.norm.pow(options.power).to(weight.dtype)
+
+
+def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Tensor:
+    """Column-variance reweighting, S_ij = |W_ij| · a_j · c_j (paper §3.1).
+
+    a_j = Var(x_j)^(1/4); c_j = (Var_i(W_ij) + ε)^(−α/2), population variances.
+    """
+    if not options.statistic_calibration:
+        return wanda(weight, statistics, NoOptions())
+    if options.activation is Activation.variance:
+        activation = statistics.variance.pow(options.activation_power)
+    else:
+        activation = statistics.norm
+    column_variance = weight.var(dim=0, correction=0).double()
+    column = (column_variance + options.epsilon).pow(-options.alpha / 2)
+    return weight.abs() * (activation * column).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A registry entry.
+
+    Attributes:
+        function: (weight, statistics, options) → score.
+        needs: the statistics the function reads.
+        options: dataclass of its parameters; its fields are the keys ``method.*``.
+        group: the comparison group its authors use for unstructured sparsity.
+    """
+
+    function: Callable[[Tensor, InputStatistics, Any], Tensor]
+    needs: StatisticsKind = StatisticsKind.MOMENTS
+    options: type = NoOptions
+    group: Group = Group.row
+
+
+SCORES: dict[str, Score] = {
+    "magnitude": Score(magnitude, StatisticsKind.NONE, group=Group.matrix),
+    "wanda": Score(wanda),
+    "ria": Score(ria, options=RiaOptions),
+    "cvr": Score(cvr, options=CvrOptions),
+}

@@ -1,0 +1,108 @@
+"""Streaming statistics of a layer's inputs: channel moments, Gram matrix, and a sample of rows.
+
+Moments are merged by Chan, Golub & LeVeque (1979), never by E[x²] − E[x]² in low precision.
+"""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class StatisticsKind(IntEnum):
+    """What a method needs to know of a layer's input; each kind includes the ones before it."""
+
+    NONE = 0
+    MOMENTS = 1
+    GRAM = 2
+
+
+class InputStatistics:
+    """Statistics of one layer input with ``in_features`` channels, over all calibration tokens.
+
+    Args:
+        in_features: number of channels.
+        kind: what to accumulate besides the sampled rows.
+        sample_index: sorted token numbers (0 is the first token seen) whose rows are kept as ``rows``.
+        device: where the accumulators live.
+        dtype: precision of a batch's own sums; the merged moments are always float64.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        kind: StatisticsKind = StatisticsKind.MOMENTS,
+        sample_index: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.kind = kind
+        self.count = 0
+        self._dtype = dtype
+        self._mean = torch.zeros(in_features, dtype=torch.float64, device=device)
+        self._squares = torch.zeros_like(self._mean)
+        self._gram: Tensor | None = None
+        if kind >= StatisticsKind.GRAM:
+            self._gram = torch.zeros(in_features, in_features, dtype=dtype, device=device)
+        self._sample_index = sample_index
+        self._rows: list[Tensor] = []
+
+    def update(self, inputs: Tensor) -> None:
+        """Add a batch of inputs, shape (..., in_features), any floating dtype."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        if rows.shape[0] == 0:
+            return
+        if self._sample_index is not None:
+            first, last = torch.searchsorted(
+                self._sample_index, torch.tensor([self.count, self.count + rows.shape[0]])
+            ).tolist()
+            self._rows.append(rows[(self._sample_index[first:last] - self.count).to(rows.device)])
+        rows = rows.to(self._dtype)
+        if self.kind >= StatisticsKind.MOMENTS:
+            batch_mean = rows.sum(0, dtype=self._dtype) / rows.shape[0]
+            batch_squares = (rows - batch_mean).square_().sum(0)
+            self._merge(rows.shape[0], batch_mean.double(), batch_squares.double())
+        else:
+            self.count += rows.shape[0]
+        if self._gram is not None:
+            self._gram.addmm_(rows.T, rows)
+
+    def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
+        total = self.count + count
+        delta = mean - self._mean
+        self._mean += delta * (count / total)
+        self._squares += squares + delta.square() * (self.count * count / total)
+        self.count = total
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x_j], shape (in_features,), float64."""
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Population variance E[x_j²] − E[x_j]², shape (in_features,), float64 (paper §3.1)."""
+        return self._squares / max(self.count, 1)
+
+    @property
+    def norm(self) -> Tensor:
+        """‖x_j‖₂ over all tokens, shape (in_features,), float64 (Wanda, Sun et al. 2024)."""
+        return (self._squares + self.count * self._mean.square()).sqrt()
+
+    @property
+    def gram(self) -> Tensor:
+        """Σ x xᵀ over all tokens, shape (in_features, in_features).
+
+        Raises:
+            RuntimeError: the statistics were collected without the Gram matrix.
+        """
+        if self._gram is None:
+            raise RuntimeError("these statistics hold no Gram matrix; collect them with StatisticsKind.GRAM")
+        return self._gram
+
+    @property
+    def rows(self) -> Tensor:
+        """The sampled input rows, shape (samples, in_features)."""
+        if not self._rows:
+            return self._mean.new_zeros(0, self._mean.shape[0], dtype=self._dtype)
+        return torch.cat(self._rows).to(self._dtype)

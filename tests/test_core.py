@@ -1,0 +1,181 @@
+"""The pure functions against naive float64 formulas written out here."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statprune.compensation import Energy
+from statprune.masks import Group, NofM, Unstructured
+from statprune.methods import get_method
+from statprune.scores import CvrOptions, NoOptions, RiaOptions, cvr, ria, wanda
+from statprune.statistics import InputStatistics, StatisticsKind
+
+
+def make(out_features=6, in_features=8, tokens=50, seed=0, kind=StatisticsKind.GRAM):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(out_features, in_features, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(tokens, in_features, generator=generator, dtype=torch.float64) + 0.3
+    statistics = InputStatistics(in_features, kind, dtype=torch.float64)
+    for batch in inputs.split(7):
+        statistics.update(batch)
+    return weight, inputs, statistics
+
+
+def test_moments_and_gram_match_naive_sums():
+    _, x, statistics = make()
+    n = len(x)
+    for j in range(x.shape[1]):
+        mean = sum(x[:, j].tolist()) / n
+        assert statistics.mean[j].item() == pytest.approx(mean)
+        assert statistics.variance[j].item() == pytest.approx(
+            sum((v - mean) ** 2 for v in x[:, j].tolist()) / n
+        )
+        assert statistics.norm[j].item() == pytest.approx(math.sqrt(sum(v * v for v in x[:, j].tolist())))
+    assert torch.allclose(statistics.gram, x.T @ x)
+
+
+def test_variance_survives_a_large_mean_in_float32():
+    x = torch.randn(4096, 3, generator=torch.Generator().manual_seed(1)) * 1e-2 + 100
+    statistics = InputStatistics(3)
+    for batch in x.split(512):
+        statistics.update(batch)
+    assert torch.allclose(statistics.variance, x.double().var(0, correction=0), rtol=1e-3)
+
+
+def test_sampled_rows_are_the_tokens_asked_for():
+    x = torch.arange(40.0).view(20, 2)
+    statistics = InputStatistics(2, sample_index=torch.tensor([0, 6, 7, 19]))
+    for batch in x.split(7):
+        statistics.update(batch)
+    assert torch.equal(statistics.rows, x[[0, 6, 7, 19]])
+
+
+def test_scores_match_the_papers_formulas():
+    w, x, statistics = make()
+    out_features, in_features = w.shape
+    for i in range(out_features):
+        for j in range(in_features):
+            norm = math.sqrt(sum(v * v for v in x[:, j].tolist()))
+            a = abs(w[i, j].item())
+            assert wanda(w, statistics, NoOptions())[i, j].item() == pytest.approx(a * norm)
+            relative = a / w[:, j].abs().sum().item() + a / w[i].abs().sum().item()
+            assert ria(w, statistics, RiaOptions())[i, j].item() == pytest.approx(relative * norm**0.5)
+            column = w[:, j].tolist()
+            mean = sum(column) / out_features
+            v_j = sum((v - mean) ** 2 for v in column) / out_features
+            x_mean = x[:, j].sum().item() / len(x)
+            v_x = sum((v - x_mean) ** 2 for v in x[:, j].tolist()) / len(x)
+            wanted = a * v_x**0.25 * (v_j + 1e-8) ** (-0.25)
+            assert cvr(w, statistics, CvrOptions())[i, j].item() == pytest.approx(wanted)
+    off = cvr(w, statistics, CvrOptions(statistic_calibration=False))
+    assert torch.equal(off, wanda(w, statistics, NoOptions()))
+
+
+def naive_keep(groups, remove):
+    keep = []
+    for row in groups:
+        removed = sorted(range(len(row)), key=lambda j: (row[j], j))[:remove]
+        keep.append([j not in removed for j in range(len(row))])
+    return keep
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_masks_remove_exactly_the_lowest_scores_and_break_ties_by_index(data):
+    rows = data.draw(st.integers(1, 4))
+    groups = data.draw(st.integers(1, 4))
+    m = data.draw(st.integers(2, 8))
+    n = data.draw(st.integers(1, m - 1))
+    values = data.draw(st.lists(st.integers(0, 4), min_size=rows * groups * m, max_size=rows * groups * m))
+    ratio = data.draw(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9]))
+    score = torch.tensor(values, dtype=torch.float32).view(rows, groups * m)
+    mask = NofM(n, m).select(score)
+    assert mask.view(-1, m).tolist() == naive_keep(score.view(-1, m).tolist(), m - n)
+    remove = round(ratio * 10) * score.shape[1] // 10
+    assert Unstructured(ratio).select(score).tolist() == naive_keep(score.tolist(), remove)
+    remove = round(ratio * 10) * score.numel() // 10
+    flat = Unstructured(ratio, Group.matrix).select(score).view(1, -1)
+    assert flat.tolist() == naive_keep(score.view(1, -1).tolist(), remove)
+
+
+def test_nan_scores_and_impossible_patterns_fail():
+    with pytest.raises(ValueError, match="NaN"):
+        Unstructured(0.5).select(torch.tensor([[1.0, float("nan")]]))
+    with pytest.raises(ValueError, match="outside"):
+        Unstructured(1.0)
+    with pytest.raises(ValueError, match="0 < N < M"):
+        NofM(4, 4)
+    assert "not divisible" in NofM(2, 4).problem(6)
+
+
+@pytest.mark.parametrize("columns,rows", [(True, True), (True, False), (False, True)])
+def test_energy_compensation_matches_the_papers_formula(columns, rows):
+    w, _, statistics = make()
+    keep = Unstructured(0.5).select(w.abs())
+    out_features, in_features = w.shape
+    wanted = (w * keep).tolist()
+    dense = w.tolist()
+    if columns:
+        for j in range(in_features):
+            mu = sum(dense[i][j] for i in range(out_features)) / out_features
+            e = sum((dense[i][j] - mu) ** 2 for i in range(out_features))
+            p = sum((wanted[i][j] - mu) ** 2 for i in range(out_features))
+            s = min(max(math.sqrt(e / (p + 1e-12)), 0.5), 2.0)
+            for i in range(out_features):
+                wanted[i][j] = ((wanted[i][j] - mu) * s + mu) * keep[i, j].item()
+    if rows:
+        for i in range(out_features):
+            mu = sum(dense[i]) / in_features
+            e = sum((v - mu) ** 2 for v in dense[i])
+            p = sum((v - mu) ** 2 for v in wanted[i])
+            s = min(max(math.sqrt(e / (p + 1e-12)), 0.5), 2.0)
+            wanted[i] = [((v - mu) * s + mu) * keep[i, j].item() for j, v in enumerate(wanted[i])]
+    result, report = Energy(columns=columns, rows=rows).apply(w, w * keep, keep, statistics)
+    assert torch.allclose(result, torch.tensor(wanted, dtype=torch.float64))
+    assert ("row_scale_min" in report) == rows and ("column_scale_min" in report) == columns
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(0.5, Group.matrix), Unstructured(0.5), NofM(2, 4)])
+def test_sparsegpt_matches_the_textbook_loop(pattern):
+    """One column at a time on the full inverse Hessian, updated by Gaussian elimination, no lazy blocks."""
+    w, x, statistics = make(in_features=12)
+    block = 8
+    hessian = x.T @ x
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(12, dtype=torch.float64)
+    inverse = torch.linalg.inv(hessian)
+    wanted, keep = w.clone(), torch.ones_like(w, dtype=torch.bool)
+    diagonals = []
+    running = inverse.clone()
+    for j in range(12):
+        diagonals.append(running[j, j].item())
+        running = running - torch.outer(running[:, j], running[j]) / running[j, j]
+    d = torch.tensor(diagonals, dtype=torch.float64)
+    running = inverse.clone()
+    for j in range(12):
+        size = pattern.of if isinstance(pattern, NofM) else block
+        if j % size == 0:
+            part = slice(j, min(j + size, 12))
+            keep[:, part] = pattern.select(wanted[:, part] ** 2 / d[part])
+        error = wanted[:, j] * ~keep[:, j] / running[j, j]
+        wanted = wanted - torch.outer(error, running[j])
+        running = running - torch.outer(running[:, j], running[j]) / running[j, j]
+    result, mask, report = get_method("sparsegpt", block_size=block).solve(w, statistics, pattern)
+    assert torch.equal(mask, keep)
+    assert torch.allclose(result, wanted * keep, atol=1e-9)
+    assert report["damping"] == 0.01
+
+
+def test_sparsegpt_raises_damping_and_says_so():
+    statistics = InputStatistics(4, StatisticsKind.GRAM)
+    statistics.update(torch.ones(3, 4))
+    statistics.gram[0, 1] = statistics.gram[1, 0] = 3.4  # not positive definite at 1%
+    _, _, report = get_method("sparsegpt").solve(torch.randn(2, 4), statistics, NofM(2, 4))
+    assert report["damping"] > 0.01
+
+
+def test_unknown_method_names_the_choices():
+    with pytest.raises(ValueError, match="wanda"):
+        get_method("wnada")
