@@ -1,0 +1,136 @@
+"""The block loop: observe → solve → compensate → replace → propagate (paper, Algorithm 1)."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statprune.blocks import advance, capture, observe
+from statprune.compensation import Energy
+from statprune.errors import ModelError
+from statprune.masks import Pattern
+from statprune.methods import Method
+from statprune.models import Layer, decoder_blocks, prunable_layers
+from statprune.statistics import InputStatistics
+
+SAMPLED_TOKENS = 1024  # input rows on which each layer's output error is measured
+
+
+@torch.no_grad()
+def prune(
+    model: Any,
+    windows: Tensor,
+    method: Method,
+    pattern: Pattern,
+    compensation: Energy | None = None,
+    propagation: str = "pruned",
+    batch_size: int = 8,
+    seed: int = 0,
+    on_block: Callable[[int, int, list[dict[str, Any]]], None] | None = None,
+) -> dict[str, float]:
+    """Prune the model's decoder blocks in place.
+
+    Args:
+        model: a causal language model.
+        windows: calibration token ids, (samples, seq_len).
+        method: selects, and may update, each weight.
+        pattern: what is kept.
+        compensation: applied after the method, or None.
+        propagation: pruned (blocks see what the pruned blocks before them produce) or dense.
+        batch_size: windows that go through a block together.
+        seed: of the sampled input rows.
+        on_block: called with (block, all blocks, one report per layer).
+
+    Returns:
+        Seconds by phase: calibrate, observe, solve, propagate.
+
+    Raises:
+        ModelError: the model can't be walked, or the pattern does not fit a layer; nothing was changed then.
+    """
+    seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
+    clock = _Clock(seconds, model.device)
+    blocks = decoder_blocks(model)
+    check_pattern(blocks, pattern)
+    generator = torch.Generator().manual_seed(seed)
+    sample_index = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
+    batches = capture(model, blocks, windows, batch_size)
+    clock.lap("calibrate")
+
+    for index, block in enumerate(blocks):
+        layers = prunable_layers(block)
+        dense = propagation == "dense"
+        statistics = observe(block, index, layers, batches, method.needs, sample_index, advance=dense)
+        clock.lap("observe")
+
+        reports = [_prune_layer(layer, statistics[layer.name], method, pattern, compensation) for layer in layers]
+        clock.lap("solve")
+
+        if not dense and index + 1 < len(blocks):
+            advance(block, index, batches)
+        clock.lap("propagate")
+
+        if on_block is not None:
+            on_block(index, len(blocks), [{"block": index, **_numbers(report)} for report in reports])
+    return seconds
+
+
+def _prune_layer(
+    layer: Layer, statistics: InputStatistics, method: Method, pattern: Pattern, compensation: Energy | None
+) -> dict[str, Any]:
+    """Prune one layer in place; what was done, with single numbers still as tensors."""
+    start = time.perf_counter()
+    dense = layer.read()
+    weight, keep, report = method.solve(dense, statistics, pattern)
+    if compensation is not None:
+        weight, scales = compensation.apply(dense, weight, keep, statistics)
+        report = report | scales
+    layer.write(weight)
+    return {
+        "layer": layer.name,
+        "out_features": dense.shape[0],
+        "in_features": dense.shape[1],
+        "sparsity": (layer.parameter == 0).double().mean(),
+        "relative_output_error": output_error(dense, weight, statistics.rows),
+        "calibration_tokens": statistics.count,
+        **report,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
+    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ over sampled calibration inputs X, (samples, in_features)."""
+    rows = rows.to(dense.dtype)
+    return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
+
+
+def check_pattern(blocks: list[Any], pattern: Pattern) -> None:
+    """Raise ModelError, naming the layers, where the pattern does not fit."""
+    problems = {
+        layer.name: problem
+        for block in blocks
+        for layer in prunable_layers(block)
+        if (problem := pattern.problem(layer.in_features))
+    }
+    if problems:
+        names = "; ".join(f"layer {name}: {problem}" for name, problem in problems.items())
+        raise ModelError(f"the N:M pattern does not fit: {names}; choose an M that divides them")
+
+
+def _numbers(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.item() if isinstance(value, Tensor) else value for key, value in report.items()}
+
+
+class _Clock:
+    """Adds the time since the last lap to a phase."""
+
+    def __init__(self, seconds: dict[str, float], device: torch.device):
+        self.seconds, self.device, self.last = seconds, device, time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[phase] += now - self.last
+        self.last = now
