@@ -98,10 +98,14 @@ def _probe(model: Any, blocks: list[nn.Module], ids: Tensor) -> list[Any]:
     )
     name = type(model).__name__
     if not chained:
-        raise ModelError(f"{name} does not pass each decoder block's output straight to the next; it can't be pruned")
+        raise ModelError(
+            f"{name} does not pass each decoder block's output straight to the next; it can't be pruned"
+        )
     past, past_other = (_hidden(run[-1][1])[:, :-1].float() for run in (first, seen))
     if not torch.allclose(past, past_other, rtol=1e-2, atol=1e-2 * past.abs().max().item()):
-        raise ModelError(f"{name} lets tokens see later ones; only causal decoder language models can be pruned")
+        raise ModelError(
+            f"{name} lets tokens see later ones; only causal decoder language models can be pruned"
+        )
     return [output for _, output in first]
 
 
@@ -145,7 +149,9 @@ def observe(
                 own.update(inputs)
                 shared = current[id(inputs)] = (inputs, own)
             if statistics.setdefault(layer.name, shared[1]) is not shared[1]:
-                raise ModelError(f"layer {index}.{layer.name} shares its input with other layers only at times")
+                raise ModelError(
+                    f"layer {index}.{layer.name} shares its input with other layers only at times"
+                )
 
         return collect
 
@@ -161,7 +167,9 @@ def observe(
             handle.remove()
     missing = [layer.name for layer in layers if layer.name not in statistics]
     if missing:
-        raise ModelError(f"block {index}: no calibration token reached {', '.join(missing)}; it can't be pruned")
+        raise ModelError(
+            f"block {index}: no calibration token reached {', '.join(missing)}; it can't be pruned"
+        )
     return statistics
 
 

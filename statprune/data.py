@@ -8,7 +8,10 @@ from typing import Any
 from statprune.errors import DataError
 
 SOURCES = ("bundled", "text", "wikitext2", "c4")
-C4_FILES = {"train": "en/c4-train.00000-of-01024.json.gz", "validation": "en/c4-validation.00000-of-00008.json.gz"}
+C4_FILES = {
+    "train": "en/c4-train.00000-of-01024.json.gz",
+    "validation": "en/c4-validation.00000-of-00008.json.gz",
+}
 
 
 def read_text(source: str, part: str, path: str | None = None) -> str:
@@ -65,7 +68,9 @@ def bundled_text(part: str) -> str:
 
 def _file_text(path: str | None, part: str) -> str:
     if path is None:
-        raise DataError(f"{part}.path is not set; give the UTF-8 text file to read, {part}.path=/path/to/file.txt")
+        raise DataError(
+            f"{part}.path is not set; give the UTF-8 text file to read, {part}.path=/path/to/file.txt"
+        )
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

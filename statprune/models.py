@@ -119,7 +119,9 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     """
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     if not lists:
-        raise ModelError(f"{type(model).__name__} has no list of decoder blocks; only decoder LMs can be pruned")
+        raise ModelError(
+            f"{type(model).__name__} has no list of decoder blocks; only decoder LMs can be pruned"
+        )
     return list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters())))
 
 

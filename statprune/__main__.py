@@ -1,0 +1,5 @@
+"""``python -m statprune``."""
+
+from statprune.main import cli
+
+cli()

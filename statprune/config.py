@@ -1,0 +1,280 @@
+"""Every option: name, type, default, unit; and the checks that need no model. All problems are reported together."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from statprune.compensation import Energy
+from statprune.data import SOURCES
+from statprune.errors import ConfigError
+from statprune.masks import Group, NofM, Pattern, Unstructured
+from statprune.methods import customary_group, method_names, options_class
+
+
+class Dtype(Enum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Propagation(Enum):
+    pruned = "pruned"
+    dense = "dense"
+
+
+@dataclass
+class ModelConfig:
+    """Which model: hub id, local folder, .gguf file or pkg://package/file."""
+
+    path: str = ""
+    dtype: Dtype = Dtype.auto
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class CalibrationConfig:
+    """Calibration windows; seq_len in tokens, batch_size in windows."""
+
+    source: str = "bundled"
+    samples: int = 128
+    seq_len: int = 2048
+    batch_size: int = 8
+    path: str | None = None
+
+
+@dataclass
+class SparsityConfig:
+    """Either ratio (unstructured, 0.5 where nothing is given) or keep and of (N:M)."""
+
+    ratio: float | None = None
+    group: Group | None = None
+    keep: int | None = None
+    of: int | None = None
+
+
+@dataclass
+class EvaluationConfig:
+    """Perplexity: datasets, window length in tokens, how many windows (None: all)."""
+
+    name: str = "perplexity"
+    datasets: list[str] = field(default_factory=list)
+    seq_len: int = 2048
+    max_windows: int | None = None
+    batch_size: int = 4
+    path: str | None = None
+
+
+@dataclass
+class TrackingConfig:
+    """Weights & Biases: offline or disabled."""
+
+    mode: str = "disabled"
+    project: str = "statprune"
+
+
+@dataclass
+class Settings:
+    """Keys outside of groups."""
+
+    name: str = "default"
+    propagation: Propagation = Propagation.pruned
+    device: str = "auto"
+    seed: int = 0
+    save_model: bool = False
+    verbose: bool = False
+
+
+@dataclass
+class RunConfig:
+    """One run, checked. ``method_options`` and ``compensation`` are ready to use."""
+
+    model: ModelConfig
+    calibration: CalibrationConfig
+    sparsity: SparsityConfig
+    pattern: Pattern
+    method: str
+    method_options: Any
+    compensation: Energy | None
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    settings: Settings
+
+    def resolved(self) -> dict[str, Any]:
+        """The configuration as plain values, as the record keeps it."""
+        options = asdict(self.method_options) if self.method_options is not None else {}
+        compensation = (
+            {"name": "none"} if self.compensation is None else {"name": "energy", **asdict(self.compensation)}
+        )
+        result = {
+            **asdict(self.settings),
+            "model": asdict(self.model),
+            "calibration": asdict(self.calibration),
+            "sparsity": asdict(self.sparsity),
+            "method": {"name": self.method, **options},
+            "compensation": compensation,
+            "evaluation": asdict(self.evaluation),
+            "tracking": asdict(self.tracking),
+        }
+        return json.loads(json.dumps(result, default=lambda value: value.value))
+
+    def hash(self) -> str:
+        """16 hex digits over everything that can change a number."""
+        values = {
+            k: v for k, v in self.resolved().items() if k not in ("name", "tracking", "verbose", "save_model")
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def parse_config(raw: dict[str, Any]) -> RunConfig:
+    """Check a composed configuration.
+
+    Args:
+        raw: the resolved configuration as nested dictionaries.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: list[str] = []
+    raw = dict(raw)
+    sections = {
+        name: dict(raw.pop(name, None) or {})
+        for name in ("model", "calibration", "sparsity", "method", "compensation", "evaluation", "tracking")
+    }
+    settings = _build(Settings, raw, "", problems)
+    model = _build(ModelConfig, sections["model"], "model.", problems)
+    calibration = _build(CalibrationConfig, sections["calibration"], "calibration.", problems)
+    sparsity = _build(SparsityConfig, sections["sparsity"], "sparsity.", problems)
+    evaluation = _build(EvaluationConfig, sections["evaluation"], "evaluation.", problems)
+    tracking = _build(TrackingConfig, sections["tracking"], "tracking.", problems)
+    method = str(sections["method"].pop("name", None))
+    options = None
+    if method in method_names():
+        options = _build(options_class(method), sections["method"], "method.", problems)
+    elif method != "dense":
+        problems.append(f"method.name={method} is unknown; choose dense, {', '.join(method_names())}")
+    name = sections["compensation"].pop("name", None)
+    compensation = None
+    if name == "energy":
+        compensation = _build(Energy, sections["compensation"], "compensation.", problems)
+    elif name not in (None, "none"):
+        problems.append(f"compensation.name={name} is unknown; choose none or energy")
+    elif sections["compensation"]:
+        problems.append(
+            f"compensation=none has no key {next(iter(sections['compensation']))}; choose compensation=energy"
+        )
+    if method == "dense" and compensation is not None:
+        problems.append(
+            "compensation=energy can't follow method=dense, which prunes nothing; set compensation=none"
+        )
+    _check_values(settings, calibration, evaluation, tracking, problems)
+    pattern = _pattern(sparsity, method, problems)
+    if problems or pattern is None:
+        raise ConfigError(problems)
+    return RunConfig(
+        model, calibration, sparsity, pattern, method, options, compensation, evaluation, tracking, settings
+    )
+
+
+def _check_values(
+    settings: Settings,
+    calibration: CalibrationConfig,
+    evaluation: EvaluationConfig,
+    tracking: TrackingConfig,
+    problems: list[str],
+) -> None:
+    for owner, prefix in ((calibration, "calibration"), (evaluation, "evaluation")):
+        for key in ("samples", "seq_len", "batch_size", "max_windows"):
+            value = getattr(owner, key, None)
+            least = 2 if key == "seq_len" else 1
+            if value is not None and value < least:
+                problems.append(f"{prefix}.{key}={value} is too small; give at least {least}")
+    if calibration.source not in SOURCES:
+        problems.append(
+            f"calibration.source={calibration.source} is unknown; choose one of {', '.join(SOURCES)}"
+        )
+    for source in evaluation.datasets:
+        if source not in SOURCES:
+            problems.append(
+                f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}"
+            )
+    if calibration.source == "text" and calibration.path is None:
+        problems.append("calibration=text needs a file; give calibration.path=/path/to/file.txt")
+    if "text" in evaluation.datasets and evaluation.path is None:
+        problems.append("evaluation.datasets=[text] needs a file; give evaluation.path=/path/to/file.txt")
+    if tracking.mode not in ("offline", "disabled"):
+        problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline or disabled")
+    try:
+        device = torch.device("cpu" if settings.device == "auto" else settings.device)
+    except RuntimeError:
+        problems.append(f"device={settings.device} is unknown; choose auto, cpu, cuda or cuda:0")
+    else:
+        if device.type not in ("cpu", "cuda"):
+            problems.append(f"device={settings.device} is not supported; choose auto, cpu or cuda")
+        elif device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            problems.append(
+                f"device={settings.device} is not there; choose device=cpu or a CUDA device of this machine"
+            )
+
+
+def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Pattern | None:
+    keep, of = sparsity.keep, sparsity.of
+    if keep is not None or of is not None:
+        if keep is None or of is None:
+            problems.append(
+                "N:M sparsity needs both sparsity.keep and sparsity.of; give, for example, keep=2 and of=4"
+            )
+        elif not 0 < keep < of:
+            problems.append(
+                f"sparsity.keep={keep} with sparsity.of={of} is no N:M pattern; give 0 < keep < of"
+            )
+        if sparsity.ratio is not None:
+            problems.append("sparsity.ratio is given together with keep and of (N:M); give one or the other")
+        elif keep is not None and of is not None and 0 < keep < of:
+            return NofM(keep, of)
+        return None
+    if sparsity.ratio is None:
+        sparsity.ratio = 0.5
+    if not 0 <= sparsity.ratio < 1:
+        problems.append(
+            f"sparsity.ratio={sparsity.ratio} is outside [0, 1); give the fraction to remove, such as 0.5"
+        )
+        return None
+    if sparsity.group is None:
+        sparsity.group = customary_group(method) if method in method_names() else Group.row
+    return Unstructured(sparsity.ratio, sparsity.group)
+
+
+def _build(cls: Any, values: dict[str, Any], prefix: str, problems: list[str]) -> Any:
+    """An instance of the dataclass; values of the wrong type, unknown keys and bad ranges become problems."""
+    known = [item.name for item in fields(cls)]
+    good: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            have = f"its keys are {', '.join(known)}" if known else "there are no keys here"
+            problems.append(f"{prefix}{key} is not a key; {have}")
+            continue
+        try:
+            good[key] = getattr(OmegaConf.to_object(OmegaConf.merge(_blank(cls), {key: value})), key)
+        except OmegaConfBaseException as error:
+            problems.append(f"{prefix}{key}={value} has the wrong type: {str(error).splitlines()[0]}")
+    try:
+        return cls(**good)
+    except ValueError as error:
+        problems.append(str(error))
+        return cls()
+
+
+def _blank(cls: Any) -> Any:
+    """The dataclass's types without its range checks, which would judge one key at a time."""
+    from dataclasses import make_dataclass
+
+    plain = make_dataclass(cls.__name__, [(item.name, item.type, item) for item in fields(cls)])
+    return OmegaConf.structured(plain)

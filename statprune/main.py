@@ -1,0 +1,79 @@
+"""The command: compose the config, run, print the summary."""
+
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from statprune.config import parse_config
+from statprune.errors import ConfigError, StatpruneError
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """Readable name of a run's folder: model, calibration, pattern, method, compensation, seed."""
+    model = Path(str(_root_.model.path)).name.removesuffix(".gguf")
+    sparsity = _root_.sparsity
+    pattern = f"{sparsity.keep}_{sparsity.of}" if sparsity.keep is not None else str(sparsity.ratio or 0.5)
+    parts = [
+        model,
+        _root_.calibration.source,
+        pattern,
+        _root_.method.name,
+        _root_.compensation.name,
+        f"s{_root_.seed}",
+    ]
+    return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
+def main(composed: DictConfig) -> None:
+    """Hydra's entry point for one job."""
+    raw: Any = OmegaConf.to_container(composed, resolve=True)
+    try:
+        config = parse_config(raw)
+        _configure_logging(config.settings.verbose)
+        from statprune.run import print_summary, run  # pulls in transformers: not for --help or a typo
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        print_summary(run(config, folder), folder)
+    except ConfigError as error:
+        _fail(error.problems)
+    except StatpruneError as error:
+        _fail([str(error)])
+
+
+def _fail(problems: list[str]) -> None:
+    for problem in problems:
+        print(f"statprune: {problem}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _configure_logging(verbose: bool) -> None:
+    import datasets
+    import transformers
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    logger = logging.getLogger("statprune")
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.handlers = [RichHandler(console=Console(stderr=True), show_path=False, show_level=False)]
+
+
+def cli() -> None:
+    """Console script ``statprune``; ``python -m statprune`` is the same."""
+    main()
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,65 @@
+"""The run record: what it holds, and how it is written so that a finished record is a whole one."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCHEMA_VERSION = 1
+PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "wandb")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically: readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, allow_nan=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, commit and machine."""
+    cuda = device.type == "cuda"
+    return {
+        "python": sys.version.split()[0],
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def memory(device: torch.device) -> dict[str, int]:
+    """Peak bytes on the host (this process, since it started) and on the device."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of this checkout; None for an installed wheel."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
