@@ -1,7 +1,8 @@
 """Walk a model block by block: capture what each block is called with, and run one block over all windows."""
 
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +67,8 @@ def capture(model: Any, blocks: list[nn.Module], windows: Tensor, batch_size: in
 
             return forward
 
-        with _replaced(blocks, skip):
-            try:
-                model(input_ids=ids.to(model.device), use_cache=False)
-            except _Stop:
-                pass
+        with _replaced(blocks, skip), suppress(_Stop):
+            model(input_ids=ids.to(model.device), use_cache=False)
         batches.append(Batch(inputs[0], calls))
     return batches
 
@@ -94,18 +92,14 @@ def _probe(model: Any, blocks: list[nn.Module], ids: Tensor) -> list[Any]:
         for hook in hooks:
             hook.remove()
     chained = len(first) == len(blocks) and all(
-        torch.equal(_hidden(before[1]), after[0]) for before, after in zip(first, first[1:], strict=False)
+        torch.equal(_hidden(before[1]), after[0]) for before, after in itertools.pairwise(first)
     )
     name = type(model).__name__
     if not chained:
-        raise ModelError(
-            f"{name} does not pass each decoder block's output straight to the next; it can't be pruned"
-        )
+        raise ModelError(f"{name} does not pass each decoder block's output straight to the next; it can't be pruned")
     past, past_other = (_hidden(run[-1][1])[:, :-1].float() for run in (first, seen))
     if not torch.allclose(past, past_other, rtol=1e-2, atol=1e-2 * past.abs().max().item()):
-        raise ModelError(
-            f"{name} lets tokens see later ones; only causal decoder language models can be pruned"
-        )
+        raise ModelError(f"{name} lets tokens see later ones; only causal decoder language models can be pruned")
     return [output for _, output in first]
 
 
@@ -149,9 +143,7 @@ def observe(
                 own.update(inputs)
                 shared = current[id(inputs)] = (inputs, own)
             if statistics.setdefault(layer.name, shared[1]) is not shared[1]:
-                raise ModelError(
-                    f"layer {index}.{layer.name} shares its input with other layers only at times"
-                )
+                raise ModelError(f"layer {index}.{layer.name} shares its input with other layers only at times")
 
         return collect
 
@@ -167,9 +159,7 @@ def observe(
             handle.remove()
     missing = [layer.name for layer in layers if layer.name not in statistics]
     if missing:
-        raise ModelError(
-            f"block {index}: no calibration token reached {', '.join(missing)}; it can't be pruned"
-        )
+        raise ModelError(f"block {index}: no calibration token reached {', '.join(missing)}; it can't be pruned")
     return statistics
 
 

@@ -86,9 +86,7 @@ def _tokens(tokenizer: Any, source: str, part: str, path: str | None) -> tuple[T
     return torch.tensor(ids, dtype=torch.long), info
 
 
-def _c4_windows(
-    tokenizer: Any, samples: int, seq_len: int, generator: torch.Generator, path: str | None
-) -> Windows:
+def _c4_windows(tokenizer: Any, samples: int, seq_len: int, generator: torch.Generator, path: str | None) -> Windows:
     documents = c4_documents("train", "calibration", path)
     digest = hashlib.sha256()
     windows, starts, with_bos = [], [], True

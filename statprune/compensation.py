@@ -56,9 +56,7 @@ class Energy:
                     f"{name}_scale_min": scale.min(),
                     f"{name}_scale_mean": scale.mean(),
                     f"{name}_scale_max": scale.max(),
-                    f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale))
-                    .double()
-                    .mean(),
+                    f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale)).double().mean(),
                 }
         for name, dim in (("column", 0), ("row", 1)):
             mean = dense.mean(dim, keepdim=True)

@@ -127,9 +127,7 @@ class RunConfig:
 
     def hash(self) -> str:
         """16 hex digits over everything that can change a number."""
-        values = {
-            k: v for k, v in self.resolved().items() if k not in ("name", "tracking", "verbose", "save_model")
-        }
+        values = {k: v for k, v in self.resolved().items() if k not in ("name", "tracking", "verbose", "save_model")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -171,9 +169,7 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
             f"compensation=none has no key {next(iter(sections['compensation']))}; choose compensation=energy"
         )
     if method == "dense" and compensation is not None:
-        problems.append(
-            "compensation=energy can't follow method=dense, which prunes nothing; set compensation=none"
-        )
+        problems.append("compensation=energy can't follow method=dense, which prunes nothing; set compensation=none")
     _check_values(settings, calibration, evaluation, tracking, problems)
     pattern = _pattern(sparsity, method, problems)
     if problems or pattern is None:
@@ -197,14 +193,10 @@ def _check_values(
             if value is not None and value < least:
                 problems.append(f"{prefix}.{key}={value} is too small; give at least {least}")
     if calibration.source not in SOURCES:
-        problems.append(
-            f"calibration.source={calibration.source} is unknown; choose one of {', '.join(SOURCES)}"
-        )
+        problems.append(f"calibration.source={calibration.source} is unknown; choose one of {', '.join(SOURCES)}")
     for source in evaluation.datasets:
         if source not in SOURCES:
-            problems.append(
-                f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}"
-            )
+            problems.append(f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}")
     if calibration.source == "text" and calibration.path is None:
         problems.append("calibration=text needs a file; give calibration.path=/path/to/file.txt")
     if "text" in evaluation.datasets and evaluation.path is None:
@@ -228,13 +220,9 @@ def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Patt
     keep, of = sparsity.keep, sparsity.of
     if keep is not None or of is not None:
         if keep is None or of is None:
-            problems.append(
-                "N:M sparsity needs both sparsity.keep and sparsity.of; give, for example, keep=2 and of=4"
-            )
+            problems.append("N:M sparsity needs both sparsity.keep and sparsity.of; give, for example, keep=2 and of=4")
         elif not 0 < keep < of:
-            problems.append(
-                f"sparsity.keep={keep} with sparsity.of={of} is no N:M pattern; give 0 < keep < of"
-            )
+            problems.append(f"sparsity.keep={keep} with sparsity.of={of} is no N:M pattern; give 0 < keep < of")
         if sparsity.ratio is not None:
             problems.append("sparsity.ratio is given together with keep and of (N:M); give one or the other")
         elif keep is not None and of is not None and 0 < keep < of:
@@ -243,9 +231,7 @@ def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Patt
     if sparsity.ratio is None:
         sparsity.ratio = 0.5
     if not 0 <= sparsity.ratio < 1:
-        problems.append(
-            f"sparsity.ratio={sparsity.ratio} is outside [0, 1); give the fraction to remove, such as 0.5"
-        )
+        problems.append(f"sparsity.ratio={sparsity.ratio} is outside [0, 1); give the fraction to remove, such as 0.5")
         return None
     if sparsity.group is None:
         sparsity.group = customary_group(method) if method in method_names() else Group.row

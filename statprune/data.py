@@ -68,9 +68,7 @@ def bundled_text(part: str) -> str:
 
 def _file_text(path: str | None, part: str) -> str:
     if path is None:
-        raise DataError(
-            f"{part}.path is not set; give the UTF-8 text file to read, {part}.path=/path/to/file.txt"
-        )
+        raise DataError(f"{part}.path is not set; give the UTF-8 text file to read, {part}.path=/path/to/file.txt")
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,7 @@
 """The command: compose the config, run, print the summary."""
 
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def run_name(*, _root_: DictConfig) -> str:
     return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
 
 
+os.environ.setdefault("TQDM_DISABLE", "1")  # the GGUF reader's own bar; ours are rich's
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 

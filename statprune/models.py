@@ -76,6 +76,7 @@ def load_model(
         location = str(Path(location).parent)
         dtype = "float32" if dtype == "auto" else dtype
     wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+    model: Any
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
         model = AutoModelForCausalLM.from_pretrained(location, dtype=wanted, **options)
@@ -119,10 +120,12 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     """
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     if not lists:
-        raise ModelError(
-            f"{type(model).__name__} has no list of decoder blocks; only decoder LMs can be pruned"
-        )
-    return list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters())))
+        raise ModelError(f"{type(model).__name__} has no list of decoder blocks; only decoder LMs can be pruned")
+    return list(max(lists, key=_parameters))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def prunable_layers(block: nn.Module) -> list[Layer]:

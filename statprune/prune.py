@@ -64,9 +64,7 @@ def prune(
         statistics = observe(block, index, layers, batches, method.needs, sample_index, advance=dense)
         clock.lap("observe")
 
-        reports = [
-            _prune_layer(layer, statistics[layer.name], method, pattern, compensation) for layer in layers
-        ]
+        reports = [_prune_layer(layer, statistics[layer.name], method, pattern, compensation) for layer in layers]
         clock.lap("solve")
 
         if not dense and index + 1 < len(blocks):

@@ -61,9 +61,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     blocks = decoder_blocks(model)
     covered = coverage(blocks)
     if covered["skipped"]:
-        log.warning(
-            "left dense: %d weights in %s", covered["skipped"], ", ".join(covered["skipped_names"][:5])
-        )
+        log.warning("left dense: %d weights in %s", covered["skipped"], ", ".join(covered["skipped_names"][:5]))
     calibration = None
     if config.method != "dense":
         check_pattern(blocks, config.pattern)
@@ -112,9 +110,7 @@ def _check_lengths(config: RunConfig, model: Any) -> None:
         ("evaluation", config.evaluation.seq_len),
     ):
         if limit is not None and length > limit:
-            raise ModelError(
-                f"{name}.seq_len={length} is longer than the model's {limit} positions; lower it"
-            )
+            raise ModelError(f"{name}.seq_len={length} is longer than the model's {limit} positions; lower it")
 
 
 def _calibration_windows(config: RunConfig, tokenizer: Any) -> Windows:
@@ -138,21 +134,15 @@ def _evaluation_windows(config: RunConfig, tokenizer: Any) -> dict[str, Windows]
     }
 
 
-def _evaluate(
-    model: Any, evaluation: dict[str, Windows], config: RunConfig, name: str
-) -> dict[str, torch.Tensor]:
+def _evaluate(model: Any, evaluation: dict[str, Windows], config: RunConfig, name: str) -> dict[str, torch.Tensor]:
     losses = {}
     for source, windows in evaluation.items():
         with _progress(f"{name} perplexity on {source}", len(windows.ids)) as advance:
-            losses[source] = window_losses(
-                model, windows.ids, config.evaluation.batch_size, lambda done, _, go=advance: go(done)
-            )
+            losses[source] = window_losses(model, windows.ids, config.evaluation.batch_size, advance)
     return losses
 
 
-def _prune(
-    config: RunConfig, model: Any, calibration: Windows, folder: Path, tracker: Tracker
-) -> dict[str, float]:
+def _prune(config: RunConfig, model: Any, calibration: Windows, folder: Path, tracker: Tracker) -> dict[str, float]:
     with (
         (folder / "blocks.jsonl").open("w", encoding="utf-8") as file,
         _progress("pruning blocks", len(decoder_blocks(model))) as advance,
@@ -184,9 +174,7 @@ def _write_windows(folder: Path, dense: dict[str, torch.Tensor], pruned: dict[st
     rows = [
         {"dataset": source, "window": number, "dense_loss": before, "pruned_loss": after}
         for source in dense
-        for number, (before, after) in enumerate(
-            zip(dense[source].tolist(), pruned[source].tolist(), strict=True)
-        )
+        for number, (before, after) in enumerate(zip(dense[source].tolist(), pruned[source].tolist(), strict=True))
     ]
     pd.DataFrame(rows, columns=["dataset", "window", "dense_loss", "pruned_loss"]).to_parquet(
         folder / "windows.parquet"

@@ -59,9 +59,7 @@ class CvrOptions:
         if self.alpha < 0:
             raise ValueError(f"method.alpha={self.alpha} is negative; give α ≥ 0 (0 switches c_j off)")
         if self.epsilon <= 0:
-            raise ValueError(
-                f"method.epsilon={self.epsilon} is not positive; give a small number such as 1e-8"
-            )
+            raise ValueError(f"method.epsilon={self.epsilon} is not positive; give a small number such as 1e-8")
 
 
 def magnitude(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
@@ -78,9 +76,7 @@ def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Ten
     """(|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖x_j‖₂^a (Zhang et al., ICLR 2024)."""
     absolute = weight.abs()
     tiny = 1e-30  # an all-zero row or column has no importance, and must not become NaN
-    relative = absolute / absolute.sum(0).clamp_min(tiny) + absolute / absolute.sum(
-        1, keepdim=True
-    ).clamp_min(tiny)
+    relative = absolute / absolute.sum(0).clamp_min(tiny) + absolute / absolute.sum(1, keepdim=True).clamp_min(tiny)
     return relative * statistics.norm.pow(options.power).to(weight.dtype)
 
 

@@ -25,9 +25,7 @@ class SparseGPTOptions:
         if self.damping <= 0:
             raise ValueError(f"method.damping={self.damping} is not positive; SparseGPT's authors use 0.01")
         if self.block_size < 1:
-            raise ValueError(
-                f"method.block_size={self.block_size} is not a positive number of columns; give 128"
-            )
+            raise ValueError(f"method.block_size={self.block_size} is not a positive number of columns; give 128")
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
@@ -73,9 +71,7 @@ class SparseGPT:
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.options.block_size):
             last = min(first + self.options.block_size, weight.shape[1])
-            block_keep, errors = _solve_block(
-                weight[:, first:last], factor[first:last, first:last], pattern, first
-            )
+            block_keep, errors = _solve_block(weight[:, first:last], factor[first:last, first:last], pattern, first)
             keep[:, first:last] = block_keep
             weight[:, last:] -= errors @ factor[first:last, last:]
         return weight * keep, keep, {"damping": damping, "dead_columns": float(dead.sum())}

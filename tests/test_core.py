@@ -30,9 +30,7 @@ def test_moments_and_gram_match_naive_sums():
     for j in range(x.shape[1]):
         mean = sum(x[:, j].tolist()) / n
         assert statistics.mean[j].item() == pytest.approx(mean)
-        assert statistics.variance[j].item() == pytest.approx(
-            sum((v - mean) ** 2 for v in x[:, j].tolist()) / n
-        )
+        assert statistics.variance[j].item() == pytest.approx(sum((v - mean) ** 2 for v in x[:, j].tolist()) / n)
         assert statistics.norm[j].item() == pytest.approx(math.sqrt(sum(v * v for v in x[:, j].tolist())))
     assert torch.allclose(statistics.gram, x.T @ x)
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 @torch.no_grad()
 def window_losses(
-    model: Any, windows: Tensor, batch_size: int = 4, progress: Callable[[int, int], None] | None = None
+    model: Any, windows: Tensor, batch_size: int = 4, progress: Callable[[int], None] | None = None
 ) -> Tensor:
     """Mean negative log-likelihood (nats) of the seq_len − 1 predicted tokens of each window, float64.
 
@@ -18,7 +18,7 @@ def window_losses(
         model: a causal language model.
         windows: token ids, (windows, seq_len).
         batch_size: windows per forward.
-        progress: called with (windows done, all windows).
+        progress: called with the number of windows done.
     """
     losses: list[Tensor] = []
     for ids in windows.split(batch_size):
@@ -27,7 +27,7 @@ def window_losses(
         for row, target in zip(logits, ids, strict=True):
             losses.append(cross_entropy(row[:-1].float(), target[1:]).double())
         if progress is not None:
-            progress(len(losses), len(windows))
+            progress(len(losses))
     return torch.stack(losses).cpu()
 
 
