@@ -98,7 +98,8 @@ def _probe(model: Any, blocks: list[nn.Module], ids: Tensor) -> list[Any]:
     if not chained:
         raise ModelError(f"{name} does not pass each decoder block's output straight to the next; it can't be pruned")
     past, past_other = (_hidden(run[-1][1])[:, :-1].float() for run in (first, seen))
-    if not torch.allclose(past, past_other, rtol=1e-2, atol=1e-2 * past.abs().max().item()):
+    tolerance = 32 * torch.finfo(first[-1][0].dtype).eps * past.abs().max().item()
+    if not torch.allclose(past, past_other, rtol=0, atol=tolerance):
         raise ModelError(f"{name} lets tokens see later ones; only causal decoder language models can be pruned")
     return [output for _, output in first]
 

@@ -74,7 +74,15 @@ def _configure_logging(verbose: bool) -> None:
 
 def cli() -> None:
     """Console script ``statprune``; ``python -m statprune`` is the same."""
+    sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
     main()
+
+
+def _quote_pattern(argument: str) -> str:
+    """``sparsity=2_4`` with the choice quoted: Hydra reads a bare 2_4 as the number 24."""
+    if not argument.startswith("sparsity="):
+        return argument
+    return re.sub(r"(?<=[=,])(\d+_\d+)(?=,|$)", r"'\1'", argument)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     return list(max(lists, key=_parameters))
 
 
-def _parameters(module: nn.Module) -> int:
+def _parameters(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

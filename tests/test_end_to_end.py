@@ -105,7 +105,7 @@ def test_wanda_masks_equal_a_plain_implementation_with_propagation():
         for layer in layers:
             weight = layer.module.weight.data
             norm = inputs[layer.name].flatten(0, 1).square().sum(0).sqrt()
-            order = (weight.double().abs() * norm).argsort(1, stable=True)
+            order = (weight.double().abs() * norm).argsort(dim=1, stable=True)
             weight.scatter_(1, order[:, : weight.shape[1] // 2], 0.0)
     for a, b in zip(decoder_blocks(pruned), decoder_blocks(model), strict=True):
         for layer, other in zip(prunable_layers(a), prunable_layers(b), strict=True):
