@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# before anything imports tqdm: the GGUF reader draws a bar of its own; ours are rich's
+os.environ.setdefault("TQDM_DISABLE", "1")
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +34,6 @@ def run_name(*, _root_: DictConfig) -> str:
     return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
 
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # the GGUF reader's own bar; ours are rich's
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
