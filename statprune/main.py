@@ -14,6 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.compose import override_problems
 from statprune.config import parse_config
 from statprune.errors import ConfigError, StatpruneError
 
@@ -76,7 +77,11 @@ def _configure_logging(verbose: bool) -> None:
 
 def cli() -> None:
     """Console script ``statprune``; ``python -m statprune`` is the same."""
-    sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
+    arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
+    if not any(argument.startswith("-") for argument in arguments):  # one plain job, no --help, no sweep
+        problems = override_problems(arguments)
+        if problems:
+            _fail(problems)
     main()
 
 

@@ -180,13 +180,16 @@ def test_all_problems_are_reported_together():
     [
         (["sparsity=2_4", "sparsity.ratio=0.5"], "together with keep and of"),
         (["method.alfa=1"], "method.alfa"),
-        (["method=wnada"], "wnada"),
+        (["method=wnada", "model.dtpye=auto"], "choose one of cvr, dense, magnitude"),
+        (["model.dtpye=auto", "sparsity.ratio=2"], "did you mean model.dtype?"),
+        (["model.dtpye=auto", "sparsity.ratio=2"], "outside [0, 1)"),
         (["device=cuda:7"], "device=cuda:7 is not there"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(overrides, message, tmp_path):
     done = statprune(*overrides, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_help_and_composed_config(tmp_path):
