@@ -1,1 +1,33 @@
-"""statprune: one-shot post-training pruning of large language models with statistical correction."""
+"""statprune: one-shot post-training pruning of large language models with statistical correction.
+
+The names below are the Python interface; the command is a thin layer over it.
+"""
+
+from statprune.calibration import Windows, calibration_windows, evaluation_windows
+from statprune.compensation import Energy
+from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
+from statprune.evaluate.perplexity import perplexity, window_losses
+from statprune.masks import Group, NofM, Unstructured
+from statprune.methods import get_method
+from statprune.models import load_model, save_model
+from statprune.prune import prune
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Energy",
+    "Group",
+    "ModelError",
+    "NofM",
+    "StatpruneError",
+    "Unstructured",
+    "Windows",
+    "calibration_windows",
+    "evaluation_windows",
+    "get_method",
+    "load_model",
+    "perplexity",
+    "prune",
+    "save_model",
+    "window_losses",
+]

@@ -48,7 +48,7 @@ def capture(model: Any, blocks: list[nn.Module], windows: Tensor, batch_size: in
     Raises:
         ModelError: the model does not feed each block's output to the next, or sees future tokens.
     """
-    outputs = _probe(model, blocks, windows[:1, :8])
+    outputs = check_chain(model, blocks, windows)
     batches: list[Batch] = []
     for ids in windows.split(batch_size):
         inputs: list[Tensor] = []
@@ -73,8 +73,18 @@ def capture(model: Any, blocks: list[nn.Module], windows: Tensor, batch_size: in
     return batches
 
 
-def _probe(model: Any, blocks: list[nn.Module], ids: Tensor) -> list[Any]:
-    """Run a few tokens to learn how blocks answer, and that the model is a causal chain of its blocks."""
+@torch.no_grad()
+def check_chain(model: Any, blocks: list[nn.Module], windows: Tensor) -> list[Any]:
+    """Run the windows' first tokens to learn how blocks answer, and that the model is a causal chain of its blocks.
+
+    Returns:
+        Each block's output, as the model receives it.
+
+    Raises:
+        ModelError: an output is not finite, the model does not feed each block's output to the next, or tokens
+            see later ones.
+    """
+    ids = windows[:1, :8]
     seen: list[tuple[Tensor, Any]] = []
     hooks = [
         block.register_forward_hook(
@@ -95,6 +105,12 @@ def _probe(model: Any, blocks: list[nn.Module], ids: Tensor) -> list[Any]:
         torch.equal(_hidden(before[1]), after[0]) for before, after in itertools.pairwise(first)
     )
     name = type(model).__name__
+    for index, (_, output) in enumerate(first):
+        if not _hidden(output).isfinite().all():
+            raise ModelError(
+                f"block {index} of {name} gives values that are not finite; its weights are damaged, "
+                "or overflow where model.dtype=float32 would not"
+            )
     if not chained:
         raise ModelError(f"{name} does not pass each decoder block's output straight to the next; it can't be pruned")
     past, past_other = (_hidden(run[-1][1])[:, :-1].float() for run in (first, seen))

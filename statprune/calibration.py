@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.data import c4_documents, read_text
+from statprune.data import documents, read_text
 from statprune.errors import DataError
+
+C4_DRAWS = 10_000  # documents drawn for one window before giving up
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,21 @@ def _tokens(tokenizer: Any, source: str, part: str, path: str | None) -> tuple[T
 
 
 def _c4_windows(tokenizer: Any, samples: int, seq_len: int, generator: torch.Generator, path: str | None) -> Windows:
-    documents = c4_documents("train", "calibration", path)
+    texts = documents("c4", "calibration", path)
     digest = hashlib.sha256()
     windows, starts, with_bos = [], [], True
     for _ in range(samples):
-        for _ in range(100 * len(documents)):
-            number = int(torch.randint(0, len(documents), (1,), generator=generator))
-            ids = tokenizer(documents[number], verbose=False)["input_ids"]
+        for _ in range(C4_DRAWS):
+            number = int(torch.randint(0, len(texts), (1,), generator=generator))
+            ids = tokenizer(texts[number], verbose=False)["input_ids"]
             if len(ids) > seq_len + 1:
                 break
         else:
-            raise DataError(f"no C4 document is longer than calibration.seq_len={seq_len}; lower seq_len")
+            raise DataError(
+                f"none of {C4_DRAWS} drawn C4 documents is longer than calibration.seq_len={seq_len} tokens; lower it"
+            )
         start = int(torch.randint(0, len(ids) - seq_len - 1, (1,), generator=generator))
-        digest.update(documents[number].encode())
+        digest.update(texts[number].encode())
         with_bos &= ids[0] == tokenizer.bos_token_id
         windows.append(torch.tensor(ids[start : start + seq_len]))
         starts.append([number, start])

@@ -11,10 +11,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.compensation import Energy
-from statprune.data import SOURCES
+from statprune.data import SOURCES, path_problem
 from statprune.errors import ConfigError
+from statprune.hub import model_path_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
 from statprune.methods import customary_group, method_names, options_class
+from statprune.sparsegpt import SparseGPTOptions
 
 
 class Dtype(Enum):
@@ -70,6 +72,12 @@ class EvaluationConfig:
     max_windows: int | None = None
     batch_size: int = 4
     path: str | None = None
+
+    def path_of(self, source: str) -> str | None:
+        """The path that ``source`` reads: ``path`` is for text, or else for the only one of wikitext2 and c4."""
+        takers = [name for name in self.datasets if name != "bundled"]
+        taker = "text" if "text" in takers else takers[0] if len(takers) == 1 else None
+        return self.path if source == taker else None
 
 
 @dataclass
@@ -170,8 +178,12 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
         )
     if method == "dense" and compensation is not None:
         problems.append("compensation=energy can't follow method=dense, which prunes nothing; set compensation=none")
-    _check_values(settings, calibration, evaluation, tracking, problems)
+    _check_values(settings, model, calibration, evaluation, tracking, problems)
     pattern = _pattern(sparsity, method, problems)
+    if isinstance(pattern, NofM) and isinstance(options, SparseGPTOptions) and options.block_size % pattern.of:
+        problems.append(
+            f"method.block_size={options.block_size} is not divisible by M={pattern.of}; give a multiple of it"
+        )
     if problems or pattern is None:
         raise ConfigError(problems)
     return RunConfig(
@@ -181,6 +193,7 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
 
 def _check_values(
     settings: Settings,
+    model: ModelConfig,
     calibration: CalibrationConfig,
     evaluation: EvaluationConfig,
     tracking: TrackingConfig,
@@ -197,10 +210,7 @@ def _check_values(
     for source in evaluation.datasets:
         if source not in SOURCES:
             problems.append(f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}")
-    if calibration.source == "text" and calibration.path is None:
-        problems.append("calibration=text needs a file; give calibration.path=/path/to/file.txt")
-    if "text" in evaluation.datasets and evaluation.path is None:
-        problems.append("evaluation.datasets=[text] needs a file; give evaluation.path=/path/to/file.txt")
+    _check_paths(model, calibration, evaluation, problems)
     if tracking.mode not in ("offline", "disabled"):
         problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline or disabled")
     try:
@@ -216,6 +226,21 @@ def _check_values(
             )
 
 
+def _check_paths(
+    model: ModelConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig, problems: list[str]
+) -> None:
+    checks = [model_path_problem(model.path), path_problem(calibration.source, "calibration", calibration.path)]
+    checks += [path_problem(source, "evaluation", evaluation.path_of(source)) for source in evaluation.datasets]
+    problems += [problem for problem in checks if problem]
+    if calibration.source == "bundled" and calibration.path is not None:
+        problems.append("calibration.path is given, but calibration=bundled reads no file; choose calibration=text")
+    if evaluation.path is not None and not any(map(evaluation.path_of, evaluation.datasets)):
+        problems.append(
+            "evaluation.path is given, but serves none or several of evaluation.datasets; "
+            "add text to them, or name one of wikitext2 and c4"
+        )
+
+
 def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Pattern | None:
     keep, of = sparsity.keep, sparsity.of
     if keep is not None or of is not None:
@@ -223,6 +248,8 @@ def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Patt
             problems.append("N:M sparsity needs both sparsity.keep and sparsity.of; give, for example, keep=2 and of=4")
         elif not 0 < keep < of:
             problems.append(f"sparsity.keep={keep} with sparsity.of={of} is no N:M pattern; give 0 < keep < of")
+        if sparsity.group is not None:
+            problems.append("sparsity.group is for unstructured sparsity, not for N:M; leave it out")
         if sparsity.ratio is not None:
             problems.append("sparsity.ratio is given together with keep and of (N:M); give one or the other")
         elif keep is not None and of is not None and 0 < keep < of:

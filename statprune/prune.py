@@ -64,7 +64,9 @@ def prune(
         statistics = observe(block, index, layers, batches, method.needs, sample_index, advance=dense)
         clock.lap("observe")
 
-        reports = [_prune_layer(layer, statistics[layer.name], method, pattern, compensation) for layer in layers]
+        reports = [
+            _prune_layer(index, layer, statistics[layer.name], method, pattern, compensation) for layer in layers
+        ]
         clock.lap("solve")
 
         if not dense and index + 1 < len(blocks):
@@ -72,22 +74,31 @@ def prune(
         clock.lap("propagate")
 
         if on_block is not None:
-            on_block(index, len(blocks), [{"block": index, **_numbers(report)} for report in reports])
+            on_block(index, len(blocks), [_numbers(report) for report in reports])
     return seconds
 
 
 def _prune_layer(
-    layer: Layer, statistics: InputStatistics, method: Method, pattern: Pattern, compensation: Energy | None
+    block: int,
+    layer: Layer,
+    statistics: InputStatistics,
+    method: Method,
+    pattern: Pattern,
+    compensation: Energy | None,
 ) -> dict[str, Any]:
     """Prune one layer in place; what was done, with single numbers still as tensors."""
     start = time.perf_counter()
     dense = layer.read()
-    weight, keep, report = method.solve(dense, statistics, pattern)
+    try:
+        weight, keep, report = method.solve(dense, statistics, pattern)
+    except ValueError as error:
+        raise ModelError(f"layer {layer.name} of block {block} can't be pruned: {error}") from error
     if compensation is not None:
         weight, scales = compensation.apply(dense, weight, keep, statistics)
         report = report | scales
     layer.write(weight)
     return {
+        "block": block,
         "layer": layer.name,
         "out_features": dense.shape[0],
         "in_features": dense.shape[1],

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from statprune.blocks import check_chain
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import RunConfig
 from statprune.errors import ModelError
@@ -67,9 +68,11 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
         check_pattern(blocks, config.pattern)
         with _phase(seconds, "calibrate"):
             calibration = _calibration_windows(config, tokenizer)
+            check_chain(model, blocks, calibration.ids)
 
     with _phase(seconds, "evaluate"):
         dense = _evaluate(model, evaluation, config, "dense")
+    _write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
     if calibration is not None:
         for phase, value in _prune(config, model, calibration, folder, tracker).items():
             seconds[phase] = seconds.get(phase, 0) + value
@@ -81,7 +84,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
         with _phase(seconds, "evaluate"):
             pruned = _evaluate(model, evaluation, config, "pruned")
 
-    _write_windows(folder, dense, pruned)
+    _write_windows(folder, evaluation, dense, pruned)
     achieved = sparsity(blocks)
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -128,7 +131,7 @@ def _evaluation_windows(config: RunConfig, tokenizer: Any) -> dict[str, Windows]
             source,
             options.seq_len,
             options.max_windows,
-            options.path if source == "text" else None,
+            options.path_of(source),
         )
         for source in options.datasets
     }
@@ -170,15 +173,24 @@ def _prune(config: RunConfig, model: Any, calibration: Windows, folder: Path, tr
         )
 
 
-def _write_windows(folder: Path, dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]) -> None:
-    rows = [
-        {"dataset": source, "window": number, "dense_loss": before, "pruned_loss": after}
-        for source in dense
-        for number, (before, after) in enumerate(zip(dense[source].tolist(), pruned[source].tolist(), strict=True))
+def _write_windows(
+    folder: Path, evaluation: dict[str, Windows], dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]
+) -> None:
+    """One row per window: its mean loss in nats, dense and pruned (NaN while unknown), and its predicted tokens."""
+    parts = [
+        pd.DataFrame(
+            {
+                "dataset": source,
+                "window": range(len(losses)),
+                "tokens": evaluation[source].ids.shape[1] - 1,
+                "dense_loss": losses,
+                "pruned_loss": pruned.get(source, torch.full_like(losses, torch.nan)),
+            }
+        )
+        for source, losses in dense.items()
     ]
-    pd.DataFrame(rows, columns=["dataset", "window", "dense_loss", "pruned_loss"]).to_parquet(
-        folder / "windows.parquet"
-    )
+    empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
+    (pd.concat(parts) if parts else empty).to_parquet(folder / "windows.parquet")
 
 
 def _perplexities(

@@ -61,7 +61,13 @@ class SparseGPT:
     def solve(
         self, weight: Tensor, statistics: InputStatistics, pattern: Pattern
     ) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
-        """Pruned and updated weight, keep mask, report; ``weight`` is (out_features, in_features)."""
+        """Pruned and updated weight, keep mask, report; ``weight`` is (out_features, in_features).
+
+        Raises:
+            ValueError: an N:M group would cross a column block, or the Gram matrix can't be factorised.
+        """
+        if isinstance(pattern, NofM) and self.options.block_size % pattern.of:
+            raise ValueError(f"method.block_size={self.options.block_size} is not divisible by M={pattern.of}")
         weight = weight.clone()
         gram = statistics.gram.to(weight.dtype).clone()
         dead = gram.diagonal() == 0

@@ -1,24 +1,31 @@
 """The real model through the command, and the Python interface on a tiny model."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import statprune, tiny_llama
+from conftest import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from statprune.blocks import capture
-from statprune.calibration import calibration_windows, evaluation_windows
+from statprune.calibration import evaluation_windows
 from statprune.compensation import Energy
 from statprune.config import parse_config
-from statprune.data import bundled_text
-from statprune.errors import ConfigError, DataError, ModelError
+from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.masks import NofM, Unstructured
 from statprune.methods import get_method, method_names
-from statprune.models import decoder_blocks, load_model, prunable_layers, sparsity
+from statprune.models import decoder_blocks, prunable_layers, sparsity
 from statprune.prune import prune
+from statprune.statistics import StatisticsKind
 
 
 def ids(samples=5, seq_len=16, seed=0):
@@ -139,25 +146,6 @@ def test_an_encoder_is_refused():
         prune(model, ids(), get_method("wanda"), Unstructured(0.5))
 
 
-def test_bundled_parts_share_no_paragraph():
-    parts = [{" ".join(p.split()) for p in bundled_text(part).split("\n\n")} for part in ("calibration", "evaluation")]
-    assert len(parts[0]) > 100 and len(parts[1]) > 50 and not parts[0] & parts[1]
-
-
-def test_missing_and_short_texts_say_so(tmp_path):
-    def tokenizer(text, **_):
-        return {"input_ids": list(range(len(text.split())))}
-
-    tokenizer.bos_token_id = None
-    with pytest.raises(DataError, match="can't be read"):
-        calibration_windows(tokenizer, "text", path=str(tmp_path / "no.txt"))
-    (tmp_path / "short.txt").write_text("a few words")
-    with pytest.raises(DataError, match="too few"):
-        calibration_windows(tokenizer, "text", seq_len=16, path=str(tmp_path / "short.txt"))
-    with pytest.raises(ModelError, match="does not exist"):
-        load_model(str(tmp_path / "no.gguf"))
-
-
 def test_all_problems_are_reported_together():
     raw = {
         "model": {"path": "x"},
@@ -175,24 +163,45 @@ def test_all_problems_are_reported_together():
         assert part in text
 
 
-@pytest.mark.parametrize(
-    "overrides,message",
-    [
-        (["sparsity=2_4", "sparsity.ratio=0.5"], "together with keep and of"),
-        (["method.alfa=1"], "method.alfa"),
-        (["method=wnada", "model.dtpye=auto"], "choose one of cvr, dense, magnitude"),
-        (["model.dtpye=auto", "sparsity.ratio=2"], "did you mean model.dtype?"),
-        (["model.dtpye=auto", "sparsity.ratio=2"], "outside [0, 1)"),
-        (["device=cuda:7"], "device=cuda:7 is not there"),
-    ],
-)
-def test_bad_input_ends_in_a_sentence(overrides, message, tmp_path):
-    done = statprune(*overrides, cwd=tmp_path)
-    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "outputs").exists()
+def test_a_method_that_fails_names_the_layer():
+    class Failing:
+        needs = StatisticsKind.MOMENTS
+
+        def solve(self, weight, statistics, pattern):
+            raise ValueError("no solution")
+
+    with pytest.raises(ModelError, match=r"layer self_attn\.q_proj of block 0 can't be pruned: no solution"):
+        prune(tiny_llama(), ids(), Failing(), Unstructured(0.5))
 
 
-def test_help_and_composed_config(tmp_path):
-    assert "statprune method=wanda" in statprune("--help", cwd=tmp_path).stdout
-    composed = statprune("method=wanda", "--cfg", "job", cwd=tmp_path).stdout
-    assert "name: wanda" in composed and "name: none" in composed
+def test_the_readmes_python_example_runs(monkeypatch, capsys, tiny_folder):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    lines = re.search(r"## From Python\n\n((?:    .*\n|\n)+)", readme)[1]
+    code = textwrap.dedent(lines).replace("load_model()", f"load_model({str(tiny_folder)!r})")
+    exec(code.replace("512", "64"), {})
+    assert float(capsys.readouterr().out) > 1
+
+
+def test_a_score_is_a_function_a_registry_entry_and_a_yaml(tmp_path, tiny_folder):
+    """The README's own 15 lines, in a copy of the project."""
+    root = Path(__file__).parents[1]
+    for name in ("statprune", "conf"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    readme = (root / "README.md").read_text()
+    code = re.search(r"## Add a score\n[\s\S]*?\n\n((?:       .*\n|\n)+)", readme)[1]
+    with (tmp_path / "statprune" / "scores.py").open("a") as file:
+        file.write("\n\n" + textwrap.dedent(code))
+    (tmp_path / "conf" / "method" / "column_norm.yaml").write_text("name: column_norm\n")
+    (tmp_path / "statprune" / "conf").symlink_to(tmp_path / "conf")  # as the wheel has it
+    small = ["calibration.samples=2", "calibration.seq_len=32", "evaluation.max_windows=1", "tracking=disabled"]
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, ''); from statprune.main import cli; cli()"]
+    done = subprocess.run(
+        [*command, "method=column_norm", f"model.path={tiny_folder}", *small],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(next((tmp_path / "outputs" / "default").glob("*/result.json")).read_text())
+    assert record["config"]["method"] == {"name": "column_norm"} and record["sparsity"]["achieved"] == 0.5

@@ -1,0 +1,244 @@
+"""The command as a person uses it: help, bad input, other models, what is printed and what is written."""
+
+import dataclasses
+import json
+import re
+import struct
+from enum import Enum
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import composed, statprune, tiny_llama, tiny_tokenizer
+from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
+
+from statprune import config
+from statprune.compensation import Energy
+from statprune.errors import ConfigError, DataError, ModelError
+from statprune.methods import method_names, options_class
+from statprune.run import run
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def tiny(folder, *overrides):
+    """A job on the tiny model, seconds in all."""
+    return composed(
+        f"model.path={folder}",
+        "calibration.samples=4",
+        "calibration.seq_len=32",
+        "evaluation.max_windows=4",
+        "tracking=disabled",
+        *overrides,
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides,messages",
+    [
+        (["sparsity=2_4", "sparsity.ratio=0.5"], ["together with keep and of"]),
+        (["sparsity=2_4", "sparsity.group=row"], ["sparsity.group is for unstructured"]),
+        (["sparsity.keep=4", "sparsity.of=4"], ["0 < keep < of"]),
+        (["sparsity.keep=2", "sparsity.of=5", "method=sparsegpt"], ["not divisible by M=5"]),
+        (["method.alfa=1", "sparsity.ratio=-0.1"], ["did you mean method.alpha?", "outside [0, 1)"]),
+        (["method=wnada", "modle=x"], ["choose one of cvr, dense, magnitude", "modle is not a key"]),
+        (
+            ["method=dense", "compensation=energy", "device=cuda:7"],
+            ["can't follow method=dense", "cuda:7 is not there"],
+        ),
+        (
+            ["model.path=./no", "calibration=text", "evaluation.datasets=[text]", "evaluation.path=no.txt"],
+            ["./no does not exist", "calibration.path is not set", "evaluation.path=no.txt is no file"],
+        ),
+        (["evaluation.datasets=[pile]", "seed=many"], ["'pile', which is unknown", "seed=many has the wrong type"]),
+    ],
+)
+def test_all_bad_input_is_reported_in_sentences_before_anything_starts(overrides, messages, tmp_path):
+    done = statprune(*overrides, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert all(line.startswith("statprune: ") for line in done.stderr.splitlines())
+    for message in messages:
+        assert message in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_hub_name_without_network_fails_in_one_sentence(tmp_path):
+    done = statprune("model=opt_125m", "tracking=disabled", cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "Retry" not in done.stderr
+    assert "model.path=facebook/opt-125m can't be opened" in done.stderr
+    assert "no network, and not in the local cache" in " ".join(done.stderr.split())
+
+
+def test_models_that_are_no_decoder_are_refused_before_any_work(tmp_path):
+    sizes = {"vocab_size": 97, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32}
+    bert = BertLMHeadModel(BertConfig(hidden_size=32, **sizes))
+    t5 = T5ForConditionalGeneration(T5Config(vocab_size=97, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
+    for name, model, reason in (("bert", bert, "causal|straight"), ("t5", t5, "no causal language model of this type")):
+        model.save_pretrained(tmp_path / name)
+        tiny_tokenizer().save_pretrained(tmp_path / name)
+        with pytest.raises(ModelError, match=reason):
+            run(tiny(tmp_path / name), tmp_path / "run")
+        assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_broken_models_are_refused(tmp_path, tiny_folder):
+    (tmp_path / "bad.gguf").write_bytes(b"not a gguf file")
+    (tmp_path / "empty").mkdir()
+    for name in ("bad.gguf", "empty"):
+        with pytest.raises(ModelError, match=f"model.path=.*{name} can't be opened"):
+            run(tiny(tmp_path / name), tmp_path / "run")
+    own_code = tmp_path / "own_code"
+    own_code.mkdir()
+    tiny_tokenizer().save_pretrained(own_code)
+    (own_code / "config.json").write_text(
+        json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}})
+    )
+    with pytest.raises(ModelError, match=r"set model\.trust_remote_code=true"):
+        run(tiny(own_code), tmp_path / "run")
+
+
+def test_what_does_not_fit_the_model_is_found_before_the_first_forward(tmp_path, tiny_folder):
+    with pytest.raises(ModelError, match=r"calibration\.seq_len=65 is longer than the model's 64 positions"):
+        run(tiny(tiny_folder, "calibration.seq_len=65"), tmp_path)
+    with pytest.raises(ModelError, match=r"self_attn\.q_proj: its 32 inputs are not divisible by M=5"):
+        run(tiny(tiny_folder, "sparsity.keep=2", "sparsity.of=5"), tmp_path)
+    short = tmp_path / "short.txt"
+    short.write_text("a few words")
+    with pytest.raises(DataError, match="evaluation text has"):
+        run(tiny(tiny_folder, "evaluation.datasets=[text]", f"evaluation.path={short}"), tmp_path)
+    assert not (tmp_path / "windows.parquet").exists()
+
+
+def test_another_text_and_model_with_per_block_lines(tmp_path, tiny_folder):
+    text = tmp_path / "words.txt"
+    text.write_text("another text with other words. " * 100)
+    done = statprune(
+        f"model.path={tiny_folder}",
+        "calibration=text",
+        f"calibration.path={text}",
+        "calibration.samples=2",
+        "calibration.seq_len=32",
+        "evaluation.datasets=[text,bundled]",
+        f"evaluation.path={text}",
+        "evaluation.max_windows=2",
+        "method=wanda",
+        "sparsity=4_8",
+        "model.dtype=bfloat16",
+        "save_model=true",
+        "verbose=true",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"block (\d) of 3: mean relative output error 0\.\d+", done.stderr) == ["1", "2", "3"]
+    assert "\r" not in done.stdout + done.stderr and "\x1b" not in done.stdout + done.stderr
+    (folder,) = (tmp_path / "outputs" / "default").iterdir()
+    record = json.loads((folder / "result.json").read_text())
+    assert set(record["metrics"]["perplexity"]) == {"text", "bundled"}
+    assert record["sparsity"] == {"target": 0.5, "achieved": 0.5}
+    assert record["config"]["model"]["dtype"] == "bfloat16" and record["config"]["method"] == {"name": "wanda"}
+    phases = ("load", "calibrate", "observe", "solve", "propagate", "evaluate", "save")
+    assert all(record["seconds"][phase] > 0 for phase in phases)
+    read_back = wandb_run(next((folder / "wandb").glob("offline-run-*/*.wandb")))
+    assert read_back["config"]["method"] == {"name": "wanda"}
+    assert [row["block"] for row in read_back["history"]] == [0, 1, 2]
+    assert all(row["block/sparsity"] == 0.5 and row["block/seconds"] > 0 for row in read_back["history"])
+    assert read_back["summary"]["perplexity/text"] == record["metrics"]["perplexity"]["text"]["pruned"]
+
+
+def wandb_run(file):
+    """Config, history and summary of W&B's offline file: protobuf records in LevelDB's log format."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, whole = file.read_bytes(), 7, b""
+    result = {"config": {}, "history": [], "summary": {}}
+    while position < len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        whole += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind not in (1, 4):  # a record that goes on in the next block
+            continue
+        record, whole = wandb_internal_pb2.Record.FromString(whole), b""
+        if record.HasField("run"):
+            result["config"] |= json_items(record.run.config.update)
+        elif record.HasField("history"):
+            result["history"].append(json_items(record.history.item))
+        elif record.HasField("summary"):
+            result["summary"] |= json_items(record.summary.update)
+    return result
+
+
+def json_items(items):
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def test_dense_measures_without_pruning(tmp_path, tiny_folder):
+    record = run(tiny(tiny_folder, "method=dense", "save_model=true"), tmp_path)
+    values = record["metrics"]["perplexity"]["bundled"]
+    assert values["dense"] == values["pruned"] and record["sparsity"]["achieved"] == 0
+    assert record["coverage"]["pruned"] == 0
+
+
+def test_losses_are_kept_when_a_later_step_fails(tmp_path, tiny_folder, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setattr("statprune.run.prune", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tiny(tiny_folder), tmp_path)
+    losses = pd.read_parquet(tmp_path / "windows.parquet")
+    assert losses.dense_loss.notna().all() and losses.pruned_loss.isna().all() and (losses.tokens == 31).all()
+
+
+def test_weights_that_are_not_finite_name_their_block(tmp_path):
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(ModelError, match="block 1 of LlamaForCausalLM gives values that are not finite"):
+        run(tiny(tmp_path / "model"), tmp_path)
+
+
+def test_presets_compose_and_their_values_are_the_code_defaults():
+    for preset in sorted((CONF / "model").glob("*.yaml")):
+        assert composed(f"model={preset.stem}").model.path == yaml.safe_load(preset.read_text())["path"]
+    for name in method_names():
+        job = composed(f"method={name}")
+        assert job.method_options == options_class(name)(), name
+        assert (job.compensation == Energy()) == (name == "cvr")
+    main = composed("experiment=main").resolved()
+    assert main["model"]["path"] == "meta-llama/Llama-2-7b-hf" and main["evaluation"]["seq_len"] == 4096
+    assert (main["calibration"]["samples"], main["calibration"]["seq_len"]) == (128, 2048)
+    assert main["compensation"]["name"] == "energy" and main["evaluation"]["datasets"] == ["wikitext2"]
+
+
+def test_help_names_every_group_choice_and_key(tmp_path):
+    text = statprune("--help", cwd=tmp_path).stdout
+    words = set(re.findall(r"[\w.]+", text))
+    for folder in filter(Path.is_dir, CONF.iterdir()):
+        assert folder.name in words
+        assert {file.stem for file in folder.glob("*.yaml")} <= words, folder.name
+    classes = [getattr(config, f"{name}Config") for name in ("Model", "Calibration", "Sparsity", "Evaluation")]
+    classes += [config.TrackingConfig, Energy, *map(options_class, method_names())]
+    for cls in classes:
+        keys = {f".{field.name}" for field in dataclasses.fields(cls)} - {".name"}
+        assert keys <= {f".{word.lstrip('.')}" for word in words if word.startswith(".")}, cls
+    for field in dataclasses.fields(config.Settings):
+        assert field.name in words
+        if isinstance(field.default, Enum):
+            assert {member.value for member in type(field.default)} <= words
+
+
+def test_composed_config_is_printed(tmp_path):
+    printed = yaml.safe_load(statprune("method=wanda", "--cfg", "job", cwd=tmp_path).stdout)
+    assert printed["method"] == {"name": "wanda"} and printed["compensation"] == {"name": "none"}
+    assert printed["calibration"]["samples"] == 24
+
+
+def test_unresolvable_types_are_problems_not_tracebacks():
+    with pytest.raises(ConfigError, match=r"model\.dtype=float64 has the wrong type"):
+        composed("model.dtype=float64")
