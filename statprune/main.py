@@ -1,14 +1,9 @@
 """The command: compose the config, run, print the summary."""
 
-import logging
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
-
-# before anything imports tqdm: the GGUF reader draws a bar of its own; ours are rich's
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.compose import override_problems
 from statprune.config import parse_config
+from statprune.console import configure_logging
 from statprune.errors import ConfigError, StatpruneError
 
 
@@ -44,9 +40,9 @@ def main(composed: DictConfig) -> None:
     raw: Any = OmegaConf.to_container(composed, resolve=True)
     try:
         config = parse_config(raw)
-        _configure_logging(config.settings.verbose)
-        from statprune.run import print_summary, run  # pulls in transformers: not for --help or a typo
+        from statprune.run import print_summary, run  # slow to import: not for --help or a typo
 
+        configure_logging(config.settings.verbose)
         folder = Path(HydraConfig.get().runtime.output_dir)
         print_summary(run(config, folder), folder)
     except ConfigError as error:
@@ -59,20 +55,6 @@ def _fail(problems: list[str]) -> None:
     for problem in problems:
         print(f"statprune: {problem}", file=sys.stderr)
     raise SystemExit(1)
-
-
-def _configure_logging(verbose: bool) -> None:
-    import datasets
-    import transformers
-    from rich.console import Console
-    from rich.logging import RichHandler
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    logger = logging.getLogger("statprune")
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logger.handlers = [RichHandler(console=Console(stderr=True), show_path=False, show_level=False)]
 
 
 def cli() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from statprune.blocks import check_chain
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import RunConfig
+from statprune.console import progress
 from statprune.errors import ModelError
 from statprune.evaluate.perplexity import window_losses
 from statprune.methods import get_method
@@ -140,7 +140,7 @@ def _evaluation_windows(config: RunConfig, tokenizer: Any) -> dict[str, Windows]
 def _evaluate(model: Any, evaluation: dict[str, Windows], config: RunConfig, name: str) -> dict[str, torch.Tensor]:
     losses = {}
     for source, windows in evaluation.items():
-        with _progress(f"{name} perplexity on {source}", len(windows.ids)) as advance:
+        with progress(f"{name} perplexity on {source}", len(windows.ids)) as advance:
             losses[source] = window_losses(model, windows.ids, config.evaluation.batch_size, advance)
     return losses
 
@@ -148,7 +148,7 @@ def _evaluate(model: Any, evaluation: dict[str, Windows], config: RunConfig, nam
 def _prune(config: RunConfig, model: Any, calibration: Windows, folder: Path, tracker: Tracker) -> dict[str, float]:
     with (
         (folder / "blocks.jsonl").open("w", encoding="utf-8") as file,
-        _progress("pruning blocks", len(decoder_blocks(model))) as advance,
+        progress("pruning blocks", len(decoder_blocks(model))) as advance,
     ):
 
         def on_block(index: int, count: int, layers: list[dict[str, Any]]) -> None:
@@ -246,13 +246,3 @@ def _phase(seconds: dict[str, float], name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Any]:
-    """A bar on a terminal's standard error, nothing elsewhere; yields a function that takes the number done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda done: progress.update(task, completed=done)
