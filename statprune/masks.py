@@ -1,6 +1,7 @@
 """Sparsity patterns: score → keep mask, by partial selection on whole tensors.
 
-Among equal scores the one with the lowest index is removed first, on every device.
+Among equal scores, N:M removes the one with the lowest index first; an unstructured pattern removes them evenly spaced.
+Both rules are the same on every device.
 """
 
 from dataclasses import dataclass
@@ -117,8 +118,10 @@ def smallest(score: Tensor, count: int) -> Tensor:
         rows = score[tied]
         below = rows < threshold[tied]
         equal = rows == threshold[tied]
-        wanted = count - below.count_nonzero(dim=1)
-        chosen[tied] = below | (equal & (equal.cumsum(1, dtype=torch.int32) <= wanted[:, None]))
+        wanted = (count - below.count_nonzero(dim=1))[:, None]
+        # evenly spread: a quantised checkpoint has many equal magnitudes, and taking the first would thin out one end
+        passed = equal.cumsum(1) * wanted // equal.count_nonzero(dim=1)[:, None]
+        chosen[tied] = below | (equal & (passed.diff(dim=1, prepend=torch.zeros_like(wanted)) > 0))
     return chosen
 
 
