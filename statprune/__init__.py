@@ -11,6 +11,7 @@ from statprune.masks import Group, NofM, Unstructured
 from statprune.methods import get_method
 from statprune.models import load_model, save_model
 from statprune.prune import prune
+from statprune.structure import find_blocks
 
 __all__ = [
     "ConfigError",
@@ -24,6 +25,7 @@ __all__ = [
     "Windows",
     "calibration_windows",
     "evaluation_windows",
+    "find_blocks",
     "get_method",
     "load_model",
     "perplexity",

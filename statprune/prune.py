@@ -12,8 +12,9 @@ from statprune.compensation import Energy
 from statprune.errors import ModelError
 from statprune.masks import Pattern
 from statprune.methods import Method
-from statprune.models import Layer, decoder_blocks, prunable_layers
+from statprune.models import Block, Layer
 from statprune.statistics import InputStatistics
+from statprune.structure import eager_experts, find_blocks
 
 SAMPLED_TOKENS = 1024  # input rows on which each layer's output error is measured
 
@@ -29,6 +30,9 @@ def prune(
     batch_size: int = 8,
     seed: int = 0,
     on_block: Callable[[int, int, list[dict[str, Any]]], None] | None = None,
+    *,
+    blocks: list[Block] | None = None,
+    min_expert_tokens: int = 32,
 ) -> dict[str, float]:
     """Prune the model's decoder blocks in place.
 
@@ -42,6 +46,8 @@ def prune(
         batch_size: windows that go through a block together.
         seed: of the sampled input rows.
         on_block: called with (block, all blocks, one report per layer).
+        blocks: from ``find_blocks``, where some matrices are to be left dense.
+        min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
 
     Returns:
         Seconds by phase: calibrate, observe, solve, propagate.
@@ -51,35 +57,37 @@ def prune(
     """
     seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
     clock = _Clock(seconds, model.device)
-    blocks = decoder_blocks(model)
+    if blocks is None:
+        blocks = find_blocks(model, windows)
     check_pattern(blocks, pattern)
     generator = torch.Generator().manual_seed(seed)
     sample_index = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
-    batches = capture(model, blocks, windows, batch_size)
-    clock.lap("calibrate")
+    with eager_experts(model):
+        batches = capture(model, blocks, windows, batch_size)
+        clock.lap("calibrate")
 
-    for index, block in enumerate(blocks):
-        layers = prunable_layers(block)
-        dense = propagation == "dense"
-        statistics = observe(block, index, layers, batches, method.needs, sample_index, advance=dense)
-        clock.lap("observe")
+        for block in blocks:
+            dense = propagation == "dense"
+            statistics = observe(block, batches, method.needs, sample_index, dense, min_expert_tokens)
+            clock.lap("observe")
 
-        reports = [
-            _prune_layer(index, layer, statistics[layer.name], method, pattern, compensation) for layer in layers
-        ]
-        clock.lap("solve")
+            reports = [
+                _prune_layer(block, layer, statistics[layer.name], method, pattern, compensation)
+                for layer in block.layers
+            ]
+            clock.lap("solve")
 
-        if not dense and index + 1 < len(blocks):
-            advance(block, index, batches)
-        clock.lap("propagate")
+            if not dense and block.index + 1 < len(blocks):
+                advance(block, batches)
+            clock.lap("propagate")
 
-        if on_block is not None:
-            on_block(index, len(blocks), [_numbers(report) for report in reports])
+            if on_block is not None:
+                on_block(block.index, len(blocks), [_numbers(report) for report in reports])
     return seconds
 
 
 def _prune_layer(
-    block: int,
+    block: Block,
     layer: Layer,
     statistics: InputStatistics,
     method: Method,
@@ -92,19 +100,23 @@ def _prune_layer(
     try:
         weight, keep, report = method.solve(dense, statistics, pattern)
     except ValueError as error:
-        raise ModelError(f"layer {layer.name} of block {block} can't be pruned: {error}") from error
+        raise ModelError(f"layer {layer.name} of block {block.index} can't be pruned: {error}") from error
     if compensation is not None:
         weight, scales = compensation.apply(dense, weight, keep, statistics)
         report = report | scales
     layer.write(weight)
+    rows = statistics.rows
     return {
-        "block": block,
+        "block": block.index,
         "layer": layer.name,
         "out_features": dense.shape[0],
         "in_features": dense.shape[1],
-        "sparsity": (layer.parameter == 0).double().mean(),
-        "relative_output_error": output_error(dense, weight, statistics.rows),
+        "weights": layer.weights,
+        "target_sparsity": pattern.target,
+        "sparsity": (layer.stored == 0).double().mean(),
+        "relative_output_error": output_error(dense, weight, rows) if len(rows) else None,
         "calibration_tokens": statistics.count,
+        "pooled_statistics": statistics.is_pooled,
         **report,
         "seconds": time.perf_counter() - start,
     }
@@ -116,17 +128,20 @@ def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
     return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
 
 
-def check_pattern(blocks: list[Any], pattern: Pattern) -> None:
+def check_pattern(blocks: list[Block], pattern: Pattern) -> None:
     """Raise ModelError, naming the layers, where the pattern does not fit."""
     problems = {
-        layer.name: problem
+        layer.kind: problem
         for block in blocks
-        for layer in prunable_layers(block)
+        for layer in block.layers
         if (problem := pattern.problem(layer.in_features))
     }
     if problems:
         names = "; ".join(f"layer {name}: {problem}" for name, problem in problems.items())
-        raise ModelError(f"the N:M pattern does not fit: {names}; choose an M that divides them")
+        raise ModelError(
+            f"the N:M pattern does not fit: {names}; choose an M that divides them, "
+            "or leave them dense with model.exclude"
+        )
 
 
 def _numbers(report: dict[str, Any]) -> dict[str, Any]:

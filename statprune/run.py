@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +14,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from statprune.blocks import check_chain
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import RunConfig
 from statprune.console import progress
 from statprune.errors import ModelError
 from statprune.evaluate.perplexity import window_losses
 from statprune.methods import get_method
-from statprune.models import coverage, decoder_blocks, load_model, save_model, sparsity
+from statprune.models import Block, coverage, coverage_warning, load_model, save_model, sparsity
 from statprune.prune import check_pattern, prune
 from statprune.results import SCHEMA_VERSION, environment, memory, write_json
+from statprune.structure import find_blocks
 from statprune.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -59,47 +60,63 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     _check_lengths(config, model)
     # everything that can be wrong with model and data is found before the first expensive step
     evaluation = _evaluation_windows(config, tokenizer)
-    blocks = decoder_blocks(model)
-    covered = coverage(blocks)
-    if covered["skipped"]:
-        log.warning("left dense: %d weights in %s", covered["skipped"], ", ".join(covered["skipped_names"][:5]))
     calibration = None
     if config.method != "dense":
-        check_pattern(blocks, config.pattern)
         with _phase(seconds, "calibrate"):
             calibration = _calibration_windows(config, tokenizer)
-            check_chain(model, blocks, calibration.ids)
+    with _phase(seconds, "find"):
+        blocks = _find_blocks(config, model, calibration, evaluation)
+    covered = coverage(blocks, pruned=calibration is not None)
+    warning = coverage_warning(covered)
+    if warning:
+        log.warning(warning)
 
     with _phase(seconds, "evaluate"):
         dense = _evaluate(model, evaluation, config, "dense")
     _write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
+    layers: list[dict[str, Any]] = []
     if calibration is not None:
-        for phase, value in _prune(config, model, calibration, folder, tracker).items():
+        for phase, value in _prune(config, model, blocks, calibration, folder, tracker, layers).items():
             seconds[phase] = seconds.get(phase, 0) + value
+    unsaved = None
     if config.settings.save_model:
-        with _phase(seconds, "save"):
-            save_model(model, tokenizer, folder / "model")
+        with _phase(seconds, "save"):  # before the evaluation, which could fail
+            unsaved = _save(model, tokenizer, folder / "model")
     pruned = dense
     if calibration is not None:
         with _phase(seconds, "evaluate"):
             pruned = _evaluate(model, evaluation, config, "pruned")
 
     _write_windows(folder, evaluation, dense, pruned)
-    achieved = sparsity(blocks)
     record = {
         "schema_version": SCHEMA_VERSION,
         "config": config.resolved(),
         "config_hash": config.hash(),
         "environment": environment(device),
         "metrics": {"perplexity": _perplexities(evaluation, dense, pruned)},
-        "sparsity": {"target": config.pattern.target if calibration else 0.0, "achieved": achieved},
-        "coverage": covered | {"pruned": covered["prunable"] if calibration else 0},
+        "sparsity": _sparsity(config, blocks, layers),
+        "coverage": covered | {"experts_with_pooled_statistics": sum(layer["pooled_statistics"] for layer in layers)},
         "calibration": calibration.info if calibration else None,
         "seconds": seconds,
         "memory": memory(device),
     }
     write_json(folder / "result.json", record)
+    if unsaved is not None:
+        raise unsaved
     return record
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:
+    """Save; what went wrong is returned, so that the pruned model in memory is still measured and recorded."""
+    try:
+        save_model(model, tokenizer, folder)
+    except Exception as error:  # a full disk, a model class whose saving is broken
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        return ModelError(
+            f"the pruned model could not be saved to {folder} ({type(error).__name__}: {reason}); "
+            "its measurements are in result.json, run again with room on the disk to save it"
+        )
+    return None
 
 
 def _device(name: str) -> torch.device:
@@ -114,6 +131,32 @@ def _check_lengths(config: RunConfig, model: Any) -> None:
     ):
         if limit is not None and length > limit:
             raise ModelError(f"{name}.seq_len={length} is longer than the model's {limit} positions; lower it")
+
+
+def _find_blocks(
+    config: RunConfig, model: Any, calibration: Windows | None, evaluation: dict[str, Windows]
+) -> list[Block]:
+    """The blocks, and whether the pattern fits them."""
+    windows = [calibration, *evaluation.values()]
+    ids = next((part.ids for part in windows if part is not None), torch.arange(64)[None])
+    blocks = find_blocks(model, ids, config.model.exclude, config.model.prune_routers)
+    if calibration is not None:
+        check_pattern(blocks, config.pattern)
+    return blocks
+
+
+def _sparsity(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Target over the pruned layers; achieved over all the blocks' matrices; and by block over its pruned layers."""
+
+    def mean(key: str, index: int | None = None) -> float | None:
+        part = [(layer[key], layer["weights"]) for layer in layers if index in (None, layer["block"])]
+        return sum(value * weights for value, weights in part) / sum(weights for _, weights in part) if part else None
+
+    return {
+        "target": config.pattern.target if layers else 0.0,
+        "achieved": sparsity(blocks),
+        "blocks": [mean("sparsity", block.index) for block in blocks],
+    }
 
 
 def _calibration_windows(config: RunConfig, tokenizer: Any) -> Windows:
@@ -145,17 +188,28 @@ def _evaluate(model: Any, evaluation: dict[str, Windows], config: RunConfig, nam
     return losses
 
 
-def _prune(config: RunConfig, model: Any, calibration: Windows, folder: Path, tracker: Tracker) -> dict[str, float]:
+def _prune(
+    config: RunConfig,
+    model: Any,
+    blocks: list[Block],
+    calibration: Windows,
+    folder: Path,
+    tracker: Tracker,
+    reports: list[dict[str, Any]],
+) -> dict[str, float]:
+    """Prune, write each layer's report as it comes, and add it to ``reports``; returns seconds by phase."""
     with (
         (folder / "blocks.jsonl").open("w", encoding="utf-8") as file,
-        progress("pruning blocks", len(decoder_blocks(model))) as advance,
+        progress("pruning blocks", len(blocks)) as advance,
     ):
 
         def on_block(index: int, count: int, layers: list[dict[str, Any]]) -> None:
             file.writelines(json.dumps(layer) + "\n" for layer in layers)
             file.flush()
-            tracker.log_block(index, layers)
-            error = sum(layer["relative_output_error"] for layer in layers) / len(layers)
+            reports.extend(layers)
+            means = block_means(layers)
+            tracker.log_block(index, means)
+            error = means.get("relative_output_error", math.nan)
             log.debug("block %d of %d: mean relative output error %.4f", index + 1, count, error)
             advance(index + 1)
 
@@ -170,7 +224,19 @@ def _prune(config: RunConfig, model: Any, calibration: Windows, folder: Path, tr
             config.calibration.batch_size,
             config.settings.seed,
             on_block,
+            blocks=blocks,
+            min_expert_tokens=config.calibration.min_expert_tokens,
         )
+
+
+def block_means(layers: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over a block's layers; a layer without a number (no token was sampled for an expert) does not count."""
+    means = {}
+    for key in ("sparsity", "relative_output_error", "seconds"):
+        values = [layer[key] for layer in layers if layer[key] is not None]
+        if values:
+            means[key] = sum(values) / len(values)
+    return means
 
 
 def _write_windows(
@@ -211,6 +277,7 @@ def _perplexities(
 
 def _summary(record: dict[str, Any]) -> dict[str, Any]:
     summary = {"sparsity/achieved": record["sparsity"]["achieved"]}
+    summary |= {f"coverage/{key}": record["coverage"][key] for key in ("prunable", "pruned", "skipped")}
     for source, values in record["metrics"]["perplexity"].items():
         summary[f"perplexity/{source}"] = values["pruned"]
         summary[f"perplexity/{source}_dense"] = values["dense"]
@@ -229,8 +296,11 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
     table.add_row(
         "sparsity achieved (target)", f"{record['sparsity']['achieved']:.5f} ({record['sparsity']['target']})"
     )
-    covered = record["coverage"]
-    table.add_row("weights pruned, left dense", f"{covered['pruned']:,}, {covered['skipped']:,}")
+    ratios = [ratio for ratio in record["sparsity"]["blocks"] if ratio is not None]
+    if ratios and max(ratios) - min(ratios) > 1e-3:
+        table.add_row("sparsity of blocks", f"{min(ratios):.4f} to {max(ratios):.4f}")
+    if record["coverage"]["experts_with_pooled_statistics"]:
+        table.add_row("experts with pooled statistics", f"{record['coverage']['experts_with_pooled_statistics']:,}")
     for phase, value in record["seconds"].items():
         table.add_row(f"seconds {phase}", f"{value:.1f}")
     table.add_row("peak host memory", f"{record['memory']['peak_host_bytes'] / 2**30:.2f} GiB")
@@ -238,7 +308,20 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
         table.add_row("peak device memory", f"{record['memory']['peak_device_bytes'] / 2**30:.2f} GiB")
     console = Console()
     console.print(table)
+    console.print(_coverage_table(record["coverage"]))
     console.print(f"files: {folder}", soft_wrap=True)
+
+
+def _coverage_table(covered: dict[str, Any]) -> Table:
+    table = Table(title="matrix weights of all blocks")
+    table.add_column("module")
+    for name in ("prunable", "pruned", "left dense"):
+        table.add_column(name, justify="right")
+    table.add_column("reason")
+    total = {"prunable": covered["prunable"], "pruned": covered["pruned"], "left": covered["skipped"], "reason": None}
+    for name, kind in [*covered["kinds"].items(), ("all", total)]:
+        table.add_row(name, *(f"{kind[key]:,}" for key in ("prunable", "pruned", "left")), kind["reason"] or "")
+    return table
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Moments are merged by Chan, Golub & LeVeque (1979), never by E[x²] − E[x]² in low precision.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
@@ -26,6 +27,10 @@ class InputStatistics:
         sample_index: sorted token numbers (0 is the first token seen) whose rows are kept as ``rows``.
         device: where the accumulators live.
         dtype: precision of a batch's own sums; the merged moments are always float64.
+
+    Attributes:
+        count: tokens seen.
+        is_pooled: over the tokens of several layers (``pooled``).
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class InputStatistics:
     ):
         self.kind = kind
         self.count = 0
+        self.is_pooled = False
         self._dtype = dtype
         self._mean = torch.zeros(in_features, dtype=torch.float64, device=device)
         self._squares = torch.zeros_like(self._mean)
@@ -66,6 +72,20 @@ class InputStatistics:
             self.count += rows.shape[0]
         if self._gram is not None:
             self._gram.addmm_(rows.T, rows)
+
+    @classmethod
+    def pooled(cls, parts: Sequence["InputStatistics"]) -> "InputStatistics":
+        """Statistics over the tokens of all ``parts``, which have the same channels, kind and precision."""
+        first = parts[0]
+        pool = cls(first._mean.shape[0], first.kind, None, first._mean.device, first._dtype)
+        pool.is_pooled = True
+        for part in parts:
+            if part.count:
+                pool._merge(part.count, part._mean, part._squares)
+            if pool._gram is not None and part._gram is not None:
+                pool._gram += part._gram
+            pool._rows += part._rows
+        return pool
 
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
         total = self.count + count

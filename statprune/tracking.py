@@ -31,12 +31,10 @@ class Tracker:
         except Exception as error:  # whatever W&B fails with, the run goes on without it
             log.warning("W&B could not be started (%s); the run's files are written all the same", error)
 
-    def log_block(self, block: int, layers: list[dict[str, Any]]) -> None:
-        """Per-block means over the layers' numbers."""
+    def log_block(self, block: int, means: dict[str, float]) -> None:
+        """A block's numbers, means over its layers."""
         if self._run is not None:
-            for key in ("sparsity", "relative_output_error", "seconds"):
-                mean = sum(layer[key] for layer in layers) / len(layers)
-                self._run.log({"block": block, f"block/{key}": mean}, commit=key == "seconds")
+            self._run.log({"block": block} | {f"block/{key}": value for key, value in means.items()})
 
     def finish(self, summary: dict[str, Any], failed: bool = False) -> None:
         """Write the summary and end the W&B run."""

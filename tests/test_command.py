@@ -135,7 +135,7 @@ def test_another_text_and_model_with_per_block_lines(tmp_path, tiny_folder):
     (folder,) = (tmp_path / "outputs" / "default").iterdir()
     record = json.loads((folder / "result.json").read_text())
     assert set(record["metrics"]["perplexity"]) == {"text", "bundled"}
-    assert record["sparsity"] == {"target": 0.5, "achieved": 0.5}
+    assert record["sparsity"] == {"target": 0.5, "achieved": 0.5, "blocks": [0.5, 0.5, 0.5]}
     assert record["config"]["model"]["dtype"] == "bfloat16" and record["config"]["method"] == {"name": "wanda"}
     phases = ("load", "calibrate", "observe", "solve", "propagate", "evaluate", "save")
     assert all(record["seconds"][phase] > 0 for phase in phases)
@@ -186,7 +186,7 @@ def test_dense_measures_without_pruning(tmp_path, tiny_folder):
 def test_losses_are_kept_when_a_later_step_fails(tmp_path, tiny_folder, monkeypatch):
     import pandas as pd
 
-    monkeypatch.setattr("statprune.run.prune", lambda *_: 1 / 0)
+    monkeypatch.setattr("statprune.run.prune", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tiny(tiny_folder), tmp_path)
     losses = pd.read_parquet(tmp_path / "windows.parquet")

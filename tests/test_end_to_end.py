@@ -23,9 +23,10 @@ from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.masks import NofM, Unstructured
 from statprune.methods import get_method, method_names
-from statprune.models import decoder_blocks, prunable_layers, sparsity
+from statprune.models import sparsity
 from statprune.prune import prune
 from statprune.statistics import StatisticsKind
+from statprune.structure import find_blocks
 
 
 def ids(samples=5, seq_len=16, seed=0):
@@ -59,18 +60,18 @@ def test_saved_model_reloads_with_its_zeros_and_perplexity(smoke):
     assert perplexity(model, windows.ids) == pytest.approx(
         record["metrics"]["perplexity"]["bundled"]["pruned"], rel=1e-4
     )
-    assert sparsity(decoder_blocks(model)) == record["sparsity"]["achieved"]
+    assert sparsity(find_blocks(model, windows.ids)) == record["sparsity"]["achieved"]
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_the_walk_gives_the_models_own_hidden_states():
     model, windows = tiny_llama(), ids()
-    blocks = decoder_blocks(model)
+    blocks = find_blocks(model, windows)
     with torch.no_grad():
         batches = capture(model, blocks, windows, 2)
-        for index, block in enumerate(blocks):
+        for block in blocks:
             for batch in batches:
-                batch.hidden = batch.run(block, index)
+                batch.hidden = batch.run(block)
         walked = torch.cat([model.lm_head(model.model.norm(batch.hidden)) for batch in batches])
         wanted = torch.cat([model(part, use_cache=False).logits for part in windows.split(2)])
     assert torch.equal(walked, wanted)
@@ -82,10 +83,10 @@ def test_the_walk_gives_the_models_own_hidden_states():
 def test_every_method_reaches_its_sparsity(name, pattern, propagation):
     model = tiny_llama()
     prune(model, ids(), get_method(name), pattern, Energy(), propagation=propagation, batch_size=2)
-    assert sparsity(decoder_blocks(model)) == 0.5
+    assert sparsity(find_blocks(model, ids())) == 0.5
 
 
-def inputs_of(model, layers, windows):
+def inputs_of(model, modules, windows):
     inputs = {}
 
     def keep(name):
@@ -94,7 +95,7 @@ def inputs_of(model, layers, windows):
 
         return hook
 
-    hooks = [layer.module.register_forward_pre_hook(keep(layer.name)) for layer in layers]
+    hooks = [module.register_forward_pre_hook(keep(name)) for name, module in modules.items()]
     with torch.no_grad():
         model(windows)
     for hook in hooks:
@@ -106,17 +107,16 @@ def test_wanda_masks_equal_a_plain_implementation_with_propagation():
     pruned, windows = tiny_llama(), ids()
     prune(pruned, windows, get_method("wanda"), Unstructured(0.5), batch_size=2)
     model = tiny_llama()
-    for block in decoder_blocks(model):
-        layers = prunable_layers(block)
-        inputs = inputs_of(model, layers, windows)
-        for layer in layers:
-            weight = layer.module.weight.data
-            norm = inputs[layer.name].flatten(0, 1).square().sum(0).sqrt()
+    for block in model.model.layers:
+        linears = {name: child for name, child in block.named_modules() if isinstance(child, torch.nn.Linear)}
+        inputs = inputs_of(model, linears, windows)
+        for name, linear in linears.items():
+            weight = linear.weight.data
+            norm = inputs[name].flatten(0, 1).square().sum(0).sqrt()
             order = (weight.double().abs() * norm).argsort(dim=1, stable=True)
             weight.scatter_(1, order[:, : weight.shape[1] // 2], 0.0)
-    for a, b in zip(decoder_blocks(pruned), decoder_blocks(model), strict=True):
-        for layer, other in zip(prunable_layers(a), prunable_layers(b), strict=True):
-            assert torch.equal(layer.parameter, other.parameter)
+    for name, parameter in pruned.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), name
 
 
 def test_perplexity_matches_a_loop_over_tokens():
@@ -133,7 +133,7 @@ def test_a_pattern_that_does_not_fit_changes_nothing():
     model = tiny_llama()
     with pytest.raises(ModelError, match=r"self_attn.q_proj.*not divisible by M=5"):
         prune(model, ids(), get_method("wanda"), NofM(2, 5))
-    assert sparsity(decoder_blocks(model)) == 0
+    assert sparsity(find_blocks(model, ids())) == 0
 
 
 def test_an_encoder_is_refused():

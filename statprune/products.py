@@ -1,0 +1,122 @@
+"""Which of a block's parameters are matrices, seen from its products: no class or family names.
+
+A block is run once under a ``TorchFunctionMode`` that sees every matrix product. A parameter (or an equal part of one,
+as an expert of a fused mixture is) that takes part in a product is a matrix; how it takes part tells which of its
+dimensions are the inputs.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+MATMULS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm}
+
+
+@dataclass(frozen=True)
+class Use:
+    """One product of inputs with a parameter, or with one of the equal matrices that a parameter stacks.
+
+    Attributes:
+        name: the parameter.
+        index: which matrix of the stack; 0 where the parameter is one matrix.
+        count: matrices in the stack.
+        shape: of one matrix as it is stored.
+        transposed: stored as (in_features, out_features).
+        inputs: (..., in_features).
+    """
+
+    name: str
+    index: int
+    count: int
+    shape: tuple[int, int]
+    transposed: bool
+    inputs: Tensor
+
+
+class Products(TorchFunctionMode):
+    """While active, calls ``see`` for every product of an input with one of ``parameters``.
+
+    Args:
+        parameters: by name; those with fewer than two dimensions are ignored.
+        see: called with each use before the product is computed.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], see: Callable[[Use], None]):
+        super().__init__()
+        self._see = see
+        named = [(parameter.data_ptr(), name, parameter) for name, parameter in parameters if parameter.ndim >= 2]
+        self._named = sorted(named, key=lambda item: item[0])
+        self._starts = [start for start, _, _ in self._named]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for weight, inputs in _operands(func, args, kwargs):
+            self._report(weight, inputs)
+        return func(*args, **kwargs)
+
+    def _report(self, weight: Tensor, inputs: Tensor) -> None:
+        """``weight`` is (..., out_features, in_features) as multiplied; report it if it is a parameter's memory."""
+        found = self._find(weight)
+        if found is None:
+            return
+        name, parameter = found
+        if weight.ndim == 3 and parameter.ndim == 3 and weight.shape[0] == parameter.shape[0] > 1:
+            for index in range(len(weight)):  # all experts at once: rows of zeros are tokens of other experts
+                rows = inputs[index] if inputs.ndim == 3 and len(inputs) == len(weight) else inputs
+                rows = rows.reshape(-1, rows.shape[-1])
+                self._report(weight[index], rows[rows.any(dim=1)])
+            return
+        use = _part_of(name, parameter, weight, inputs)
+        if use is not None:
+            self._see(use)
+
+    def _find(self, weight: Tensor) -> tuple[str, Tensor] | None:
+        position = bisect_right(self._starts, weight.data_ptr()) - 1
+        if position < 0:
+            return None
+        start, name, parameter = self._named[position]
+        inside = weight.data_ptr() < start + parameter.numel() * parameter.element_size()
+        same = weight.dtype == parameter.dtype and weight.device == parameter.device
+        return (name, parameter) if inside and same else None
+
+
+def _operands(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, Tensor]]:
+    """Candidates (weight as (..., out, in), inputs) of a call, either operand of a product may be the weight."""
+    if func is nn.functional.linear:
+        inputs, weight = (*args, *(kwargs[key] for key in ("input", "weight") if key in kwargs))[:2]
+        return [(weight, inputs)]
+    if func in MATMULS:
+        left, right = (*args, *kwargs.values())[:2]
+    elif func in (torch.addmm, torch.baddbmm):
+        left, right = args[1:3]
+    else:
+        return []
+    if left.ndim < 2 or right.ndim < 2:
+        return []
+    return [(right.transpose(-1, -2), left), (left, right.transpose(-1, -2))]
+
+
+def _part_of(name: str, parameter: Tensor, weight: Tensor, inputs: Tensor) -> Use | None:
+    """The use of ``weight``, (out_features, in_features), if it is a whole matrix of the parameter."""
+    if weight.ndim != 2:
+        return None
+    offset = (weight.data_ptr() - parameter.data_ptr()) // parameter.element_size()
+    if parameter.ndim == 2 and weight.numel() == parameter.numel():
+        stored, index, count = parameter, 0, 1
+    elif parameter.ndim == 3 and weight.numel() == parameter[0].numel():
+        stored, index, count = parameter[0], offset // parameter.stride(0), len(parameter)
+    else:
+        size = weight.numel()
+        stored = weight if weight.is_contiguous() else weight.T
+        if not (parameter.is_contiguous() and stored.is_contiguous()) or offset % size or parameter.numel() % size:
+            return None
+        index, count = offset // size, parameter.numel() // size
+    for transposed, view in ((False, stored), (True, stored.T)):
+        if weight.shape == view.shape and weight.stride() == view.stride():
+            return Use(name, index, count, (stored.shape[0], stored.shape[1]), transposed, inputs)
+    return None

@@ -1,0 +1,306 @@
+"""Find a model's decoder blocks and their matrices from what the model does with a few tokens.
+
+Nothing here knows a model family: blocks are the module list that passes hidden states from one item to the next,
+matrices are the parameters that multiply them (``products.py``), routers are told by their shape.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statprune.blocks import capture, hidden_of, split_call
+from statprune.errors import ModelError
+from statprune.models import Block, Layer, Left
+from statprune.products import Products, Use
+
+PROBE_TOKENS = 64
+
+
+@dataclass
+class _Run:
+    """What one forward did: for each candidate list its items' (index, input, output), and the products seen."""
+
+    calls: dict[str, list[tuple[int, Tensor, Any]]] = field(default_factory=dict)
+    uses: dict[tuple[str, int], Use] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_routers: bool = False) -> list[Block]:
+    """The decoder blocks in order, each with its prunable matrices and those left dense.
+
+    Args:
+        model: a causal language model.
+        windows: token ids, (windows, seq_len); some tokens of the first window are run.
+        exclude: regular expressions; matrices whose full name one of them is found in are left dense.
+        prune_routers: prune the matrices that route tokens to experts, too.
+
+    Raises:
+        ModelError: the model is not a causal chain of blocks, or an expression names nothing.
+    """
+    ids = windows[:1, :PROBE_TOKENS]
+    name = type(model).__name__
+    lists = {path: module for path, module in model.named_modules() if _is_candidate(module)}
+    if not lists:
+        raise ModelError(f"{name} has no list of decoder blocks; only decoder language models can be pruned")
+    with eager_experts(model):
+        run = _record(model, lists, ids)
+        path = _chained(name, lists, run)
+        _check_finite(name, run.calls[path])
+        other = ids.clone()
+        other[:, -1] = (other[:, -1] + 1) % model.get_input_embeddings().weight.shape[0]
+        again = _record(model, {path: lists[path]}, other)
+        _check_causal(name, run.calls[path], again.calls[path])
+        blocks = []
+        for index, module in enumerate(lists[path]):
+            output = run.calls[path][index][2]
+            extra = output[1:] if isinstance(output, tuple) else None
+            prefix = f"{path}.{index}"
+            layers, left = _matrices(module, prefix, run.uses, prune_routers)
+            blocks.append(Block(index, prefix, module, layers, left, extra))
+        _check_shared(name, blocks)
+        blocks = _exclude(blocks, exclude)
+        # on other tokens than ``extra`` is from: blocks may not hand on what the walk does not compute
+        _check_walk(name, model, blocks, other, hidden_of(again.calls[path][-1][2]))
+    return blocks
+
+
+@contextmanager
+def eager_experts(model: Any) -> Iterator[None]:
+    """Let fused mixtures run expert by expert, so that each expert's own inputs can be seen."""
+    if not hasattr(model, "set_experts_implementation"):
+        yield
+        return
+    before = model.get_experts_implementation()
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(before)
+
+
+def _is_candidate(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList) and len(module) > 0 and _parameters(module) > 0
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
+    """Run ``ids`` and note how the items of the lists are called, and which matrices multiply what."""
+    run = _Run({path: [] for path in lists})
+    hooks = []
+    for path, items in lists.items():
+        for index, item in enumerate(items):
+
+            def note(_: Any, args: Any, kwargs: Any, output: Any, path: str = path, index: int = index) -> None:
+                hidden, _, _ = split_call(args, kwargs)
+                if hidden is not None:
+                    run.calls[path].append((index, hidden, output))
+
+            hooks.append(item.register_forward_hook(note, with_kwargs=True))
+
+    def see(use: Use) -> None:
+        run.uses.setdefault((use.name, use.index), use)
+
+    try:
+        with Products(model.named_parameters(), see):
+            model(input_ids=ids.to(model.device), use_cache=False)
+    except ModelError:
+        raise
+    except Exception as error:  # a model of another kind fails in its own way
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise ModelError(
+            f"{type(model).__name__} can't run on token ids alone ({type(error).__name__}: {reason}); "
+            "only decoder language models can be pruned"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return run
+
+
+def _chained(name: str, lists: dict[str, Any], run: _Run) -> str:
+    """The largest list whose items are called once each, in order, each on the output of the one before."""
+    by_size = sorted(lists, key=lambda path: -_parameters(lists[path]))
+    for path in by_size:
+        calls = run.calls[path]
+        in_order = [index for index, _, _ in calls] == list(range(len(lists[path])))
+        if in_order and all(_same(before[2], after[1]) for before, after in itertools.pairwise(calls)):
+            return path
+    raise ModelError(
+        f"{name} does not pass each decoder block's output straight to the next (looked at {by_size[0]}); "
+        "it can't be pruned"
+    )
+
+
+def _same(output: Any, hidden: Tensor) -> bool:
+    output = hidden_of(output)
+    return (
+        isinstance(output, Tensor)
+        and output.shape == hidden.shape
+        and bool(torch.allclose(output, hidden, rtol=0, atol=0, equal_nan=True))
+    )
+
+
+def _check_finite(name: str, calls: list[tuple[int, Tensor, Any]]) -> None:
+    for index, _, output in calls:
+        if not hidden_of(output).isfinite().all():
+            raise ModelError(
+                f"block {index} of {name} gives values that are not finite; its weights are damaged, "
+                "or overflow where model.dtype=float32 would not"
+            )
+
+
+def _check_causal(name: str, run: list[tuple[int, Tensor, Any]], other: list[tuple[int, Tensor, Any]]) -> None:
+    past, past_other = (hidden_of(calls[-1][2])[:, :-1].float() for calls in (run, other))
+    tolerance = 64 * torch.finfo(run[0][1].dtype).eps * past.abs().max().item()
+    if not torch.allclose(past, past_other, rtol=0, atol=tolerance):
+        raise ModelError(f"{name} lets tokens see later ones; only causal decoder language models can be pruned")
+
+
+def _check_shared(name: str, blocks: list[Block]) -> None:
+    owner: dict[int, str] = {}
+    for block in blocks:
+        for layer in block.layers:
+            first = owner.setdefault(layer.stored.data_ptr(), f"{block.path}.{layer.name}")
+            if first != f"{block.path}.{layer.name}":
+                raise ModelError(
+                    f"{name} uses one matrix twice, as {first} and as {block.path}.{layer.name}; leave it out with "
+                    "model.exclude, since pruning it for one place would change the other"
+                )
+
+
+def _check_walk(name: str, model: Any, blocks: list[Block], ids: Tensor, wanted: Tensor) -> None:
+    (batch,) = capture(model, blocks, ids, 1)
+    for block in blocks:
+        batch.hidden = batch.run(block)
+    if not torch.equal(batch.hidden, wanted):
+        raise ModelError(
+            f"{name}'s blocks give other values one by one than in the model's own forward: "
+            "they pass something besides hidden states; it can't be pruned"
+        )
+
+
+def _matrices(
+    module: nn.Module, prefix: str, uses: dict[tuple[str, int], Use], prune_routers: bool
+) -> tuple[list[Layer], list[Left]]:
+    """The block's matrices: those to prune, and those to leave."""
+    lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.ndim >= 2}
+    by_parameter = {use.name: use for use in uses.values()}
+    layers, left = [], []
+    for name, parameter in parameters.items():
+        stack = _stack_of(name, lists)
+        use = by_parameter.get(f"{prefix}.{name}") or _use_of_sibling(
+            stack, parameter, prefix, lists, by_parameter, module
+        )
+        base = name.removesuffix(".weight")
+        if use is None:
+            if not _is_stack_of_vectors(name, parameter, parameters):
+                left.append(Left(stack or base, parameter.numel(), "no product seen", parameter.detach()))
+            continue
+        for index in range(use.count):
+            layers.append(
+                Layer(
+                    f"{base}[{index}]" if use.count > 1 else base,
+                    name,
+                    parameter,
+                    index,
+                    use.count,
+                    use.shape,
+                    use.transposed,
+                    base if use.count > 1 else stack,
+                )
+            )
+    return _set_aside(layers, left, prune_routers)
+
+
+def _stack_of(name: str, lists: list[str]) -> str | None:
+    """``experts.3.w1.weight`` → ``experts.*.w1`` where ``experts`` is a module list, else None."""
+    for path in lists:
+        if name.startswith(f"{path}."):
+            return f"{path}.*.{name.removeprefix(f'{path}.').partition('.')[2].removesuffix('.weight')}"
+    return None
+
+
+def _use_of_sibling(
+    stack: str | None, parameter: Tensor, prefix: str, lists: list[str], uses: dict[str, Use], module: nn.Module
+) -> Use | None:
+    """How another expert of the same stack is used: the few tokens run need not reach every expert."""
+    if stack is None:
+        return None
+    for name, other in module.named_parameters():
+        use = uses.get(f"{prefix}.{name}")
+        if use is not None and other.shape == parameter.shape and _stack_of(name, lists) == stack:
+            return use
+    return None
+
+
+def _is_stack_of_vectors(name: str, parameter: Tensor, parameters: Mapping[str, Tensor]) -> bool:
+    """A bias of each expert, (experts, features), beside the experts' own matrices."""
+    holder = name.rpartition(".")[0]
+    return parameter.ndim == 2 and any(
+        other.ndim == 3 and len(other) == len(parameter) and key.rpartition(".")[0] == holder
+        for key, other in parameters.items()
+    )
+
+
+def _set_aside(layers: list[Layer], left: list[Left], prune_routers: bool) -> tuple[list[Layer], list[Left]]:
+    """Leave gates (one output: nothing competes) and, unless asked for, routers: they choose, they do not transform."""
+    routers = set() if prune_routers else _routers(layers)
+    kept = []
+    for layer in layers:
+        reason = "gate" if layer.out_features == 1 else "router" if layer.name in routers else None
+        if reason is None:
+            kept.append(layer)
+        else:
+            left.append(Left(layer.kind, layer.stored.numel(), reason, layer.stored))
+    return kept, left
+
+
+def _routers(layers: list[Layer]) -> set[str]:
+    """Matrices with one output for each expert of a mixture; of several such, those nearest to it by name."""
+    experts: dict[str, int] = {}
+    for layer in layers:
+        if layer.stack is not None:
+            experts[layer.stack] = experts.get(layer.stack, 0) + 1
+    routers = set()
+    for stack, count in experts.items():
+        fits = [layer.name for layer in layers if layer.stack is None and layer.out_features == count]
+        near = max((_common(stack, name) for name in fits), default=0)
+        routers |= {name for name in fits if _common(stack, name) == near}
+    return routers
+
+
+def _common(first: str, second: str) -> int:
+    pairs = zip(first.split("."), second.split("."), strict=False)
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _exclude(blocks: list[Block], patterns: Sequence[str]) -> list[Block]:
+    used = set()
+    result = []
+    for block in blocks:
+        layers, left = [], list(block.left)
+        for layer in block.layers:
+            matching = [pattern for pattern in patterns if re.search(pattern, f"{block.path}.{layer.name}")]
+            used.update(matching)
+            if matching:
+                left.append(Left(layer.kind, layer.stored.numel(), "excluded", layer.stored))
+            else:
+                layers.append(layer)
+        result.append(Block(block.index, block.path, block.module, layers, left, block.extra))
+    unused = [pattern for pattern in patterns if pattern not in used]
+    if unused:
+        example = next((f"{block.path}.{layer.name}" for block in blocks for layer in block.layers), "none")
+        raise ModelError(f"model.exclude: {', '.join(unused)} is found in no layer's name; names are like {example}")
+    if not any(block.layers for block in result):
+        raise ModelError("model.exclude leaves nothing to prune; exclude less, or take method=dense")
+    return result

@@ -1,0 +1,122 @@
+"""Every decoder family on tiny random models: the walk, exact sparsity, coverage, save and reload."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from conftest import tiny_tokenizer
+from families import FAMILIES, VOCABULARY, tiny
+from transformers import AutoModelForCausalLM
+
+from statprune.blocks import capture
+from statprune.compensation import Energy
+from statprune.masks import NofM, Unstructured
+from statprune.methods import get_method
+from statprune.models import coverage, save_model
+from statprune.prune import prune
+from statprune.structure import eager_experts, find_blocks
+
+WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
+METHODS = {"wanda": ("wanda", None), "cvr+energy": ("cvr", Energy()), "sparsegpt": ("sparsegpt", None)}
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """The family's dense model, made once; tests work on copies."""
+    models = {}
+
+    def get(name):
+        if name not in models:
+            models[name] = tiny(name)
+        return copy.deepcopy(models[name])
+
+    return get
+
+
+@torch.no_grad()
+def logits(model):
+    with eager_experts(model):
+        return model(WINDOWS, use_cache=False).logits
+
+
+@torch.no_grad()
+def walked_logits(model, blocks):
+    """Logits with every block run by our loop: the last block gives the model's forward what the loop computed."""
+    parts = []
+    with eager_experts(model):
+        for batch in capture(model, blocks, WINDOWS, batch_size=3):
+            for block in blocks:
+                batch.hidden = batch.run(block)
+            rows = WINDOWS[sum(map(len, parts)) :][: len(batch.hidden)]
+            last = blocks[-1]
+            output = batch.hidden if last.extra is None else (batch.hidden, *last.extra)
+            hook = last.module.register_forward_hook(lambda *_, output=output: output)
+            parts.append(model(rows, use_cache=False).logits)
+            hook.remove()
+    return torch.cat(parts)
+
+
+def matrices(blocks):
+    for block, layer in itertools.chain.from_iterable(zip([b] * len(b.layers), b.layers, strict=True) for b in blocks):
+        yield f"{block.path}.{layer.name}", layer.stored.T if layer.transposed else layer.stored
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ratio_zero_is_bit_equal_through_our_walk(name, dense):
+    model = dense(name)
+    blocks = find_blocks(model, WINDOWS)
+    wanted = torch.cat([logits_of(model, rows) for rows in WINDOWS.split(3)])
+    prune(model, WINDOWS, get_method("wanda"), Unstructured(0.0), batch_size=3)
+    assert torch.equal(walked_logits(model, blocks), wanted)
+    assert len(blocks) == model.config.num_hidden_layers
+
+
+@torch.no_grad()
+def logits_of(model, rows):
+    with eager_experts(model):
+        return model(rows, use_cache=False).logits
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_matrix_is_exactly_half_zero_and_survives_a_reload(name, dense, tmp_path):
+    for (method, compensation), pattern in itertools.product(METHODS.values(), (Unstructured(0.5), NofM(2, 4))):
+        model = dense(name)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        blocks = find_blocks(model, WINDOWS)
+        prune(model, WINDOWS, get_method(method), pattern, compensation, batch_size=2, min_expert_tokens=8)
+        for full_name, weight in matrices(blocks):
+            zeros = weight == 0
+            assert zeros.float().mean() == 0.5, (full_name, method, pattern)
+            if isinstance(pattern, NofM):
+                assert (zeros.unflatten(1, (-1, 4)).sum(-1) == 2).all(), (full_name, method)
+            elif method == "wanda":
+                assert (zeros.sum(1) == weight.shape[1] // 2).all(), full_name
+        touched = {f"{block.path}.{layer.parameter_name}" for block in blocks for layer in block.layers}
+        for key, value in model.state_dict().items():
+            assert torch.equal(value, before[key]) != (key in touched), key
+    save_model(model, tiny_tokenizer(), tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits(again), logits(model))
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert tied == (again.get_input_embeddings().weight is again.get_output_embeddings().weight)
+    for (full_name, weight), (_, other) in zip(matrices(blocks), matrices(find_blocks(again, WINDOWS)), strict=True):
+        assert torch.equal(weight, other), full_name
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_matrices_are_found(name, dense):
+    """Counted by the parameters' shapes alone; vectors of experts' biases are two-dimensional, too."""
+    model = dense(name)
+    blocks = find_blocks(model, WINDOWS)
+    covered = coverage(blocks)
+    total = sum(
+        parameter.numel()
+        for block in blocks
+        for key, parameter in block.module.named_parameters()
+        if parameter.ndim >= 2 and not key.endswith("_bias")
+    )
+    assert covered["prunable"] + covered["skipped"] == total
+    assert {kind["reason"] for kind in covered["kinds"].values()} <= {None, "router"}
+    experts = getattr(model.config, "num_local_experts", getattr(model.config, "num_experts", None))
+    assert (covered["skipped"] > 0) == bool(experts)
