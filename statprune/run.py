@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
+from statprune.card import model_card
 from statprune.config import RunConfig
 from statprune.console import progress
 from statprune.errors import ModelError
@@ -103,6 +104,8 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     write_json(folder / "result.json", record)
     if unsaved is not None:
         raise unsaved
+    if config.settings.save_model:
+        (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
     return record
 
 

@@ -144,6 +144,11 @@ def test_another_text_and_model_with_per_block_lines(tmp_path, tiny_folder):
     assert [row["block"] for row in read_back["history"]] == [0, 1, 2]
     assert all(row["block/sparsity"] == 0.5 and row["block/seconds"] > 0 for row in read_back["history"])
     assert read_back["summary"]["perplexity/text"] == record["metrics"]["perplexity"]["text"]["pruned"]
+    card = (folder / "model" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+    pruned, dense = (f"{record['metrics']['perplexity']['text'][key]:.4f}" for key in ("pruned", "dense"))
+    for part in ("| wanda |", "4:8; achieved 0.50000", "2 windows of 32 tokens, seed 0", f"| {dense} | {pruned} |"):
+        assert part in card, part
 
 
 def wandb_run(file):

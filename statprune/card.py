@@ -1,0 +1,60 @@
+"""The README.md of a saved model: what was done to it, on what data, and what it cost."""
+
+from pathlib import Path
+from typing import Any
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """Markdown with the hub's metadata header, from a run record."""
+    config, sparsity, calibration = record["config"], record["sparsity"], record["calibration"]
+    path = config["model"]["path"]
+    lines = ["---"]
+    if "://" not in path and not Path(path).exists() and path.count("/") == 1:
+        lines.append(f"base_model: {path}")
+    lines += ["library_name: transformers", "pipeline_tag: text-generation", "tags: [statprune, pruned, sparse]", "---"]
+    lines += ["", f"# {Path(path).name}, pruned by statprune", ""]
+    rows = [
+        (
+            "base model",
+            f"`{path}`" + (f", revision {config['model']['revision']}" if config["model"]["revision"] else ""),
+        )
+    ]
+    rows.append(("method", _described(config["method"])))
+    rows.append(("compensation", _described(config["compensation"])))
+    rows.append(
+        ("sparsity", f"{_pattern(config['sparsity'])}; achieved {sparsity['achieved']:.5f} over all block matrices")
+    )
+    if calibration is not None:
+        options = config["calibration"]
+        data = (
+            f"{options['source']}, {options['samples']} windows of {options['seq_len']} tokens, seed {config['seed']}"
+        )
+        rows.append(("calibration", f"{data}; propagation {config['propagation']}"))
+    left = {name: kind for name, kind in record["coverage"]["kinds"].items() if kind["left"]}
+    if left:
+        names = ", ".join(f"{name} ({kind['left']:,} weights, {kind['reason']})" for name, kind in left.items())
+        rows.append(("left dense", names))
+    packages = record["environment"]["packages"]
+    versions = ", ".join(f"{name} {packages[name]}" for name in ("statprune", "torch", "transformers"))
+    rows.append(("made with", f"{versions}; config {record['config_hash']}"))
+    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows), ""]
+    perplexity = record["metrics"]["perplexity"]
+    if perplexity:
+        lines += ["| perplexity on | dense | pruned |", "| --- | --- | --- |"]
+        for source, values in perplexity.items():
+            where = f"{source}, {values['windows']} windows of {values['seq_len']} tokens"
+            lines.append(f"| {where} | {values['dense']:.4f} | {values['pruned']:.4f} |")
+    else:
+        lines.append("Its perplexity was not measured.")
+    return "\n".join(lines) + "\n"
+
+
+def _described(options: dict[str, Any]) -> str:
+    values = ", ".join(f"{key} {value}" for key, value in options.items() if key != "name")
+    return f"{options['name']} ({values})" if values else str(options["name"])
+
+
+def _pattern(options: dict[str, Any]) -> str:
+    if options["keep"] is not None:
+        return f"{options['keep']}:{options['of']}"
+    return f"unstructured {options['ratio']}, compared by {options['group']}"
