@@ -3,6 +3,7 @@
 The names below are the Python interface; the command is a thin layer over it.
 """
 
+from statprune.allocation import Owl
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.compensation import Energy
 from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
@@ -20,6 +21,7 @@ __all__ = [
     "Group",
     "ModelError",
     "NofM",
+    "Owl",
     "StatpruneError",
     "Unstructured",
     "Windows",

@@ -44,6 +44,9 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int) -
         blocks: its decoder blocks in order.
         windows: token ids, (samples, seq_len).
         batch_size: windows per batch.
+
+    Raises:
+        ModelError: the blocks are another model's.
     """
     batches: list[Batch] = []
     for ids in windows.split(batch_size):
@@ -66,6 +69,8 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int) -
 
         with _replaced(blocks, skip), suppress(_Stop):
             model(input_ids=ids.to(model.device), use_cache=False)
+        if len(calls) < len(blocks):
+            raise ModelError(f"{type(model).__name__} does not call the blocks given; find them in this very model")
         batches.append(Batch(inputs[0], calls))
     return batches
 

@@ -57,4 +57,6 @@ def _described(options: dict[str, Any]) -> str:
 def _pattern(options: dict[str, Any]) -> str:
     if options["keep"] is not None:
         return f"{options['keep']}:{options['of']}"
-    return f"unstructured {options['ratio']}, compared by {options['group']}"
+    if options["layer_ratios"] is not None:
+        return f"unstructured, compared by {options['group']}, ratios given by layer"
+    return f"unstructured {options['ratio']}, compared by {options['group']}, allocation {options['allocation']}"

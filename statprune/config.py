@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statprune.allocation import Owl
 from statprune.compensation import Energy
 from statprune.data import SOURCES, path_problem
 from statprune.errors import ConfigError
@@ -25,6 +27,11 @@ class Dtype(Enum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class AllocationName(Enum):
+    uniform = "uniform"
+    owl = "owl"
 
 
 class Propagation(Enum):
@@ -64,12 +71,20 @@ class CalibrationConfig:
 
 @dataclass
 class SparsityConfig:
-    """Either ratio (unstructured, 0.5 where nothing is given) or keep and of (N:M)."""
+    """Either ratio (unstructured, 0.5 where nothing is given) or keep and of (N:M).
+
+    An unstructured ratio can be spread over the blocks by OWL (``outlier_threshold`` and ``max_deviation`` are its
+    parameters), or be given layer by layer: ``layer_ratios`` is a list, one per block, or {regular expression: ratio}.
+    """
 
     ratio: float | None = None
     group: Group | None = None
     keep: int | None = None
     of: int | None = None
+    allocation: AllocationName = AllocationName.uniform
+    outlier_threshold: float | None = None
+    max_deviation: float | None = None
+    layer_ratios: Any = None
 
 
 @dataclass
@@ -112,12 +127,13 @@ class Settings:
 
 @dataclass
 class RunConfig:
-    """One run, checked. ``method_options`` and ``compensation`` are ready to use."""
+    """One run, checked. ``allocation``, ``method_options`` and ``compensation`` are ready to use."""
 
     model: ModelConfig
     calibration: CalibrationConfig
     sparsity: SparsityConfig
     pattern: Pattern
+    allocation: Any
     method: str
     method_options: Any
     compensation: Energy | None
@@ -189,6 +205,7 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
     if method == "dense" and compensation is not None:
         problems.append("compensation=energy can't follow method=dense, which prunes nothing; set compensation=none")
     _check_values(settings, model, calibration, evaluation, tracking, problems)
+    allocation = _allocation(sparsity, problems)
     pattern = _pattern(sparsity, method, problems)
     if isinstance(pattern, NofM) and isinstance(options, SparseGPTOptions) and options.block_size % pattern.of:
         problems.append(
@@ -197,7 +214,7 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
     if problems or pattern is None:
         raise ConfigError(problems)
     return RunConfig(
-        model, calibration, sparsity, pattern, method, options, compensation, evaluation, tracking, settings
+        model, calibration, sparsity, pattern, allocation, method, options, compensation, evaluation, tracking, settings
     )
 
 
@@ -222,11 +239,7 @@ def _check_values(
             problems.append(f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}")
     if calibration.min_expert_tokens < 0:
         problems.append(f"calibration.min_expert_tokens={calibration.min_expert_tokens} is negative; give 0 or more")
-    for expression in model.exclude:
-        try:
-            re.compile(expression)
-        except re.error as error:
-            problems.append(f"model.exclude has {expression!r}, which is no regular expression: {error}")
+    _check_expressions(model.exclude, "model.exclude", problems)
     _check_paths(model, calibration, evaluation, problems)
     if tracking.mode not in ("offline", "disabled"):
         problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline or disabled")
@@ -258,6 +271,51 @@ def _check_paths(
         )
 
 
+def _allocation(sparsity: SparsityConfig, problems: list[str]) -> Any:
+    """None, an Owl, or the ratios given."""
+    given = sparsity.layer_ratios
+    owl = {
+        key: value for key in ("outlier_threshold", "max_deviation") if (value := getattr(sparsity, key)) is not None
+    }
+    is_owl = sparsity.allocation is AllocationName.owl
+    if (is_owl or given is not None) and (sparsity.keep is not None or sparsity.of is not None):
+        problems.append("sparsity.allocation=owl and sparsity.layer_ratios are for unstructured sparsity, not for N:M")
+    if given is not None:
+        _check_ratios(given, sparsity.ratio, problems)
+        if is_owl:
+            problems.append(
+                "sparsity.layer_ratios and sparsity.allocation=owl both decide the ratios; give one of them"
+            )
+        return given
+    if is_owl:
+        allocation = _build(Owl, owl, "sparsity.", problems)
+        sparsity.outlier_threshold, sparsity.max_deviation = allocation.outlier_threshold, allocation.max_deviation
+        return allocation
+    problems += [f"sparsity.{key} is for sparsity.allocation=owl; leave it out or choose owl" for key in owl]
+    return None
+
+
+def _check_ratios(given: Any, ratio: float | None, problems: list[str]) -> None:
+    if not isinstance(given, list | dict) or not given:
+        problems.append("sparsity.layer_ratios is neither a list (a ratio for each block) nor {expression: ratio}")
+        return
+    if isinstance(given, list) and ratio is not None:
+        problems.append("sparsity.ratio is given together with a list of sparsity.layer_ratios; give one or the other")
+    for value in given.values() if isinstance(given, dict) else given:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            problems.append(f"sparsity.layer_ratios has {value}, which is no number in [0, 1)")
+    if isinstance(given, dict):
+        _check_expressions(map(str, given), "sparsity.layer_ratios", problems)
+
+
+def _check_expressions(expressions: Iterable[str], key: str, problems: list[str]) -> None:
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            problems.append(f"{key} has {expression!r}, which is no regular expression: {error}")
+
+
 def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Pattern | None:
     keep, of = sparsity.keep, sparsity.of
     if keep is not None or of is not None:
@@ -272,13 +330,15 @@ def _pattern(sparsity: SparsityConfig, method: str, problems: list[str]) -> Patt
         elif keep is not None and of is not None and 0 < keep < of:
             return NofM(keep, of)
         return None
+    if sparsity.group is None:
+        sparsity.group = customary_group(method) if method in method_names() else Group.row
+    if isinstance(sparsity.layer_ratios, list):
+        return Unstructured(0.0, sparsity.group)  # every layer's ratio is in the list
     if sparsity.ratio is None:
         sparsity.ratio = 0.5
     if not 0 <= sparsity.ratio < 1:
         problems.append(f"sparsity.ratio={sparsity.ratio} is outside [0, 1); give the fraction to remove, such as 0.5")
         return None
-    if sparsity.group is None:
-        sparsity.group = customary_group(method) if method in method_names() else Group.row
     return Unstructured(sparsity.ratio, sparsity.group)
 
 

@@ -4,7 +4,7 @@ Among equal scores, N:M removes the one with the lowest index first; an unstruct
 Both rules are the same on every device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -33,6 +33,9 @@ class Pattern(Protocol):
     def select(self, score: Tensor) -> Tensor:
         """Keep mask (bool) of a score of shape (out_features, in_features)."""
 
+    def columns(self, out_features: int, first: int, last: int) -> "Pattern":
+        """The pattern for columns ``first`` to ``last`` of a matrix that is selected in such parts."""
+
 
 @dataclass(frozen=True)
 class Unstructured:
@@ -41,10 +44,12 @@ class Unstructured:
     Attributes:
         ratio: fraction removed, in [0, 1).
         group: compare within each output row, or over the whole matrix.
+        exact: remove floor(ratio · numel) of a matrix also where rows are the groups: evenly spaced rows lose one more.
     """
 
     ratio: float
     group: Group = Group.row
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:
@@ -58,10 +63,25 @@ class Unstructured:
         return None
 
     def select(self, score: Tensor) -> Tensor:
-        groups = score.reshape(1, -1) if self.group is Group.matrix else score
-        # 1e-9: a ratio such as 0.7 is stored a hair below itself, and 0.7 · 10 must remove 7
-        remove = int(self.ratio * groups.shape[1] + 1e-9)
-        return ~smallest(groups, remove).view_as(score)
+        rows, columns = score.shape
+        if self.group is Group.matrix:
+            return ~smallest(score.reshape(1, -1), whole(self.ratio * score.numel())).view_as(score)
+        if not self.exact:
+            return ~smallest(score, whole(self.ratio * columns))
+        total = whole(self.ratio * score.numel())
+        keep = torch.empty_like(score, dtype=torch.bool)
+        passed = torch.arange(rows + 1, device=score.device) * total // rows
+        more = passed.diff() > total // rows
+        for chosen, count in ((~more, total // rows), (more, total // rows + 1)):
+            if chosen.any():
+                keep[chosen] = ~smallest(score[chosen], count)
+        return keep
+
+    def columns(self, out_features: int, first: int, last: int) -> "Unstructured":
+        if not self.exact:
+            return self
+        before, after = (whole(self.ratio * out_features * column) for column in (first, last))
+        return replace(self, ratio=(after - before) / (out_features * (last - first)))
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,9 @@ class NofM:
             return f"its {in_features} inputs are not divisible by M={self.of}"
         return None
 
+    def columns(self, out_features: int, first: int, last: int) -> "NofM":
+        return self
+
     def select(self, score: Tensor) -> Tensor:
         rows, columns = score.shape
         _check_finite(score)
@@ -100,6 +123,11 @@ class NofM:
             rank[i + 1 :] += before
             rank[i] += (~before).sum(0, dtype=torch.int16)
         return (rank >= self.of - self.keep).permute(1, 2, 0).reshape(rows, columns)
+
+
+def whole(count: float) -> int:
+    """``count`` rounded down; a product such as 0.7 · 10, stored a hair below 7, is 7."""
+    return int(count + max(1e-9, 1e-12 * count))
 
 
 def smallest(score: Tensor, count: int) -> Tensor:

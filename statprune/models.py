@@ -1,6 +1,6 @@
 """A causal language model: load, save, what its decoder blocks consist of, coverage and sparsity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Layer:
 
     name: str
     parameter_name: str
-    parameter: Tensor
+    parameter: Tensor = field(repr=False)
     index: int
     count: int
     shape: tuple[int, int]
@@ -88,7 +88,7 @@ class Left:
     kind: str
     weights: int
     reason: str
-    tensor: Tensor
+    tensor: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Block:
 
     index: int
     path: str
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     layers: list[Layer]
     left: list[Left]
     extra: tuple[Any, ...] | None

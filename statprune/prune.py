@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from statprune.blocks import advance, capture, observe
+from statprune.allocation import Owl, given_ratios, outlier_fraction, owl_ratios, whole_counts
+from statprune.blocks import Batch, advance, capture, observe
 from statprune.compensation import Energy
 from statprune.errors import ModelError
-from statprune.masks import Pattern
+from statprune.masks import Pattern, Unstructured
 from statprune.methods import Method
 from statprune.models import Block, Layer
-from statprune.statistics import InputStatistics
+from statprune.statistics import InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 
 SAMPLED_TOKENS = 1024  # input rows on which each layer's output error is measured
@@ -32,6 +34,7 @@ def prune(
     on_block: Callable[[int, int, list[dict[str, Any]]], None] | None = None,
     *,
     blocks: list[Block] | None = None,
+    allocation: Any = None,
     min_expert_tokens: int = 32,
 ) -> dict[str, float]:
     """Prune the model's decoder blocks in place.
@@ -47,10 +50,11 @@ def prune(
         seed: of the sampled input rows.
         on_block: called with (block, all blocks, one report per layer).
         blocks: from ``find_blocks``, where some matrices are to be left dense.
+        allocation: None (every layer has the pattern's ratio), an ``Owl``, or explicit ratios (``given_ratios``).
         min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
 
     Returns:
-        Seconds by phase: calibrate, observe, solve, propagate.
+        Seconds by phase: calibrate, allocate (with OWL), observe, solve, propagate.
 
     Raises:
         ModelError: the model can't be walked, or the pattern does not fit a layer; nothing was changed then.
@@ -65,6 +69,9 @@ def prune(
     with eager_experts(model):
         batches = capture(model, blocks, windows, batch_size)
         clock.lap("calibrate")
+        patterns = _allocate(allocation, pattern, blocks, batches, min_expert_tokens)
+        if isinstance(allocation, Owl):
+            clock.lap("allocate")
 
         for block in blocks:
             dense = propagation == "dense"
@@ -72,7 +79,7 @@ def prune(
             clock.lap("observe")
 
             reports = [
-                _prune_layer(block, layer, statistics[layer.name], method, pattern, compensation)
+                _prune_layer(block, layer, statistics[layer.name], method, patterns[block.full(layer)], compensation)
                 for layer in block.layers
             ]
             clock.lap("solve")
@@ -84,6 +91,30 @@ def prune(
             if on_block is not None:
                 on_block(block.index, len(blocks), [_numbers(report) for report in reports])
     return seconds
+
+
+def _allocate(
+    allocation: Any, pattern: Pattern, blocks: list[Block], batches: list[Batch], min_expert_tokens: int
+) -> dict[str, Pattern]:
+    """Each layer's pattern, by full name; the batches are left as they were."""
+    names = [block.full(layer) for block in blocks for layer in block.layers]
+    if allocation is None:
+        return dict.fromkeys(names, pattern)
+    check_allocation(blocks, pattern, allocation)
+    assert isinstance(pattern, Unstructured)
+    if isinstance(allocation, Owl):
+        inputs = [batch.hidden for batch in batches]
+        fractions = []
+        for block in blocks:
+            statistics = observe(block, batches, StatisticsKind.MOMENTS, None, True, min_expert_tokens)
+            fractions.append(outlier_fraction(block, statistics, allocation.outlier_threshold))
+        for batch, hidden in zip(batches, inputs, strict=True):
+            batch.hidden = hidden
+        ratios = owl_ratios(blocks, fractions, pattern.ratio, allocation.max_deviation)
+    else:
+        ratios = given_ratios(blocks, allocation, pattern.ratio)
+    ratios = whole_counts(blocks, ratios)
+    return {name: replace(pattern, ratio=ratios[name], exact=True) for name in names}
 
 
 def _prune_layer(
@@ -144,6 +175,14 @@ def check_pattern(blocks: list[Block], pattern: Pattern) -> None:
         )
 
 
+def check_allocation(blocks: list[Block], pattern: Pattern, allocation: Any) -> None:
+    """Raise ModelError where the ratios don't fit the pattern or the blocks."""
+    if allocation is not None and not isinstance(pattern, Unstructured):
+        raise ModelError("only unstructured sparsity can be allocated: N:M has one ratio everywhere")
+    if isinstance(pattern, Unstructured) and not isinstance(allocation, Owl | None):
+        given_ratios(blocks, allocation, pattern.ratio)
+
+
 def _numbers(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value.item() if isinstance(value, Tensor) else value for key, value in report.items()}
 
@@ -158,5 +197,5 @@ class _Clock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
-        self.seconds[phase] += now - self.last
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
         self.last = now

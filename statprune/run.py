@@ -22,7 +22,7 @@ from statprune.errors import ModelError
 from statprune.evaluate.perplexity import window_losses
 from statprune.methods import get_method
 from statprune.models import Block, coverage, coverage_warning, load_model, save_model, sparsity
-from statprune.prune import check_pattern, prune
+from statprune.prune import check_allocation, check_pattern, prune
 from statprune.results import SCHEMA_VERSION, environment, memory, write_json
 from statprune.structure import find_blocks
 from statprune.tracking import Tracker
@@ -139,12 +139,13 @@ def _check_lengths(config: RunConfig, model: Any) -> None:
 def _find_blocks(
     config: RunConfig, model: Any, calibration: Windows | None, evaluation: dict[str, Windows]
 ) -> list[Block]:
-    """The blocks, and whether the pattern fits them."""
+    """The blocks, and whether the pattern and its allocation fit them."""
     windows = [calibration, *evaluation.values()]
     ids = next((part.ids for part in windows if part is not None), torch.arange(64)[None])
     blocks = find_blocks(model, ids, config.model.exclude, config.model.prune_routers)
     if calibration is not None:
         check_pattern(blocks, config.pattern)
+        check_allocation(blocks, config.pattern, config.allocation)
     return blocks
 
 
@@ -155,8 +156,9 @@ def _sparsity(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any
         part = [(layer[key], layer["weights"]) for layer in layers if index in (None, layer["block"])]
         return sum(value * weights for value, weights in part) / sum(weights for _, weights in part) if part else None
 
+    uniform = config.pattern.target if layers else 0.0
     return {
-        "target": config.pattern.target if layers else 0.0,
+        "target": uniform if config.allocation is None else mean("target_sparsity"),
         "achieved": sparsity(blocks),
         "blocks": [mean("sparsity", block.index) for block in blocks],
     }
@@ -228,6 +230,7 @@ def _prune(
             config.settings.seed,
             on_block,
             blocks=blocks,
+            allocation=config.allocation,
             min_expert_tokens=config.calibration.min_expert_tokens,
         )
 

@@ -77,13 +77,14 @@ class SparseGPT:
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.options.block_size):
             last = min(first + self.options.block_size, weight.shape[1])
-            block_keep, errors = _solve_block(weight[:, first:last], factor[first:last, first:last], pattern, first)
+            part = pattern.columns(weight.shape[0], first, last)
+            block_keep, errors = _solve_block(weight[:, first:last], factor[first:last, first:last], part)
             keep[:, first:last] = block_keep
             weight[:, last:] -= errors @ factor[first:last, last:]
         return weight * keep, keep, {"damping": damping, "dead_columns": float(dead.sum())}
 
 
-def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern, offset: int) -> tuple[Tensor, Tensor]:
+def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
     """Prune the columns of ``block`` in place, left to right; returns its keep mask and the scaled errors."""
     diagonal = factor.diagonal()
     errors = torch.zeros_like(block)
