@@ -31,7 +31,8 @@ class SparseGPTOptions:
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     """Upper Cholesky factor of (G + λI)⁻¹, shape (in_features, in_features), and the damping that was needed.
 
-    λ = damping · mean(diag G). Where the factorisation fails, damping is raised tenfold, up to 1e3.
+    λ = damping · mean(diag G). Where the factorisation fails, damping is raised tenfold, up to 1e3. The factorisation
+    is float64, whatever the Gram matrix is: nearly singular, it would lose in float32 what tells its columns apart.
 
     Raises:
         ValueError: the Gram matrix is not finite, or not even that damping makes it positive definite.
@@ -40,13 +41,13 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
         raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
     scale = gram.diagonal().mean()
     while damping <= 1e3:
-        damped = gram.clone()
-        damped.diagonal().add_(damping * scale)
-        factor, info = torch.linalg.cholesky_ex(damped)
+        work = gram.to(torch.float64, copy=True)
+        work.diagonal().add_(damping * scale)
+        work, info = torch.linalg.cholesky_ex(work)
         if info == 0:
-            inverse, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
+            work, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(work), upper=True)
             if info == 0:
-                return inverse, damping
+                return work.to(gram.dtype), damping
         damping *= 10
     raise ValueError("the Gram matrix is not positive definite even at damping 1e3")
 

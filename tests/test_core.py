@@ -189,3 +189,15 @@ def test_sparsegpt_raises_damping_and_says_so():
 def test_unknown_method_names_the_choices():
     with pytest.raises(ValueError, match="wanda"):
         get_method("wnada")
+
+
+def test_statistics_do_not_depend_on_how_windows_are_batched():
+    """One mask entry that rounding flips early on moves a small model's perplexity by half a percent."""
+    windows = torch.randn(6, 50, 9, generator=torch.Generator().manual_seed(2)) * 3 + 5
+    whole, single = InputStatistics(9, StatisticsKind.GRAM), InputStatistics(9, StatisticsKind.GRAM)
+    whole.update(windows)
+    for window in windows:
+        single.update(window[None])
+    assert torch.equal(whole.gram, single.gram)
+    for name in ("mean", "variance", "norm"):
+        assert torch.allclose(getattr(whole, name), getattr(single, name), rtol=1e-13, atol=0), name

@@ -86,6 +86,15 @@ def test_every_method_reaches_its_sparsity(name, pattern, propagation):
     assert sparsity(find_blocks(model, ids())) == 0.5
 
 
+@pytest.mark.parametrize("name", method_names())
+def test_the_batch_size_changes_no_weight(name):
+    models = [tiny_llama() for _ in range(3)]
+    for model, batch_size in zip(models, (1, 3, 5), strict=True):
+        prune(model, ids(), get_method(name), Unstructured(0.5), Energy(), batch_size=batch_size)
+    for key, value in models[0].state_dict().items():
+        assert all(torch.equal(value, model.state_dict()[key]) for model in models[1:]), key
+
+
 def inputs_of(model, modules, windows):
     inputs = {}
 
