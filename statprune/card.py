@@ -32,7 +32,9 @@ def model_card(record: dict[str, Any]) -> str:
         rows.append(("calibration", f"{data}; propagation {config['propagation']}"))
     left = {name: kind for name, kind in record["coverage"]["kinds"].items() if kind["left"]}
     if left:
-        names = ", ".join(f"{name} ({kind['left']:,} weights, {kind['reason']})" for name, kind in left.items())
+        names = ", ".join(
+            f"{name} ({kind['left']:,} weights, {' and '.join(kind['reasons'])})" for name, kind in left.items()
+        )
         rows.append(("left dense", names))
     packages = record["environment"]["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in ("statprune", "torch", "transformers"))

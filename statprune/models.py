@@ -195,15 +195,16 @@ def coverage(blocks: list[Block], pruned: bool = True) -> dict[str, Any]:
     kinds: dict[str, dict[str, Any]] = {}
 
     def kind(name: str) -> dict[str, Any]:
-        return kinds.setdefault(name, {"prunable": 0, "pruned": 0, "left": 0, "reason": None})
+        return kinds.setdefault(name, {"prunable": 0, "pruned": 0, "left": 0, "reasons": {}})
 
     for block in blocks:
         for layer in block.layers:
             kind(layer.kind)["prunable"] += layer.weights
             kind(layer.kind)["pruned"] += layer.weights if pruned else 0
         for left in block.left:
+            reasons = kind(left.kind)["reasons"]
+            reasons[left.reason] = reasons.get(left.reason, 0) + left.weights
             kind(left.kind)["left"] += left.weights
-            kind(left.kind)["reason"] = left.reason
     return {
         "prunable": sum(kind["prunable"] for kind in kinds.values()),
         "pruned": sum(kind["pruned"] for kind in kinds.values()),
@@ -214,12 +215,17 @@ def coverage(blocks: list[Block], pruned: bool = True) -> dict[str, Any]:
 
 def coverage_warning(covered: dict[str, Any]) -> str | None:
     """A sentence that names the modules, where under 99% of the matrix weights not excluded on purpose are prunable."""
-    left = {name: kind for name, kind in covered["kinds"].items() if kind["left"] and kind["reason"] != "excluded"}
-    skipped = sum(kind["left"] for kind in left.values())
+    left = [
+        (name, reason, weights)
+        for name, kind in covered["kinds"].items()
+        for reason, weights in kind["reasons"].items()
+        if reason != "excluded"
+    ]
+    skipped = sum(weights for _, _, weights in left)
     total = covered["prunable"] + skipped
     if skipped <= 0.01 * total:
         return None
-    names = ", ".join(f"{name} ({kind['left']:,} weights: {kind['reason']})" for name, kind in left.items())
+    names = ", ".join(f"{name} ({weights:,} weights: {reason})" for name, reason, weights in left)
     return f"{skipped / total:.1%} of the blocks' matrix weights are left dense: {names}"
 
 

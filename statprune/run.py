@@ -324,9 +324,9 @@ def _coverage_table(covered: dict[str, Any]) -> Table:
     for name in ("prunable", "pruned", "left dense"):
         table.add_column(name, justify="right")
     table.add_column("reason")
-    total = {"prunable": covered["prunable"], "pruned": covered["pruned"], "left": covered["skipped"], "reason": None}
+    total = {"prunable": covered["prunable"], "pruned": covered["pruned"], "left": covered["skipped"], "reasons": {}}
     for name, kind in [*covered["kinds"].items(), ("all", total)]:
-        table.add_row(name, *(f"{kind[key]:,}" for key in ("prunable", "pruned", "left")), kind["reason"] or "")
+        table.add_row(name, *(f"{kind[key]:,}" for key in ("prunable", "pruned", "left")), ", ".join(kind["reasons"]))
     return table
 
 

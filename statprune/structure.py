@@ -8,13 +8,13 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from statprune.blocks import capture, hidden_of, split_call
+from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError
 from statprune.models import Block, Layer, Left
 from statprune.products import Products, Use
@@ -63,10 +63,11 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
             prefix = f"{path}.{index}"
             layers, left = _matrices(module, prefix, run.uses, prune_routers)
             blocks.append(Block(index, prefix, module, layers, left, extra))
-        _check_shared(name, blocks)
         blocks = _exclude(blocks, exclude)
-        # on other tokens than ``extra`` is from: blocks may not hand on what the walk does not compute
-        _check_walk(name, model, blocks, other, hidden_of(again.calls[path][-1][2]))
+        _check_shared(name, blocks)
+        _check_walk(
+            name, model, blocks, torch.cat([ids, other]), [hidden_of(r.calls[path][-1][2]) for r in (run, again)]
+        )
     return blocks
 
 
@@ -166,22 +167,27 @@ def _check_causal(name: str, run: list[tuple[int, Tensor, Any]], other: list[tup
 
 
 def _check_shared(name: str, blocks: list[Block]) -> None:
-    owner: dict[int, str] = {}
+    """Refuse to prune memory that has a second name in the blocks: it would be pruned for one place only."""
+    owners: dict[int, list[str]] = {}
+    for block in blocks:
+        for key, parameter in block.module.named_parameters(remove_duplicate=False):
+            owners.setdefault(parameter.data_ptr(), []).append(f"{block.path}.{key}")
     for block in blocks:
         for layer in block.layers:
-            first = owner.setdefault(layer.stored.data_ptr(), f"{block.path}.{layer.name}")
-            if first != f"{block.path}.{layer.name}":
+            names = owners[layer.parameter.data_ptr()]
+            if len(names) > 1:
                 raise ModelError(
-                    f"{name} uses one matrix twice, as {first} and as {block.path}.{layer.name}; leave it out with "
-                    "model.exclude, since pruning it for one place would change the other"
+                    f"{name} uses one matrix in several places ({', '.join(names)}), and pruning it for one would "
+                    "change the others; leave it out with model.exclude"
                 )
 
 
-def _check_walk(name: str, model: Any, blocks: list[Block], ids: Tensor, wanted: Tensor) -> None:
-    (batch,) = capture(model, blocks, ids, 1)
+def _check_walk(name: str, model: Any, blocks: list[Block], ids: Tensor, wanted: list[Tensor]) -> None:
+    """Walk two batches side by side, as pruning does: what a block leaves for a later one would be overwritten."""
+    batches = capture(model, blocks, ids, 1)
     for block in blocks:
-        batch.hidden = batch.run(block)
-    if not torch.equal(batch.hidden, wanted):
+        advance(block, batches)
+    if not all(torch.equal(batch.hidden, output) for batch, output in zip(batches, wanted, strict=True)):
         raise ModelError(
             f"{name}'s blocks give other values one by one than in the model's own forward: "
             "they pass something besides hidden states; it can't be pruned"
@@ -286,21 +292,28 @@ def _common(first: str, second: str) -> int:
 
 def _exclude(blocks: list[Block], patterns: Sequence[str]) -> list[Block]:
     used = set()
+
+    def excluded(name: str) -> bool:
+        matching = [pattern for pattern in patterns if re.search(pattern, name)]
+        used.update(matching)
+        return bool(matching)
+
     result = []
     for block in blocks:
-        layers, left = [], list(block.left)
+        layers = []
+        left = [
+            replace(item, reason="excluded") if excluded(f"{block.path}.{item.kind}") else item for item in block.left
+        ]
         for layer in block.layers:
-            matching = [pattern for pattern in patterns if re.search(pattern, f"{block.path}.{layer.name}")]
-            used.update(matching)
-            if matching:
-                left.append(Left(layer.kind, layer.stored.numel(), "excluded", layer.stored))
+            if excluded(block.full(layer)):
+                left.append(Left(layer.kind, layer.weights, "excluded", layer.stored))
             else:
                 layers.append(layer)
-        result.append(Block(block.index, block.path, block.module, layers, left, block.extra))
+        result.append(replace(block, layers=layers, left=left))
     unused = [pattern for pattern in patterns if pattern not in used]
     if unused:
-        example = next((f"{block.path}.{layer.name}" for block in blocks for layer in block.layers), "none")
+        example = next((block.full(layer) for block in blocks for layer in block.layers), "none")
         raise ModelError(f"model.exclude: {', '.join(unused)} is found in no layer's name; names are like {example}")
-    if not any(block.layers for block in result):
+    if patterns and not any(block.layers for block in result):
         raise ModelError("model.exclude leaves nothing to prune; exclude less, or take method=dense")
     return result

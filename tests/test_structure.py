@@ -1,0 +1,293 @@
+"""What is found in a model, what is left and why, what each expert sees, and what is refused."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from families import VOCABULARY, tiny
+from torch import nn
+
+from statprune.blocks import capture, observe
+from statprune.errors import ModelError
+from statprune.masks import NofM, Unstructured
+from statprune.methods import get_method
+from statprune.models import coverage, coverage_warning, sparsity
+from statprune.prune import prune
+from statprune.statistics import StatisticsKind
+from statprune.structure import eager_experts, find_blocks
+
+WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    return tiny("Qwen3MoeConfig")
+
+
+def statistics_of(model, block_index=0, **options):
+    blocks = find_blocks(model, WINDOWS)
+    with torch.no_grad(), eager_experts(model):
+        batches = capture(model, blocks, WINDOWS, 3)
+        return blocks[block_index], observe(
+            blocks[block_index], batches, StatisticsKind.GRAM, torch.arange(WINDOWS.numel()), False, **options
+        )
+
+
+def routed_tokens(model):
+    """Token numbers that block 0's router sends to each expert, and the mixture's inputs, from the model's forward."""
+    seen = {}
+    mlp = model.model.layers[0].mlp
+
+    def keep(_, args):
+        seen["inputs"] = args[0].flatten(0, 1)
+
+    handle = mlp.register_forward_pre_hook(keep)
+    with torch.no_grad():
+        model(WINDOWS, use_cache=False)
+    handle.remove()
+    chosen = (seen["inputs"] @ mlp.gate.weight.T).topk(model.config.num_experts_per_tok, dim=1).indices
+    return seen["inputs"], [(chosen == expert).any(1).nonzero().flatten() for expert in range(len(mlp.gate.weight))]
+
+
+def test_each_expert_has_the_statistics_of_its_own_tokens(mixture):
+    inputs, routed = routed_tokens(mixture)
+    _, statistics = statistics_of(mixture)
+    experts = mixture.model.layers[0].mlp.experts
+    for expert, tokens in enumerate(routed):
+        own, rows = statistics[f"mlp.experts.gate_up_proj[{expert}]"], inputs[tokens].double()
+        assert own.count == len(tokens) > 0 and not own.is_pooled
+        assert torch.allclose(own.norm, rows.square().sum(0).sqrt(), rtol=1e-4)
+        assert torch.allclose(own.variance, rows.var(0, correction=0), rtol=1e-3)
+        gate, up = (rows.float() @ experts.gate_up_proj[expert].T).chunk(2, dim=1)
+        middle = (nn.functional.silu(gate) * up).double()
+        down = statistics[f"mlp.experts.down_proj[{expert}]"]
+        assert down.count == len(tokens)
+        assert torch.allclose(down.gram.double(), middle.T @ middle, rtol=1e-3, atol=1e-4)
+    shared = statistics["self_attn.q_proj"]
+    assert shared is statistics["self_attn.k_proj"] is statistics["self_attn.v_proj"]
+    assert shared.count == WINDOWS.numel()
+
+
+def test_an_expert_few_tokens_reach_has_its_mixtures_statistics(mixture):
+    inputs, routed = routed_tokens(mixture)
+    least = sorted(map(len, routed))[2]  # two experts or more have fewer
+    _, statistics = statistics_of(mixture, min_expert_tokens=least)
+    rows = torch.cat([inputs[tokens] for tokens in routed]).double()
+    few = [expert for expert, tokens in enumerate(routed) if len(tokens) < least]
+    assert few
+    for expert, tokens in enumerate(routed):
+        own = statistics[f"mlp.experts.gate_up_proj[{expert}]"]
+        assert own.is_pooled == (expert in few)
+        assert own.count == (len(rows) if expert in few else len(tokens))
+    pooled = statistics[f"mlp.experts.gate_up_proj[{few[0]}]"]
+    assert torch.allclose(pooled.norm, rows.square().sum(0).sqrt(), rtol=1e-4)
+    assert torch.allclose(pooled.variance, rows.var(0, correction=0), rtol=1e-3)
+    assert torch.allclose(pooled.gram.double(), rows.T @ rows, rtol=1e-3, atol=1e-3)
+
+
+def test_experts_that_no_token_reaches_are_pruned_all_the_same(mixture):
+    model = copy.deepcopy(mixture)
+    with torch.no_grad():  # expert 0 of block 0 is never chosen: the router sees a constant direction
+        gate = model.model.layers[0].mlp.gate.weight
+        gate[1:] = gate[0]
+        gate[1:] += torch.eye(*gate.shape)[1:] * 1e-3
+        gate[0] = 0
+        model.model.layers[0].post_attention_layernorm.weight.zero_()
+        model.model.layers[0].post_attention_layernorm.weight[0] = 1
+    reports = []
+    prune(
+        model,
+        WINDOWS,
+        get_method("wanda"),
+        NofM(2, 4),
+        on_block=lambda index, count, layers: reports.extend(layers),
+    )
+    unreached = [r for r in reports if r["block"] == 0 and r["pooled_statistics"]]
+    assert unreached and all(r["sparsity"] == 0.5 and "experts" in r["layer"] for r in unreached)
+
+
+def test_routers_are_left_unless_asked_for(mixture):
+    model = copy.deepcopy(mixture)
+    covered = coverage(find_blocks(model, WINDOWS))
+    router = covered["kinds"]["mlp.gate"]
+    assert router == {"prunable": 0, "pruned": 0, "left": 2 * 6 * 32, "reasons": {"router": 2 * 6 * 32}}
+    assert covered["kinds"]["mlp.experts.gate_up_proj"]["prunable"] == 2 * 6 * 32 * 32
+    blocks = find_blocks(model, WINDOWS, prune_routers=True)
+    assert coverage(blocks)["skipped"] == 0
+    prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5), blocks=blocks)
+    assert sparsity(blocks) == 0.5 and (model.model.layers[0].mlp.gate.weight == 0).float().mean() == 0.5
+
+
+def test_excluded_matrices_stay_dense_and_lower_the_achieved_sparsity(mixture):
+    model = copy.deepcopy(mixture)
+    blocks = find_blocks(model, WINDOWS, exclude=[r"layers\.1\.", r"[vo]_proj$"])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prune(model, WINDOWS, get_method("magnitude"), Unstructured(0.5), blocks=blocks)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    names = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    assert changed == {f"model.layers.0.{name}" for name in names}
+    covered = coverage(blocks)
+    assert covered["kinds"]["mlp.gate"]["reasons"] == {"router": 192, "excluded": 192}
+    assert coverage_warning(covered).endswith("are left dense: mlp.gate (192 weights: router)")
+    assert covered["kinds"]["self_attn.v_proj"]["reasons"] == {"excluded": 1024}
+    share = covered["pruned"] / (covered["prunable"] + covered["skipped"])
+    assert sparsity(blocks) == pytest.approx(0.5 * share) and share < 0.5
+    with pytest.raises(ModelError, match=r"model.exclude: layers\\.7 is found in no layer's name"):
+        find_blocks(model, WINDOWS, exclude=[r"layers\.7"])
+    with pytest.raises(ModelError, match="leaves nothing to prune"):
+        find_blocks(model, WINDOWS, exclude=["layers"])
+
+
+class Block(nn.Module):
+    """A block with one matrix, used as ``forward`` says."""
+
+    def __init__(self, hidden=16):
+        super().__init__()
+        self.linear = nn.Linear(hidden, hidden, bias=False)
+
+    def forward(self, hidden_states, **_):
+        return hidden_states + self.linear(hidden_states)
+
+
+class Model(nn.Module):
+    """As little as a causal language model needs, from a list of blocks."""
+
+    def __init__(self, *blocks, hidden=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.layers = nn.Embedding(VOCABULARY, hidden), nn.ModuleList(blocks)
+        self.device, self.config = torch.device("cpu"), SimpleNamespace()
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, use_cache=False):
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return SimpleNamespace(logits=hidden @ self.embed.weight.T)
+
+
+def test_matrices_of_any_layout_and_product_are_found():
+    class Odd(Block):
+        def __init__(self):
+            super().__init__()
+            self.transposed = nn.Parameter(torch.randn(16, 8) * 0.1)  # (in, out)
+            self.left = nn.Parameter(torch.randn(16, 8) * 0.1)  # (out, in), multiplied from the left
+            self.scale = nn.Parameter(torch.ones(1, 16))
+
+        def forward(self, hidden_states):
+            middle = hidden_states @ self.transposed
+            back = torch.matmul(self.left, middle.transpose(1, 2)).transpose(1, 2)
+            return self.linear(hidden_states) * self.scale + back
+
+    model = Model(Odd(), Odd())
+    (block, _) = find_blocks(model, WINDOWS)
+    found = {layer.name: (layer.out_features, layer.in_features) for layer in block.layers}
+    assert found == {"linear": (16, 16), "transposed": (8, 16), "left": (16, 8)}
+    assert [(left.kind, left.reason) for left in block.left] == [("scale", "no product seen")]
+    prune(model, WINDOWS, get_method("wanda"), NofM(2, 4))
+    odd = model.layers[0]
+    assert (odd.transposed.T.unflatten(1, (-1, 4)) == 0).sum(-1).eq(2).all()
+    assert (odd.left.unflatten(1, (-1, 4)) == 0).sum(-1).eq(2).all()
+    assert sparsity(find_blocks(model, WINDOWS)) == pytest.approx(0.5 * (256 + 256) / (256 + 256 + 16))
+
+
+def test_all_experts_at_once_are_told_apart_and_zero_rows_are_other_experts_tokens():
+    class Batched(Block):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.Parameter(torch.randn(3, 16, 16) * 0.1)
+
+        def forward(self, hidden_states):
+            tokens = hidden_states.flatten(0, 1)
+            mine = (torch.arange(len(tokens)) % 4)[None] == torch.arange(3)[:, None]  # a quarter reaches no expert
+            parts = torch.bmm(tokens * mine[:, :, None], self.experts)
+            return hidden_states + parts.sum(0).view_as(hidden_states) + self.linear(hidden_states)
+
+    model = Model(Batched())
+    (block,) = find_blocks(model, WINDOWS)
+    assert [layer.name for layer in block.layers] == ["experts[0]", "experts[1]", "experts[2]", "linear"]
+    assert all(layer.transposed for layer in block.layers[:3])
+    with torch.no_grad():
+        statistics = observe(block, capture(model, [block], WINDOWS, 4), StatisticsKind.MOMENTS, None, False)
+        tokens = model.embed(WINDOWS).flatten(0, 1).double()
+    for expert in range(3):
+        own = statistics[f"experts[{expert}]"]
+        assert own.count == WINDOWS.numel() // 4
+        assert torch.allclose(own.norm, tokens[expert::4].square().sum(0).sqrt(), rtol=1e-5)
+
+
+def test_a_matrix_whose_product_is_not_seen_is_left_and_warned_about():
+    class Hidden(Block):
+        def forward(self, hidden_states):
+            return hidden_states + (hidden_states[..., None, :] * self.linear.weight).sum(-1)
+
+    blocks = find_blocks(Model(Hidden(), Block()), WINDOWS)
+    assert [len(block.layers) for block in blocks] == [0, 1]
+    warning = coverage_warning(coverage(blocks))
+    assert warning.startswith("50.0% of") and "linear (256 weights: no product seen)" in warning
+
+
+def test_a_matrix_used_in_two_blocks_is_refused_until_excluded():
+    model = Model(Block(), Block(), Block())
+    model.layers[2].linear.weight = model.layers[0].linear.weight
+    with pytest.raises(ModelError, match=r"several places \(layers\.0\.linear\.weight, layers\.2\.linear\.weight\)"):
+        find_blocks(model, WINDOWS)
+    with pytest.raises(ModelError, match="several places"):  # under its second name alone
+        find_blocks(model, WINDOWS, exclude=[r"layers\.2"])
+    blocks = find_blocks(model, WINDOWS, exclude=[r"layers\.[02]"])
+    assert [len(block.layers) for block in blocks] == [0, 1, 0]
+
+
+def test_blocks_that_pass_something_on_the_side_are_refused():
+    class Side(Block):
+        def forward(self, hidden_states):
+            self.hidden = hidden_states
+            return hidden_states + self.linear(hidden_states)
+
+    class Reader(Block):
+        def forward(self, hidden_states):
+            return self.linear(hidden_states) + self.other[0].hidden
+
+    reader, side = Reader(), Side()
+    reader.other = [side]
+    with pytest.raises(ModelError, match="they pass something besides hidden states"):
+        find_blocks(Model(side, reader), WINDOWS)
+
+    class Mixing(Model):
+        def forward(self, input_ids, use_cache=False):
+            hidden = self.embed(input_ids)
+            for layer in self.layers:
+                hidden = layer(hidden) * 1.5
+            return SimpleNamespace(logits=hidden)
+
+    with pytest.raises(ModelError, match="does not pass each decoder block's output straight to the next"):
+        find_blocks(Mixing(Block(), Block()), WINDOWS)
+
+    class Keyword(Model):
+        def forward(self, input_ids, use_cache=False):
+            first = hidden = self.embed(input_ids)
+            for layer in self.layers:
+                hidden = layer(hidden, before=first)
+                first = hidden
+            return SimpleNamespace(logits=hidden)
+
+    class Adding(Block):
+        def forward(self, hidden_states, before):
+            return self.linear(hidden_states) + before
+
+    with pytest.raises(ModelError, match="they pass something besides hidden states"):
+        find_blocks(Keyword(Adding(), Adding(), Adding()), WINDOWS)
+
+
+def test_models_that_see_the_future_or_run_no_blocks_are_refused():
+    class Future(Block):
+        def forward(self, hidden_states):
+            return hidden_states + self.linear(hidden_states).mean(1, keepdim=True)
+
+    with pytest.raises(ModelError, match="lets tokens see later ones"):
+        find_blocks(Model(Future()), WINDOWS)
+    with pytest.raises(ModelError, match="has no list of decoder blocks"):
+        find_blocks(Model(), WINDOWS)
