@@ -91,7 +91,8 @@ def observe(
         kind: what to collect.
         sample_index: token numbers whose input rows are kept.
         advance: see ``batches``.
-        min_expert_tokens: an expert that fewer tokens reach gets the statistics of its whole mixture.
+        min_expert_tokens: an expert that fewer tokens reach gets the statistics of its whole mixture, and those of
+            channels that are all alike where no token reaches any of its experts.
 
     Returns:
         Statistics by layer name; layers fed the very same tensor get the same object.
@@ -99,57 +100,79 @@ def observe(
     Raises:
         ModelError: a layer was never called, or a layer shares its input with others only in some batches.
     """
-    by_use = {(layer.parameter_name, layer.index): layer for layer in block.layers}
-    statistics: dict[str, InputStatistics] = {}
-    # the tensors are held until the batch ends, so that their memory can't be reused for other inputs
-    current: dict[Any, tuple[Tensor, InputStatistics]] = {}
-
-    def collect(use: Use) -> None:
-        layer = by_use.get((use.name, use.index))
-        if layer is None:
-            return
-        inputs = use.inputs
-        identity = (inputs.data_ptr(), inputs.shape, inputs.stride(), inputs._version)
-        shared = current.get(identity)
-        if shared is None:
-            own = statistics.get(layer.name)
-            if own is None:
-                own = InputStatistics(inputs.shape[-1], kind, sample_index, inputs.device)
-            own.update(inputs)
-            shared = current[identity] = (inputs, own)
-        if statistics.setdefault(layer.name, shared[1]) is not shared[1]:
-            raise ModelError(f"layer {block.path}.{layer.name} shares its input with other layers only at times")
-
+    collector = _Collector(block, kind, sample_index)
     for batch in batches:
-        with Products(block.module.named_parameters(), collect):
+        with Products(block.module.named_parameters(), collector):
             output = batch.run(block)
-        current.clear()
+        collector.end_batch()
         if advance:
             batch.hidden = output
-    _pool_experts(block, statistics, min_expert_tokens)
-    return statistics
+    _pool_experts(block, collector.statistics, kind, min_expert_tokens)
+    return collector.statistics
 
 
-def _pool_experts(block: Block, statistics: dict[str, InputStatistics], min_expert_tokens: int) -> None:
+class _Collector:
+    """Updates the input statistics of a block's layers as their products are seen.
+
+    Attributes:
+        statistics: by layer name; layers fed the very same tensor have the same object, updated once.
+    """
+
+    def __init__(self, block: Block, kind: StatisticsKind, sample_index: Tensor | None):
+        self.statistics: dict[str, InputStatistics] = {}
+        self._block, self._kind, self._sample_index = block, kind, sample_index
+        self._layers = {(layer.parameter_name, layer.index): layer for layer in block.layers}
+        # the tensors are held until the batch ends, so that their memory can't be reused for other inputs
+        self._seen: dict[Any, tuple[Tensor, InputStatistics]] = {}
+        self._updated_by: dict[int, str] = {}
+
+    def __call__(self, use: Use) -> None:
+        layer = self._layers.get((use.name, use.index))
+        if layer is None:
+            return
+        inputs, by_itself = use.inputs, True
+        identity = (inputs.data_ptr(), inputs.shape, inputs.stride(), inputs._version)
+        if identity not in self._seen:
+            own = self.statistics.get(layer.name)
+            if own is None:
+                own = InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
+            self._seen[identity] = (inputs, own)
+            by_itself = self._updated_by.setdefault(id(own), layer.name) == layer.name
+            own.update(inputs)
+        shared = self._seen[identity][1]
+        if self.statistics.setdefault(layer.name, shared) is not shared or not by_itself:
+            raise ModelError(
+                f"layer {self._block.full(layer)} shares its input with other layers only at times; "
+                "leave it out with model.exclude"
+            )
+
+    def end_batch(self) -> None:
+        self._seen.clear()
+        self._updated_by.clear()
+
+
+def _pool_experts(
+    block: Block, statistics: dict[str, InputStatistics], kind: StatisticsKind, min_expert_tokens: int
+) -> None:
     """Give every expert that too few tokens reached the merged statistics of all experts of its mixture."""
     stacks: dict[str, list[Layer]] = {}
     for layer in block.layers:
         if layer.stack is not None:
             stacks.setdefault(layer.stack, []).append(layer)
         elif layer.name not in statistics:
-            raise ModelError(f"no calibration token reached {block.path}.{layer.name}; leave it out with model.exclude")
-    for stack, layers in stacks.items():
+            raise ModelError(f"no calibration token reached {block.full(layer)}; leave it out with model.exclude")
+    for layers in stacks.values():
         seen = [statistics[layer.name] for layer in layers if layer.name in statistics]
-        if not seen:
-            raise ModelError(f"no calibration token reached {block.path}.{stack}; leave it out with model.exclude")
         few = [
             layer
             for layer in layers
             if layer.name not in statistics or statistics[layer.name].count < min_expert_tokens
         ]
-        if few:
-            pooled = InputStatistics.pooled(seen)
-            statistics |= {layer.name: pooled for layer in few}
+        if few and seen:
+            statistics |= dict.fromkeys((layer.name for layer in few), InputStatistics.pooled(seen))
+        elif few:
+            unknown = InputStatistics.unknown(few[0].in_features, kind, few[0].parameter.device)
+            statistics |= dict.fromkeys((layer.name for layer in few), unknown)
 
 
 def advance(block: Block, batches: list[Batch]) -> None:
@@ -159,8 +182,8 @@ def advance(block: Block, batches: list[Batch]) -> None:
 
 
 def hidden_of(output: Any) -> Any:
-    """The hidden states in what a block returns: the tensor, or a tuple's first item."""
-    return output[0] if isinstance(output, tuple) else output
+    """The hidden states in what a block returns: the tensor, or a tuple's or list's first item."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

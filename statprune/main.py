@@ -40,7 +40,8 @@ def main(composed: DictConfig) -> None:
     raw: Any = OmegaConf.to_container(composed, resolve=True)
     try:
         config = parse_config(raw)
-        from statprune.run import print_summary, run  # slow to import: not for --help or a typo
+        from statprune.run import run  # slow to import: not for --help or a typo
+        from statprune.summary import print_summary
 
         configure_logging(config.settings.verbose)
         folder = Path(HydraConfig.get().runtime.output_dir)

@@ -38,18 +38,23 @@ class Use:
     inputs: Tensor
 
 
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether it has two dimensions, or more of which not all but one are 1, as in (1, 1, features)."""
+    return parameter.ndim == 2 or sum(size > 1 for size in parameter.shape) >= 2
+
+
 class Products(TorchFunctionMode):
     """While active, calls ``see`` for every product of an input with one of ``parameters``.
 
     Args:
-        parameters: by name; those with fewer than two dimensions are ignored.
+        parameters: by name; vectors are ignored.
         see: called with each use before the product is computed.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Tensor]], see: Callable[[Use], None]):
         super().__init__()
         self._see = see
-        named = [(parameter.data_ptr(), name, parameter) for name, parameter in parameters if parameter.ndim >= 2]
+        named = [(parameter.data_ptr(), name, parameter) for name, parameter in parameters if is_matrix(parameter)]
         self._named = sorted(named, key=lambda item: item[0])
         self._starts = [start for start, _, _ in self._named]
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.card import model_card
@@ -96,7 +94,11 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
         "environment": environment(device),
         "metrics": {"perplexity": _perplexities(evaluation, dense, pruned)},
         "sparsity": _sparsity(config, blocks, layers),
-        "coverage": covered | {"experts_with_pooled_statistics": sum(layer["pooled_statistics"] for layer in layers)},
+        "coverage": covered
+        | {
+            "experts_with_pooled_statistics": sum(layer["pooled_statistics"] for layer in layers),
+            "experts_without_tokens": sum(layer["calibration_tokens"] == 0 for layer in layers),
+        },
         "calibration": calibration.info if calibration else None,
         "seconds": seconds,
         "memory": memory(device),
@@ -127,11 +129,13 @@ def _device(name: str) -> torch.device:
 
 
 def _check_lengths(config: RunConfig, model: Any) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
-    for name, length in (
-        ("calibration", config.calibration.seq_len),
-        ("evaluation", config.evaluation.seq_len),
-    ):
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    lengths = {}
+    if config.method != "dense":
+        lengths["calibration"] = config.calibration.seq_len
+    if config.evaluation.datasets:
+        lengths["evaluation"] = config.evaluation.seq_len
+    for name, length in lengths.items():
         if limit is not None and length > limit:
             raise ModelError(f"{name}.seq_len={length} is longer than the model's {limit} positions; lower it")
 
@@ -289,45 +293,6 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
         summary[f"perplexity/{source}_dense"] = values["dense"]
     summary |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
     return summary | {"memory/peak_gib": record["memory"]["peak_host_bytes"] / 2**30}
-
-
-def print_summary(record: dict[str, Any], folder: Path) -> None:
-    """The table at the end of a run."""
-    config = record["config"]
-    table = Table(title=f"{config['method']['name']} + {config['compensation']['name']}", show_header=False)
-    for source, values in record["metrics"]["perplexity"].items():
-        where = f"{source}, {values['windows']} windows of {values['seq_len']}"
-        table.add_row(f"perplexity dense ({where})", f"{values['dense']:.4f}")
-        table.add_row(f"perplexity pruned ({where})", f"{values['pruned']:.4f}")
-    table.add_row(
-        "sparsity achieved (target)", f"{record['sparsity']['achieved']:.5f} ({record['sparsity']['target']})"
-    )
-    ratios = [ratio for ratio in record["sparsity"]["blocks"] if ratio is not None]
-    if ratios and max(ratios) - min(ratios) > 1e-3:
-        table.add_row("sparsity of blocks", f"{min(ratios):.4f} to {max(ratios):.4f}")
-    if record["coverage"]["experts_with_pooled_statistics"]:
-        table.add_row("experts with pooled statistics", f"{record['coverage']['experts_with_pooled_statistics']:,}")
-    for phase, value in record["seconds"].items():
-        table.add_row(f"seconds {phase}", f"{value:.1f}")
-    table.add_row("peak host memory", f"{record['memory']['peak_host_bytes'] / 2**30:.2f} GiB")
-    if record["memory"]["peak_device_bytes"]:
-        table.add_row("peak device memory", f"{record['memory']['peak_device_bytes'] / 2**30:.2f} GiB")
-    console = Console()
-    console.print(table)
-    console.print(_coverage_table(record["coverage"]))
-    console.print(f"files: {folder}", soft_wrap=True)
-
-
-def _coverage_table(covered: dict[str, Any]) -> Table:
-    table = Table(title="matrix weights of all blocks")
-    table.add_column("module")
-    for name in ("prunable", "pruned", "left dense"):
-        table.add_column(name, justify="right")
-    table.add_column("reason")
-    total = {"prunable": covered["prunable"], "pruned": covered["pruned"], "left": covered["skipped"], "reasons": {}}
-    for name, kind in [*covered["kinds"].items(), ("all", total)]:
-        table.add_row(name, *(f"{kind[key]:,}" for key in ("prunable", "pruned", "left")), ", ".join(kind["reasons"]))
-    return table
 
 
 @contextmanager

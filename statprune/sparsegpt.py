@@ -39,10 +39,9 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     """
     if not gram.isfinite().all():
         raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
-    scale = gram.diagonal().mean()
     while damping <= 1e3:
         work = gram.to(torch.float64, copy=True)
-        work.diagonal().add_(damping * scale)
+        work.diagonal().add_(damping * work.diagonal().mean())
         work, info = torch.linalg.cholesky_ex(work)
         if info == 0:
             work, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(work), upper=True)

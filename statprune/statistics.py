@@ -95,6 +95,15 @@ class InputStatistics:
             pool._rows += part._rows
         return pool
 
+    @classmethod
+    def unknown(cls, in_features: int, kind: StatisticsKind, device: torch.device | str) -> "InputStatistics":
+        """Where no token was seen: all channels alike (norm and variance 1, Gram matrix I), ``count`` 0."""
+        unknown = cls(in_features, kind, None, device)
+        unknown._squares.fill_(1)
+        if unknown._gram is not None:
+            unknown._gram.fill_diagonal_(1)
+        return unknown
+
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
         total = self.count + count
         delta = mean - self._mean

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError
 from statprune.models import Block, Layer, Left
-from statprune.products import Products, Use
+from statprune.products import Products, Use, is_matrix
 
 PROBE_TOKENS = 64
 
@@ -55,11 +55,11 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
         other = ids.clone()
         other[:, -1] = (other[:, -1] + 1) % model.get_input_embeddings().weight.shape[0]
         again = _record(model, {path: lists[path]}, other)
-        _check_causal(name, run.calls[path], again.calls[path])
+        _check_causal(name, ids.shape[1], run.calls[path], again.calls[path])
         blocks = []
         for index, module in enumerate(lists[path]):
             output = run.calls[path][index][2]
-            extra = output[1:] if isinstance(output, tuple) else None
+            extra = tuple(output[1:]) if isinstance(output, tuple | list) else None
             prefix = f"{path}.{index}"
             layers, left = _matrices(module, prefix, run.uses, prune_routers)
             blocks.append(Block(index, prefix, module, layers, left, extra))
@@ -159,8 +159,15 @@ def _check_finite(name: str, calls: list[tuple[int, Tensor, Any]]) -> None:
             )
 
 
-def _check_causal(name: str, run: list[tuple[int, Tensor, Any]], other: list[tuple[int, Tensor, Any]]) -> None:
-    past, past_other = (hidden_of(calls[-1][2])[:, :-1].float() for calls in (run, other))
+def _check_causal(
+    name: str, tokens: int, run: list[tuple[int, Tensor, Any]], other: list[tuple[int, Any, Any]]
+) -> None:
+    """The last token differs between the two runs; nothing before it may."""
+    outputs = [hidden_of(calls[-1][2]).float() for calls in (run, other)]
+    dims = [dim for dim, size in enumerate(outputs[0].shape[:-1]) if size == tokens]
+    if not dims:
+        raise ModelError(f"{name}'s blocks return hidden states of another length than the text's; it can't be pruned")
+    past, past_other = (output.narrow(dims[-1], 0, tokens - 1) for output in outputs)
     tolerance = 64 * torch.finfo(run[0][1].dtype).eps * past.abs().max().item()
     if not torch.allclose(past, past_other, rtol=0, atol=tolerance):
         raise ModelError(f"{name} lets tokens see later ones; only causal decoder language models can be pruned")
@@ -199,7 +206,7 @@ def _matrices(
 ) -> tuple[list[Layer], list[Left]]:
     """The block's matrices: those to prune, and those to leave."""
     lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
-    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.ndim >= 2}
+    parameters = {name: parameter for name, parameter in module.named_parameters() if is_matrix(parameter)}
     by_parameter = {use.name: use for use in uses.values()}
     layers, left = [], []
     for name, parameter in parameters.items():

@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 import torch
+import transformers
 from conftest import tiny_tokenizer
-from families import FAMILIES, VOCABULARY, tiny
+from families import COMMON, FAMILIES, UNUSUAL, VOCABULARY, tiny
 from transformers import AutoModelForCausalLM
 
 from statprune.blocks import capture
@@ -62,7 +63,7 @@ def matrices(blocks):
         yield f"{block.path}.{layer.name}", layer.stored.T if layer.transposed else layer.stored
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *UNUSUAL])
 def test_ratio_zero_is_bit_equal_through_our_walk(name, dense):
     model = dense(name)
     blocks = find_blocks(model, WINDOWS)
@@ -70,6 +71,30 @@ def test_ratio_zero_is_bit_equal_through_our_walk(name, dense):
     prune(model, WINDOWS, get_method("wanda"), Unstructured(0.0), batch_size=3)
     assert torch.equal(walked_logits(model, blocks), wanted)
     assert len(blocks) == model.config.num_hidden_layers
+
+
+LEFT = {
+    "Llama4TextConfig": {"feed_forward.router": {"router": 256}},
+    "JetMoeConfig": {"self_attention.experts.router.layer": {"router": 256}, "mlp.router.layer": {"router": 256}},
+    "MambaConfig": {"mixer.A_log": {"no product seen": 2 * 48 * 8}, "mixer.conv1d": {"no product seen": 2 * 48 * 4}},
+    "Qwen3NextConfig": {
+        "linear_attn.conv1d": {"no product seen": 256},
+        "mlp.gate": {"router": 384},
+        "mlp.shared_expert_gate": {"gate": 64},
+    },
+    "BartConfig": {f"encoder_attn.{name}_proj": {"no product seen": 2048} for name in ("k", "v", "q", "out")},
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_models_are_pruned_or_say_what_is_left(name, dense):
+    model = dense(name)
+    blocks = find_blocks(model, WINDOWS)
+    prune(model, WINDOWS, get_method("cvr"), Unstructured(0.5), Energy(), blocks=blocks, batch_size=3)
+    for full_name, weight in matrices(blocks):
+        assert (weight == 0).float().mean() == 0.5, full_name
+    kinds = coverage(blocks)["kinds"]
+    assert {kind: values["reasons"] for kind, values in kinds.items() if values["left"]} == LEFT.get(name, {})
 
 
 @torch.no_grad()
@@ -120,3 +145,36 @@ def test_all_matrices_are_found(name, dense):
     assert set().union(*(kind["reasons"] for kind in covered["kinds"].values())) <= {"router"}
     experts = getattr(model.config, "num_local_experts", getattr(model.config, "num_experts", None))
     assert (covered["skipped"] > 0) == bool(experts)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["LlamaConfig", "Gemma3TextConfig", "GPT2Config", "MixtralConfig", "GptOssConfig"])
+def test_half_precision_keeps_its_zeros_and_dtype_through_a_reload(name, dtype, dense, tmp_path):
+    dense(name).save_pretrained(tmp_path / "dense")  # and not .to(dtype), which would round rotary frequencies, too
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=dtype)
+    blocks = find_blocks(model, WINDOWS)
+    prune(model, WINDOWS, get_method("cvr"), NofM(2, 4), Energy(), batch_size=3, min_expert_tokens=8)
+    save_model(model, tiny_tokenizer(), tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert again.dtype == dtype and torch.equal(logits(again), logits(model))
+    for (full_name, weight), (_, other) in zip(matrices(blocks), matrices(find_blocks(again, WINDOWS)), strict=True):
+        assert weight.dtype == dtype and torch.equal(weight, other), full_name
+        assert ((other == 0).unflatten(1, (-1, 4)).sum(-1) == 2).all(), full_name
+
+
+def test_a_multimodal_models_language_blocks_are_pruned(tmp_path):
+    """Gemma 3 with its vision tower: the tower is not decoder blocks, and stays as it is."""
+    text = transformers.Gemma3TextConfig(**(COMMON | FAMILIES["Gemma3TextConfig"]))
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    blocks = find_blocks(model, WINDOWS)
+    prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5), blocks=blocks)
+    assert len(blocks) == 3 and all("language_model.layers" in block.path for block in blocks)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert len(changed) == 3 * 7 and all("language_model.layers" in name for name in changed)
+    save_model(model, tiny_tokenizer(), tmp_path)
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))

@@ -107,6 +107,38 @@ def test_experts_that_no_token_reaches_are_pruned_all_the_same(mixture):
     assert unreached and all(r["sparsity"] == 0.5 and "experts" in r["layer"] for r in unreached)
 
 
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "ria", "cvr", "sparsegpt"])
+def test_a_mixture_no_token_reaches_is_pruned_by_magnitude_and_counted(method):
+    class Unused(Block):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList(nn.Linear(16, 8, bias=False) for _ in range(3))
+
+        def forward(self, hidden_states):
+            if (
+                hidden_states.shape[1] > 16
+            ):  # the tokens find_blocks tries reach the experts, those of calibration don't
+                return hidden_states
+            return self.linear(hidden_states) + sum(expert(hidden_states).sum(-1, True) for expert in self.experts)
+
+    model = Model(Unused())
+    blocks, reports = find_blocks(model, WINDOWS[:, :16], exclude=["linear"]), []
+    dense = [layer.read() for layer in blocks[0].layers]
+    prune(
+        model,
+        WINDOWS,
+        get_method(method),
+        NofM(2, 4),
+        blocks=blocks,
+        on_block=lambda index, count, layers: reports.extend(layers),
+    )
+    assert len(reports) == 3 and all(r["calibration_tokens"] == 0 and r["sparsity"] == 0.5 for r in reports)
+    assert all(r["relative_output_error"] is None for r in reports)
+    if method in ("magnitude", "wanda", "sparsegpt"):  # ria and cvr weigh the weight's own rows and columns
+        for layer, weight in zip(blocks[0].layers, dense, strict=True):
+            assert torch.equal(layer.read() != 0, NofM(2, 4).select(weight.abs()))
+
+
 def test_routers_are_left_unless_asked_for(mixture):
     model = copy.deepcopy(mixture)
     covered = coverage(find_blocks(model, WINDOWS))
@@ -175,23 +207,24 @@ def test_matrices_of_any_layout_and_product_are_found():
             super().__init__()
             self.transposed = nn.Parameter(torch.randn(16, 8) * 0.1)  # (in, out)
             self.left = nn.Parameter(torch.randn(16, 8) * 0.1)  # (out, in), multiplied from the left
-            self.scale = nn.Parameter(torch.ones(1, 16))
+            self.scale = nn.Parameter(torch.ones(1, 1, 16))
+            self.kernel = nn.Parameter(torch.ones(2, 8))
 
         def forward(self, hidden_states):
             middle = hidden_states @ self.transposed
             back = torch.matmul(self.left, middle.transpose(1, 2)).transpose(1, 2)
-            return self.linear(hidden_states) * self.scale + back
+            return self.linear(hidden_states) * self.scale * self.kernel.sum() + back
 
     model = Model(Odd(), Odd())
     (block, _) = find_blocks(model, WINDOWS)
     found = {layer.name: (layer.out_features, layer.in_features) for layer in block.layers}
     assert found == {"linear": (16, 16), "transposed": (8, 16), "left": (16, 8)}
-    assert [(left.kind, left.reason) for left in block.left] == [("scale", "no product seen")]
+    assert [(left.kind, left.reason) for left in block.left] == [("kernel", "no product seen")]  # a scale is a vector
     prune(model, WINDOWS, get_method("wanda"), NofM(2, 4))
     odd = model.layers[0]
     assert (odd.transposed.T.unflatten(1, (-1, 4)) == 0).sum(-1).eq(2).all()
     assert (odd.left.unflatten(1, (-1, 4)) == 0).sum(-1).eq(2).all()
-    assert sparsity(find_blocks(model, WINDOWS)) == pytest.approx(0.5 * (256 + 256) / (256 + 256 + 16))
+    assert sparsity(find_blocks(model, WINDOWS)) == pytest.approx(0.5 * 512 / 528)
 
 
 def test_all_experts_at_once_are_told_apart_and_zero_rows_are_other_experts_tokens():
@@ -280,6 +313,24 @@ def test_blocks_that_pass_something_on_the_side_are_refused():
 
     with pytest.raises(ModelError, match="they pass something besides hidden states"):
         find_blocks(Keyword(Adding(), Adding(), Adding()), WINDOWS)
+
+
+@pytest.mark.parametrize("shared_in", [3, 1])
+def test_inputs_shared_only_in_some_batches_are_never_counted_twice(shared_in):
+    class Sometimes(Block):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.Linear(16, 16, bias=False)
+
+        def forward(self, hidden_states):
+            second = hidden_states if len(hidden_states) == shared_in else hidden_states.clone()
+            return self.linear(hidden_states) + self.other(second)
+
+    model = Model(Sometimes())
+    with pytest.raises(ModelError, match=r"layers\.0\.other shares its input with other layers only at times"):
+        prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5), batch_size=3)
+    blocks = find_blocks(model, WINDOWS, exclude=["other"])
+    prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5), blocks=blocks, batch_size=3)
 
 
 def test_models_that_see_the_future_or_run_no_blocks_are_refused():
