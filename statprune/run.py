@@ -48,6 +48,7 @@ def run(config: RunConfig, folder: Path) -> dict[str, Any]:
 def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     device = _device(config.settings.device)
+    log.info("loading %s", config.model.path)
     with _phase(seconds, "load"):
         model, tokenizer = load_model(
             config.model.path,

@@ -16,7 +16,7 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
         table.add_row(f"perplexity dense ({where})", f"{values['dense']:.4f}")
         table.add_row(f"perplexity pruned ({where})", f"{values['pruned']:.4f}")
     table.add_row(
-        "sparsity achieved (target)", f"{record['sparsity']['achieved']:.5f} ({record['sparsity']['target']})"
+        "sparsity achieved (target)", f"{record['sparsity']['achieved']:.5f} ({record['sparsity']['target']:.6g})"
     )
     ratios = [ratio for ratio in record["sparsity"]["blocks"] if ratio is not None]
     if ratios and max(ratios) - min(ratios) > 1e-3:
@@ -32,7 +32,9 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
     console = Console()
     console.print(table)
     console.print(_coverage_table(record["coverage"]))
-    console.print(f"files: {folder}", soft_wrap=True)
+    here = Path.cwd()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    console.print(f"files: {shown}", soft_wrap=True)
 
 
 def _coverage_table(covered: dict[str, Any]) -> Table:
