@@ -198,6 +198,28 @@ def test_losses_are_kept_when_a_later_step_fails(tmp_path, tiny_folder, monkeypa
     assert losses.dense_loss.notna().all() and losses.pruned_loss.isna().all() and (losses.tokens == 31).all()
 
 
+def test_a_model_that_cant_be_saved_is_still_measured_and_recorded(tmp_path, tiny_folder, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("statprune.run.save_model", full)
+    with pytest.raises(ModelError, match=r"could not be saved .*no space left on device.* are in result\.json"):
+        run(tiny(tiny_folder, "save_model=true"), tmp_path)
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["sparsity"]["achieved"] == 0.5 and record["metrics"]["perplexity"]["bundled"]["pruned"] > 1
+
+
+def test_allocated_ratios_are_in_the_record(tmp_path, tiny_folder):
+    given = run(tiny(tiny_folder, "sparsity.layer_ratios=[0.25,0.5,0.625]"), tmp_path)
+    assert given["sparsity"]["blocks"] == pytest.approx([0.25, 0.5, 0.625], abs=1e-3)
+    assert given["sparsity"]["target"] == pytest.approx((0.25 + 0.5 + 0.625) / 3)
+    owl = run(tiny(tiny_folder, "sparsity.allocation=owl", "sparsity.ratio=0.6"), tmp_path)
+    assert owl["sparsity"]["target"] == pytest.approx(0.6, abs=1e-4) == owl["sparsity"]["achieved"]
+    low, high = min(owl["sparsity"]["blocks"]), max(owl["sparsity"]["blocks"])
+    assert high - low == pytest.approx(0.16, abs=1e-3) and owl["seconds"]["allocate"] > 0
+    assert owl["config"]["sparsity"]["max_deviation"] == 0.08 and owl["config_hash"] != given["config_hash"]
+
+
 def test_weights_that_are_not_finite_name_their_block(tmp_path):
     model = tiny_llama()
     with torch.no_grad():
