@@ -205,10 +205,14 @@ def _share(value: Any, known: Any) -> Any:
 
 @contextmanager
 def _replaced(blocks: list[Block], forward: Callable[[int], Callable[..., Any]]) -> Iterator[None]:
+    # a forward of the instance's own (accelerate's hooks set one) is put back
+    own = [block.module.__dict__.get("forward") for block in blocks]
     for block in blocks:
         block.module.forward = forward(block.index)
     try:
         yield
     finally:
-        for block in blocks:
+        for block, before in zip(blocks, own, strict=True):
             del block.module.forward
+            if before is not None:
+                block.module.forward = before

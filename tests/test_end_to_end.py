@@ -112,6 +112,24 @@ def inputs_of(model, modules, windows):
     return inputs
 
 
+def test_hooks_that_replace_a_blocks_forward_stay():
+    """As accelerate's do on a model whose blocks live on several devices."""
+    model, calls = tiny_llama(), []
+    for layer in model.model.layers:
+        plain = layer.forward
+
+        def counted(*args, plain=plain, **kwargs):
+            calls.append(1)
+            return plain(*args, **kwargs)
+
+        layer.forward = counted
+    prune(model, ids(), get_method("wanda"), Unstructured(0.5))
+    calls.clear()
+    with torch.no_grad():
+        model(ids())
+    assert len(calls) == 3
+
+
 def test_wanda_masks_equal_a_plain_implementation_with_propagation():
     pruned, windows = tiny_llama(), ids()
     prune(pruned, windows, get_method("wanda"), Unstructured(0.5), batch_size=2)
