@@ -1,16 +1,18 @@
-"""Spread an overall ratio over the layers: outlier-weighted (OWL, Yin et al. 2023) or as given."""
+"""Each layer's pattern: the same everywhere, or ratios outlier-weighted (OWL, Yin et al. 2023) or as given."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from statprune.blocks import Batch, observe
 from statprune.errors import ModelError
+from statprune.masks import Pattern, Unstructured
 from statprune.models import Block, Layer
-from statprune.statistics import InputStatistics
+from statprune.statistics import InputStatistics, StatisticsKind
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
 
@@ -34,12 +36,66 @@ class Owl:
             raise ValueError(f"sparsity.max_deviation={self.max_deviation} is outside [0, 0.5); OWL takes 0.08")
 
 
+def check_pattern(blocks: list[Block], pattern: Pattern, allocation: Any = None) -> None:
+    """Raise ModelError, naming the layers, where the pattern or its allocation does not fit the blocks."""
+    problems = {
+        layer.kind: problem
+        for block in blocks
+        for layer in block.layers
+        if (problem := pattern.problem(layer.in_features))
+    }
+    if problems:
+        names = "; ".join(f"layer {name}: {problem}" for name, problem in problems.items())
+        raise ModelError(
+            f"the N:M pattern does not fit: {names}; choose an M that divides them, "
+            "or leave them dense with model.exclude"
+        )
+    if allocation is not None and not isinstance(pattern, Unstructured):
+        raise ModelError("only unstructured sparsity can be allocated: N:M has one ratio everywhere")
+    if isinstance(pattern, Unstructured) and not isinstance(allocation, Owl | None):
+        given_ratios(blocks, allocation, pattern.ratio)
+
+
+def layer_patterns(
+    blocks: list[Block], pattern: Any, allocation: Any, batches: list[Batch], min_expert_tokens: int
+) -> dict[str, Pattern]:
+    """Each layer's pattern, by full name; one that was allocated removes a whole number of weights, overall exact.
+
+    Args:
+        blocks: the decoder blocks.
+        pattern: what is kept, overall.
+        allocation: None, an ``Owl``, or explicit ratios (``given_ratios``).
+        batches: the calibration windows at the first block, for OWL; they are left as they are.
+        min_expert_tokens: see ``observe``.
+    """
+    if allocation is None:
+        return {block.full(layer): pattern for block in blocks for layer in block.layers}
+    if isinstance(allocation, Owl):
+        walked = [replace(batch) for batch in batches]
+        fractions = [
+            outlier_fraction(
+                block,
+                observe(block, walked, StatisticsKind.MOMENTS, None, True, min_expert_tokens),
+                allocation.outlier_threshold,
+            )
+            for block in blocks
+        ]
+        ratios = owl_ratios(blocks, fractions, pattern.ratio, allocation.max_deviation)
+    else:
+        ratios = given_ratios(blocks, allocation, pattern.ratio)
+    return {name: replace(pattern, ratio=ratio, exact=True) for name, ratio in whole_counts(blocks, ratios).items()}
+
+
 def outlier_fraction(block: Block, statistics: dict[str, InputStatistics], threshold: float) -> float:
-    """Fraction of the block's weights with |W_ij| · ‖x_j‖₂ above ``threshold`` times its mean (Yin et al. 2023)."""
+    """Fraction of the block's weights with |W_ij| · ‖x_j‖₂ / √tokens above ``threshold`` times its mean.
+
+    With the same tokens for every layer, as in models without experts, that is Yin et al.'s (2023).
+    """
 
     def score(layer: Layer) -> Tensor:
-        weight = layer.read()
-        return weight.abs_().mul_(statistics[layer.name].norm.to(weight.dtype))
+        weight, seen = layer.read(), statistics[layer.name]
+        # per token: experts see different numbers of them, and a pooled norm is over those of all experts
+        return weight.abs_().mul_((seen.norm / max(seen.count, 1) ** 0.5).to(weight.dtype))
 
     count = sum(layer.weights for layer in block.layers)
     mean = sum(score(layer).sum(dtype=torch.float64).item() for layer in block.layers) / max(count, 1)
@@ -62,11 +118,12 @@ def owl_ratios(
     outliers = {index: fractions[index] for index in weights}
     spread = max(outliers.values()) - min(outliers.values())
     share = 2 * max_deviation / spread if spread else 0.0
+    largest = max(LARGEST_RATIO, ratio)
     less = {index: share * (fraction - min(outliers.values())) for index, fraction in outliers.items()}
     low, high = 0.0, 2.0  # the least loaded block's ratio, by bisection: the bounds make the mean piecewise linear
     for _ in range(60):
         most = (low + high) / 2
-        ratios = {index: min(max(most - less[index], 0.0), LARGEST_RATIO) for index in weights}
+        ratios = {index: min(max(most - less[index], 0.0), largest) for index in weights}
         mean = sum(ratios[index] * weights[index] for index in weights) / sum(weights.values())
         low, high = (most, high) if mean < ratio else (low, most)
     return {block.full(layer): ratios[block.index] for block in blocks for layer in block.layers}

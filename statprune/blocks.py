@@ -23,11 +23,15 @@ class Batch:
     """A batch of windows on its way through the model.
 
     Attributes:
-        hidden: input of the next block, (windows, seq_len, hidden_size).
+        hidden: input of the next block, (windows, seq_len, hidden_size) in most models.
+        windows: how many there are.
+        tokens: how many there are.
         calls: for every block, the arguments besides the hidden states that the model calls it with.
     """
 
     hidden: Tensor
+    windows: int
+    tokens: int
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
 
     def run(self, block: Block) -> Tensor:
@@ -71,7 +75,7 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int) -
             model(input_ids=ids.to(model.device), use_cache=False)
         if len(calls) < len(blocks):
             raise ModelError(f"{type(model).__name__} does not call the blocks given; find them in this very model")
-        batches.append(Batch(inputs[0], calls))
+        batches.append(Batch(inputs[0], len(ids), ids.numel(), calls))
     return batches
 
 
@@ -102,9 +106,9 @@ def observe(
     """
     collector = _Collector(block, kind, sample_index)
     for batch in batches:
+        collector.start(batch)
         with Products(block.module.named_parameters(), collector):
             output = batch.run(block)
-        collector.end_batch()
         if advance:
             batch.hidden = output
     _pool_experts(block, collector.statistics, kind, min_expert_tokens)
@@ -122,13 +126,17 @@ class _Collector:
         self.statistics: dict[str, InputStatistics] = {}
         self._block, self._kind, self._sample_index = block, kind, sample_index
         self._layers = {(layer.parameter_name, layer.index): layer for layer in block.layers}
+
+    def start(self, batch: Batch) -> None:
+        """Begin a batch of windows; what was seen of the one before is forgotten."""
+        self._batch = batch
         # the tensors are held until the batch ends, so that their memory can't be reused for other inputs
         self._seen: dict[Any, tuple[Tensor, InputStatistics]] = {}
         self._updated_by: dict[int, str] = {}
 
     def __call__(self, use: Use) -> None:
         layer = self._layers.get((use.name, use.index))
-        if layer is None:
+        if layer is None or use.inputs.numel() == 0:
             return
         inputs, by_itself = use.inputs, True
         identity = (inputs.data_ptr(), inputs.shape, inputs.stride(), inputs._version)
@@ -138,17 +146,14 @@ class _Collector:
                 own = InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
             self._seen[identity] = (inputs, own)
             by_itself = self._updated_by.setdefault(id(own), layer.name) == layer.name
-            own.update(inputs)
+            flat = inputs.ndim == 2 and len(inputs) == self._batch.tokens
+            own.update(inputs.unflatten(0, (self._batch.windows, -1)) if flat else inputs)
         shared = self._seen[identity][1]
         if self.statistics.setdefault(layer.name, shared) is not shared or not by_itself:
             raise ModelError(
                 f"layer {self._block.full(layer)} shares its input with other layers only at times; "
                 "leave it out with model.exclude"
             )
-
-    def end_batch(self) -> None:
-        self._seen.clear()
-        self._updated_by.clear()
 
 
 def _pool_experts(
@@ -162,17 +167,14 @@ def _pool_experts(
         elif layer.name not in statistics:
             raise ModelError(f"no calibration token reached {block.full(layer)}; leave it out with model.exclude")
     for layers in stacks.values():
-        seen = [statistics[layer.name] for layer in layers if layer.name in statistics]
-        few = [
-            layer
-            for layer in layers
-            if layer.name not in statistics or statistics[layer.name].count < min_expert_tokens
-        ]
+        counts = {layer.name: statistics[layer.name].count if layer.name in statistics else 0 for layer in layers}
+        few = {name: count for name, count in counts.items() if count < max(min_expert_tokens, 1)}
+        seen = [statistics[name] for name, count in counts.items() if count]
         if few and seen:
-            statistics |= dict.fromkeys((layer.name for layer in few), InputStatistics.pooled(seen))
+            pooled = InputStatistics.pooled(seen)
         elif few:
-            unknown = InputStatistics.unknown(few[0].in_features, kind, few[0].parameter.device)
-            statistics |= dict.fromkeys((layer.name for layer in few), unknown)
+            pooled = InputStatistics.unknown(layers[0].in_features, kind, layers[0].parameter.device)
+        statistics |= {name: pooled.shared_by(count) for name, count in few.items()}
 
 
 def advance(block: Block, batches: list[Batch]) -> None:

@@ -11,8 +11,10 @@ def model_card(record: dict[str, Any]) -> str:
     lines = ["---"]
     if "://" not in path and not Path(path).exists() and path.count("/") == 1:
         lines.append(f"base_model: {path}")
-    lines += ["library_name: transformers", "pipeline_tag: text-generation", "tags: [statprune, pruned, sparse]", "---"]
-    lines += ["", f"# {Path(path).name}, pruned by statprune", ""]
+    pruned = calibration is not None
+    tags = "tags: [statprune, pruned, sparse]" if pruned else "tags: [statprune]"
+    lines += ["library_name: transformers", "pipeline_tag: text-generation", tags, "---"]
+    lines += ["", f"# {Path(path).name}, {'pruned' if pruned else 'measured, not pruned,'} by statprune", ""]
     rows = [
         (
             "base model",
@@ -21,10 +23,9 @@ def model_card(record: dict[str, Any]) -> str:
     ]
     rows.append(("method", _described(config["method"])))
     rows.append(("compensation", _described(config["compensation"])))
-    rows.append(
-        ("sparsity", f"{_pattern(config['sparsity'])}; achieved {sparsity['achieved']:.5f} over all block matrices")
-    )
-    if calibration is not None:
+    if pruned:
+        achieved = f"achieved {sparsity['achieved']:.5f} over all block matrices"
+        rows.append(("sparsity", f"{_pattern(config['sparsity'])}; {achieved}"))
         options = config["calibration"]
         data = (
             f"{options['source']}, {options['samples']} windows of {options['seq_len']} tokens, seed {config['seed']}"

@@ -31,6 +31,8 @@ class Energy:
                 f"compensation.min_scale={self.min_scale} and max_scale={self.max_scale} are not a range; "
                 "give 0 < min_scale ≤ max_scale"
             )
+        if not self.epsilon >= 0:
+            raise ValueError(f"compensation.epsilon={self.epsilon} is negative; give a small number such as 1e-12")
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics

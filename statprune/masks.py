@@ -52,7 +52,7 @@ class Unstructured:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
+        if not (0 <= self.ratio < 1 or (self.exact and self.ratio == 1)):  # a part of a matrix may lose all
             raise ValueError(f"sparsity ratio {self.ratio} is outside [0, 1)")
 
     @property

@@ -40,9 +40,9 @@ class Layer:
     def stored(self) -> Tensor:
         """View of the matrix in the parameter."""
         parameter = self.parameter.detach()
-        if self.count == 1 and parameter.ndim == 2:
+        if parameter.shape == self.shape:
             return parameter
-        return parameter[self.index] if parameter.ndim == 3 else parameter.view(self.count, *self.shape)[self.index]
+        return (parameter if parameter.ndim == 3 else parameter.view(self.count, *self.shape))[self.index]
 
     def read(self) -> Tensor:
         """Float32 working copy, (out_features, in_features)."""
@@ -67,6 +67,16 @@ class Layer:
     def weights(self) -> int:
         """Number of weights."""
         return self.shape[0] * self.shape[1]
+
+    @property
+    def expert(self) -> str | None:
+        """Which expert of the block the matrix belongs to, or None."""
+        if self.stack is None:
+            return None
+        mixture, listed, _ = self.stack.partition(".*.")
+        if listed:
+            return f"{mixture}.{self.name.removeprefix(f'{mixture}.').partition('.')[0]}"
+        return f"{self.stack.rpartition('.')[0]}[{self.index}]"
 
     @property
     def kind(self) -> str:
@@ -185,6 +195,16 @@ def _open(path: str, location: str, dtype: str, options: dict[str, Any], online:
     return model, tokenizer
 
 
+def check_tokens(model: Any, windows: Tensor) -> None:
+    """Raise ModelError where the windows hold token ids that the model has no embedding for."""
+    rows, largest = model.get_input_embeddings().weight.shape[0], int(windows.max())
+    if largest >= rows:
+        raise ModelError(
+            f"the text has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "
+            "give the tokenizer that belongs to the model"
+        )
+
+
 def coverage(blocks: list[Block], pruned: bool = True) -> dict[str, Any]:
     """Matrix weights of all blocks: how many can be pruned, are pruned, are left dense and why, by kind of module.
 
@@ -236,7 +256,7 @@ def sparsity(blocks: list[Block]) -> float:
         for tensor in [layer.stored for layer in block.layers] + [left.tensor for left in block.left]:
             zeros += int((tensor == 0).sum())
             total += tensor.numel()
-    return zeros / total
+    return zeros / max(total, 1)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+CASTS = {Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.type, Tensor.type_as}
 MATMULS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm}
 
 
@@ -58,26 +59,42 @@ class Products(TorchFunctionMode):
         self._named = sorted(named, key=lambda item: item[0])
         self._starts = [start for start, _, _ in self._named]
 
+        self._casts: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # copies in another dtype, held so that their memory is theirs
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for weight, inputs in _operands(func, args, kwargs):
-            self._report(weight, inputs)
-        return func(*args, **kwargs)
+            self._report(self._uncast(weight), inputs)
+        result = func(*args, **kwargs)
+        if func in CASTS and result is not args[0] and self._find(args[0]) is not None:
+            self._casts[result.data_ptr()] = (result, args[0])
+        return result
+
+    def _uncast(self, weight: Tensor) -> Tensor:
+        """The parameter's own memory, where ``weight`` is a copy of it in another dtype (routers often are)."""
+        cast, source = self._casts.get(weight.data_ptr(), (None, None))
+        if cast is None or source is None or weight.ndim != cast.ndim:
+            return weight
+        for result, original in ((cast, source), (cast.mT, source.mT)):
+            if weight.shape == result.shape and weight.stride() == result.stride():
+                return original
+        return weight
 
     def _report(self, weight: Tensor, inputs: Tensor) -> None:
         """``weight`` is (..., out_features, in_features) as multiplied; report it if it is a parameter's memory."""
         found = self._find(weight)
         if found is None:
             return
-        name, parameter = found
-        if weight.ndim == 3 and parameter.ndim == 3 and weight.shape[0] == parameter.shape[0] > 1:
+        if weight.ndim == 3 and (len(weight) == 1 or weight.stride(0) == 0):  # one matrix for every window
+            self._report(weight[0], inputs)
+        elif weight.ndim == 3:
             for index in range(len(weight)):  # all experts at once: rows of zeros are tokens of other experts
                 rows = inputs[index] if inputs.ndim == 3 and len(inputs) == len(weight) else inputs
                 rows = rows.reshape(-1, rows.shape[-1])
                 self._report(weight[index], rows[rows.any(dim=1)])
-            return
-        use = _part_of(name, parameter, weight, inputs)
-        if use is not None:
+        elif (use := _part_of(*found, weight, inputs)) is not None:
             self._see(use)
 
     def _find(self, weight: Tensor) -> tuple[str, Tensor] | None:

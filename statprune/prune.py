@@ -1,26 +1,27 @@
 """The block loop: observe → solve → compensate → replace → propagate (paper, Algorithm 1)."""
 
-import time
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from statprune.allocation import Owl, given_ratios, outlier_fraction, owl_ratios, whole_counts
-from statprune.blocks import Batch, advance, capture, observe
+from statprune.allocation import Owl, check_pattern, layer_patterns
+from statprune.blocks import advance, capture, observe
 from statprune.compensation import Energy
 from statprune.errors import ModelError
-from statprune.masks import Pattern, Unstructured
+from statprune.masks import Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.statistics import InputStatistics
 from statprune.structure import eager_experts, find_blocks
+from statprune.timing import Clock, stopwatch
 
 SAMPLED_TOKENS = 1024  # input rows on which each layer's output error is measured
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def prune(
     model: Any,
@@ -57,25 +58,30 @@ def prune(
         Seconds by phase: calibrate, allocate (with OWL), observe, solve, propagate.
 
     Raises:
-        ModelError: the model can't be walked, or the pattern does not fit a layer; nothing was changed then.
+        ModelError: the model can't be walked, or the pattern does not fit a layer: nothing was changed. Or a layer
+            can't be solved, since its inputs or weights are not finite: the blocks before it are pruned.
+        ValueError: ``propagation`` is neither pruned nor dense, or ``batch_size`` is not positive.
     """
-    seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
-    clock = _Clock(seconds, model.device)
+    if propagation not in ("pruned", "dense"):
+        raise ValueError(f"propagation={propagation!r} is unknown; choose pruned or dense")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is too small; give at least 1 window")
+    sees_dense = propagation == "dense"
+    clock = Clock(model.device)
     if blocks is None:
         blocks = find_blocks(model, windows)
-    check_pattern(blocks, pattern)
+    check_pattern(blocks, pattern, allocation)
     generator = torch.Generator().manual_seed(seed)
-    sample_index = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
+    sample = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
     with eager_experts(model):
         batches = capture(model, blocks, windows, batch_size)
         clock.lap("calibrate")
-        patterns = _allocate(allocation, pattern, blocks, batches, min_expert_tokens)
+        patterns = layer_patterns(blocks, pattern, allocation, batches, min_expert_tokens)
         if isinstance(allocation, Owl):
             clock.lap("allocate")
 
         for block in blocks:
-            dense = propagation == "dense"
-            statistics = observe(block, batches, method.needs, sample_index, dense, min_expert_tokens)
+            statistics = observe(block, batches, method.needs, sample, sees_dense, min_expert_tokens)
             clock.lap("observe")
 
             reports = [
@@ -84,37 +90,13 @@ def prune(
             ]
             clock.lap("solve")
 
-            if not dense and block.index + 1 < len(blocks):
+            if not sees_dense and block is not blocks[-1]:  # the last block's output feeds no other
                 advance(block, batches)
             clock.lap("propagate")
 
             if on_block is not None:
                 on_block(block.index, len(blocks), [_numbers(report) for report in reports])
-    return seconds
-
-
-def _allocate(
-    allocation: Any, pattern: Pattern, blocks: list[Block], batches: list[Batch], min_expert_tokens: int
-) -> dict[str, Pattern]:
-    """Each layer's pattern, by full name; the batches are left as they were."""
-    names = [block.full(layer) for block in blocks for layer in block.layers]
-    if allocation is None:
-        return dict.fromkeys(names, pattern)
-    check_allocation(blocks, pattern, allocation)
-    assert isinstance(pattern, Unstructured)
-    if isinstance(allocation, Owl):
-        inputs = [batch.hidden for batch in batches]
-        fractions = []
-        for block in blocks:
-            statistics = observe(block, batches, StatisticsKind.MOMENTS, None, True, min_expert_tokens)
-            fractions.append(outlier_fraction(block, statistics, allocation.outlier_threshold))
-        for batch, hidden in zip(batches, inputs, strict=True):
-            batch.hidden = hidden
-        ratios = owl_ratios(blocks, fractions, pattern.ratio, allocation.max_deviation)
-    else:
-        ratios = given_ratios(blocks, allocation, pattern.ratio)
-    ratios = whole_counts(blocks, ratios)
-    return {name: replace(pattern, ratio=ratios[name], exact=True) for name in names}
+    return clock.seconds
 
 
 def _prune_layer(
@@ -125,8 +107,8 @@ def _prune_layer(
     pattern: Pattern,
     compensation: Energy | None,
 ) -> dict[str, Any]:
-    """Prune one layer in place; what was done, with single numbers still as tensors."""
-    start = time.perf_counter()
+    """Prune one layer in place; returns its report, with single numbers still as tensors."""
+    stop = stopwatch(layer.parameter.device)
     dense = layer.read()
     try:
         weight, keep, report = method.solve(dense, statistics, pattern)
@@ -136,66 +118,35 @@ def _prune_layer(
         weight, scales = compensation.apply(dense, weight, keep, statistics)
         report = report | scales
     layer.write(weight)
-    rows = statistics.rows
+    report |= {"relative_output_error": output_error(dense, weight, statistics.rows)}
+    return _description(block, layer, statistics, pattern) | report | {"seconds": stop()}
+
+
+def _description(block: Block, layer: Layer, statistics: InputStatistics, pattern: Pattern) -> dict[str, Any]:
     return {
         "block": block.index,
         "layer": layer.name,
-        "out_features": dense.shape[0],
-        "in_features": dense.shape[1],
+        "expert": layer.expert,
+        "out_features": layer.out_features,
+        "in_features": layer.in_features,
         "weights": layer.weights,
         "target_sparsity": pattern.target,
         "sparsity": (layer.stored == 0).double().mean(),
-        "relative_output_error": output_error(dense, weight, rows) if len(rows) else None,
-        "calibration_tokens": statistics.count,
+        "calibration_tokens": statistics.own_count,
         "pooled_statistics": statistics.is_pooled,
-        **report,
-        "seconds": time.perf_counter() - start,
     }
 
 
-def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
-    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ over sampled calibration inputs X, (samples, in_features)."""
+def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor | None:
+    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ over sampled calibration inputs X, (samples, in_features); None without samples."""
+    if not len(rows):
+        return None
     rows = rows.to(dense.dtype)
     return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
 
 
-def check_pattern(blocks: list[Block], pattern: Pattern) -> None:
-    """Raise ModelError, naming the layers, where the pattern does not fit."""
-    problems = {
-        layer.kind: problem
-        for block in blocks
-        for layer in block.layers
-        if (problem := pattern.problem(layer.in_features))
-    }
-    if problems:
-        names = "; ".join(f"layer {name}: {problem}" for name, problem in problems.items())
-        raise ModelError(
-            f"the N:M pattern does not fit: {names}; choose an M that divides them, "
-            "or leave them dense with model.exclude"
-        )
-
-
-def check_allocation(blocks: list[Block], pattern: Pattern, allocation: Any) -> None:
-    """Raise ModelError where the ratios don't fit the pattern or the blocks."""
-    if allocation is not None and not isinstance(pattern, Unstructured):
-        raise ModelError("only unstructured sparsity can be allocated: N:M has one ratio everywhere")
-    if isinstance(pattern, Unstructured) and not isinstance(allocation, Owl | None):
-        given_ratios(blocks, allocation, pattern.ratio)
-
-
 def _numbers(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.item() if isinstance(value, Tensor) else value for key, value in report.items()}
-
-
-class _Clock:
-    """Adds the time since the last lap to a phase."""
-
-    def __init__(self, seconds: dict[str, float], device: torch.device):
-        self.seconds, self.device, self.last = seconds, device, time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
-        self.last = now
+    """The report with Python numbers; None where there is none, as a ratio to the energy of zeros."""
+    numbers = {key: value() if callable(value) else value for key, value in report.items()}
+    numbers = {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in numbers.items()}

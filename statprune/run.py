@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from statprune.allocation import check_pattern
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.card import model_card
 from statprune.config import RunConfig
@@ -19,8 +20,8 @@ from statprune.console import progress
 from statprune.errors import ModelError
 from statprune.evaluate.perplexity import window_losses
 from statprune.methods import get_method
-from statprune.models import Block, coverage, coverage_warning, load_model, save_model, sparsity
-from statprune.prune import check_allocation, check_pattern, prune
+from statprune.models import Block, check_tokens, coverage, load_model, save_model, sparsity
+from statprune.prune import prune
 from statprune.results import SCHEMA_VERSION, environment, memory, write_json
 from statprune.structure import find_blocks
 from statprune.tracking import Tracker
@@ -67,9 +68,6 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     with _phase(seconds, "find"):
         blocks = _find_blocks(config, model, calibration, evaluation)
     covered = coverage(blocks, pruned=calibration is not None)
-    warning = coverage_warning(covered)
-    if warning:
-        log.warning(warning)
 
     with _phase(seconds, "evaluate"):
         dense = _evaluate(model, evaluation, config, "dense")
@@ -97,18 +95,21 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
         "sparsity": _sparsity(config, blocks, layers),
         "coverage": covered
         | {
-            "experts_with_pooled_statistics": sum(layer["pooled_statistics"] for layer in layers),
-            "experts_without_tokens": sum(layer["calibration_tokens"] == 0 for layer in layers),
+            "experts_with_pooled_statistics": _experts(layers, lambda layer: layer["pooled_statistics"]),
+            "experts_without_tokens": _experts(layers, lambda layer: layer["calibration_tokens"] == 0),
         },
         "calibration": calibration.info if calibration else None,
         "seconds": seconds,
         "memory": memory(device),
     }
-    write_json(folder / "result.json", record)
+    if config.settings.save_model and unsaved is None:
+        (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
+    for source, losses in pruned.items():
+        if not losses.isfinite().all():
+            log.warning("the pruned perplexity on %s is not finite: weights or activations overflow", source)
+    write_json(folder / "result.json", record)  # last: what it stands beside is whole
     if unsaved is not None:
         raise unsaved
-    if config.settings.save_model:
-        (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
     return record
 
 
@@ -146,12 +147,19 @@ def _find_blocks(
 ) -> list[Block]:
     """The blocks, and whether the pattern and its allocation fit them."""
     windows = [calibration, *evaluation.values()]
-    ids = next((part.ids for part in windows if part is not None), torch.arange(64)[None])
+    for part in windows:
+        if part is not None:
+            check_tokens(model, part.ids)
+    tokens = torch.arange(64)[None] % model.get_input_embeddings().weight.shape[0]
+    ids = next((part.ids for part in windows if part is not None), tokens)
     blocks = find_blocks(model, ids, config.model.exclude, config.model.prune_routers)
     if calibration is not None:
-        check_pattern(blocks, config.pattern)
-        check_allocation(blocks, config.pattern, config.allocation)
+        check_pattern(blocks, config.pattern, config.allocation)
     return blocks
+
+
+def _experts(layers: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> int:
+    return len({(layer["block"], layer["expert"]) for layer in layers if wanted(layer)})
 
 
 def _sparsity(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -163,7 +171,7 @@ def _sparsity(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any
 
     uniform = config.pattern.target if layers else 0.0
     return {
-        "target": uniform if config.allocation is None else mean("target_sparsity"),
+        "target": uniform if config.allocation is None or not layers else mean("target_sparsity"),
         "achieved": sparsity(blocks),
         "blocks": [mean("sparsity", block.index) for block in blocks],
     }

@@ -36,6 +36,10 @@ class RiaOptions:
 
     power: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.power < 0:
+            raise ValueError(f"method.power={self.power} is negative; RIA's authors use 0.5")
+
 
 @dataclass(frozen=True)
 class CvrOptions:
@@ -60,6 +64,8 @@ class CvrOptions:
             raise ValueError(f"method.alpha={self.alpha} is negative; give α ≥ 0 (0 switches c_j off)")
         if self.epsilon <= 0:
             raise ValueError(f"method.epsilon={self.epsilon} is not positive; give a small number such as 1e-8")
+        if self.activation_power < 0:
+            raise ValueError(f"method.activation_power={self.activation_power} is negative; the paper has 0.25")
 
 
 def magnitude(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:

@@ -5,6 +5,7 @@ error flips in an early block can move a small model's perplexity by half a perc
 LeVeque (1979).
 """
 
+import copy
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -35,6 +36,7 @@ class InputStatistics:
 
     Attributes:
         count: tokens seen.
+        own_count: tokens that reached the layer itself; ``count`` unless the statistics are pooled or unknown.
         is_pooled: over the tokens of several layers (``pooled``).
     """
 
@@ -49,6 +51,7 @@ class InputStatistics:
         self.kind = kind
         self.count = 0
         self.is_pooled = False
+        self._own_count: int | None = None
         self._dtype = dtype
         self._mean = torch.zeros(in_features, dtype=torch.float64, device=device)
         self._squares = torch.zeros_like(self._mean)
@@ -76,7 +79,8 @@ class InputStatistics:
         else:
             self.count += rows.shape[0]
         if self._gram is not None:
-            # window by window: the sum's rounding, too, is the same however windows are batched
+            # window by window, where the input is (windows, tokens, features): the sum's rounding, too, does not depend
+            # on how windows are batched
             for part in inputs if inputs.ndim == 3 else (rows,):
                 part = part.to(self._dtype)
                 self._gram.addmm_(part.T, part)
@@ -104,12 +108,22 @@ class InputStatistics:
             unknown._gram.fill_diagonal_(1)
         return unknown
 
+    def shared_by(self, own_count: int) -> "InputStatistics":
+        """The same statistics, for a layer that ``own_count`` of the tokens reached."""
+        shared = copy.copy(self)
+        shared._own_count = own_count
+        return shared
+
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
         total = self.count + count
         delta = mean - self._mean
         self._mean += delta * (count / total)
         self._squares += squares + delta.square() * (self.count * count / total)
         self.count = total
+
+    @property
+    def own_count(self) -> int:
+        return self.count if self._own_count is None else self._own_count
 
     @property
     def mean(self) -> Tensor:

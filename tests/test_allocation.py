@@ -13,7 +13,7 @@ from statprune.masks import Group, NofM, Unstructured
 from statprune.methods import get_method
 from statprune.models import sparsity
 from statprune.prune import prune
-from statprune.statistics import StatisticsKind
+from statprune.statistics import InputStatistics, StatisticsKind
 from statprune.structure import find_blocks
 
 WINDOWS = torch.randint(0, 97, (4, 16), generator=torch.Generator().manual_seed(0))
@@ -66,6 +66,21 @@ def test_outliers_are_counted_over_the_whole_block(model, blocks):
     assert outlier_fraction(blocks[0], statistics, 2.0) == pytest.approx(wanted, abs=2 / len(scores))
 
 
+def test_outliers_do_not_follow_the_number_of_tokens(model, blocks):
+    """An expert with pooled statistics has a norm over far more tokens; per token it is like the others'."""
+    (batch,) = capture(model, blocks, WINDOWS, 4)
+    statistics = observe(blocks[0], [batch], StatisticsKind.MOMENTS, None, False)
+    wanted = outlier_fraction(blocks[0], statistics, 2.0)
+    name = blocks[0].layers[0].name
+    many = InputStatistics.pooled([statistics[name]] * 100)
+    assert outlier_fraction(blocks[0], statistics | {name: many}, 2.0) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_owl_takes_a_ratio_above_its_bound(blocks):
+    ratios = owl_ratios(blocks, [0.0, 0.1, 0.2], 0.995, 0.0)
+    assert all(ratio == pytest.approx(0.995) for ratio in ratios.values())
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 9), st.floats(0, 0.99), st.integers(0, 5))
 def test_an_exact_ratio_removes_a_whole_number_spread_over_rows(rows, columns, ratio, seed):
@@ -94,6 +109,15 @@ def test_the_overall_ratio_is_met(method, allocation):
                 zeros = int((layer.stored == 0).sum())
                 assert abs(zeros - ratios[block.full(layer)] * layer.weights) <= 1.5, layer.name
     assert sparsity(blocks) == pytest.approx(wanted, abs=1 / total)
+
+
+def test_high_ratios_may_empty_a_column_block():
+    model = tiny_llama()
+    blocks = find_blocks(model, WINDOWS)
+    ratios = [0.99, 0.9, 0.97]
+    prune(model, WINDOWS, get_method("sparsegpt", block_size=1), Unstructured(0.5), blocks=blocks, allocation=ratios)
+    wanted = sum(ratios) / 3
+    assert sparsity(blocks) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_uniform_exactness_survives_rounding_in_every_layer(blocks):

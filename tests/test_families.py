@@ -2,11 +2,12 @@
 
 import copy
 import itertools
+import json
 
 import pytest
 import torch
 import transformers
-from conftest import tiny_tokenizer
+from conftest import composed, tiny_tokenizer
 from families import COMMON, FAMILIES, UNUSUAL, VOCABULARY, tiny
 from transformers import AutoModelForCausalLM
 
@@ -16,6 +17,7 @@ from statprune.masks import NofM, Unstructured
 from statprune.methods import get_method
 from statprune.models import coverage, save_model
 from statprune.prune import prune
+from statprune.run import run
 from statprune.structure import eager_experts, find_blocks
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
@@ -178,3 +180,24 @@ def test_a_multimodal_models_language_blocks_are_pruned(tmp_path):
     assert len(changed) == 3 * 7 and all("language_model.layers" in name for name in changed)
     save_model(model, tiny_tokenizer(), tmp_path)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("name", ["OPTConfig", "FalconConfig", "BloomConfig"])
+def test_the_batch_size_changes_no_weight_where_inputs_are_flattened(name, dense):
+    """OPT hands its second linears (tokens, features)."""
+    models = [dense(name) for _ in range(2)]
+    for model, batch_size in zip(models, (1, 3), strict=True):
+        prune(model, WINDOWS, get_method("sparsegpt"), Unstructured(0.5), batch_size=batch_size)
+    for key, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[key]), key
+
+
+def test_experts_are_counted_once_in_the_record(dense, tmp_path):
+    dense("Qwen3MoeConfig").save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    small = ["calibration.samples=2", "calibration.seq_len=16", "evaluation=none", "tracking=disabled"]
+    record = run(composed(f"model.path={tmp_path / 'model'}", *small), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "blocks.jsonl").read_text().splitlines()]
+    few = {(line["block"], line["expert"]) for line in lines if line["expert"] and line["calibration_tokens"] < 32}
+    assert 0 < len(few) <= 12 and record["coverage"]["experts_with_pooled_statistics"] == len(few)
+    assert sum(line["calibration_tokens"] for line in lines if line["layer"].endswith("down_proj[0]")) <= 64

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from families import VOCABULARY, tiny
 from torch import nn
 
@@ -190,6 +191,7 @@ class Model(nn.Module):
         torch.manual_seed(0)
         self.embed, self.layers = nn.Embedding(VOCABULARY, hidden), nn.ModuleList(blocks)
         self.device, self.config = torch.device("cpu"), SimpleNamespace()
+        self.eval()
 
     def get_input_embeddings(self):
         return self.embed
@@ -342,3 +344,155 @@ def test_models_that_see_the_future_or_run_no_blocks_are_refused():
         find_blocks(Model(Future()), WINDOWS)
     with pytest.raises(ModelError, match="has no list of decoder blocks"):
         find_blocks(Model(), WINDOWS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_models_that_see_the_future_are_refused_in_every_precision(dtype):
+    class Future(Block):
+        def forward(self, hidden_states):
+            return hidden_states + self.linear(hidden_states).mean(1, keepdim=True)
+
+    with pytest.raises(ModelError, match="lets tokens see later ones"):
+        find_blocks(Model(Future(), Future()).to(dtype), WINDOWS)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = transformers.BertLMHeadModel(transformers.BertConfig(vocab_size=VOCABULARY, **sizes)).eval().to(dtype)
+    with pytest.raises(ModelError, match="lets tokens see later ones"):
+        find_blocks(bert, WINDOWS)
+
+
+class Routed(Block):
+    """Experts in a module list; windows of one batch reach other experts than those of the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(16, 16, bias=False) for _ in range(4))
+
+    def forward(self, hidden_states):
+        tokens = hidden_states.flatten(0, 1)
+        chosen = (torch.arange(len(tokens)) % 2) * (3 if len(hidden_states) == 1 else 1)  # 0 and 3, or 0 and 1
+        output = torch.zeros_like(tokens)
+        for index, expert in enumerate(self.experts):
+            output[chosen == index] = expert(tokens[chosen == index])
+        return self.linear(hidden_states) + output.view_as(hidden_states)
+
+
+@pytest.mark.parametrize("min_expert_tokens", [0, 32])
+def test_experts_without_tokens_in_some_batches_or_at_all(min_expert_tokens):
+    model, reports = Model(Routed()), []
+    blocks = find_blocks(model, WINDOWS)
+    prune(
+        model,
+        WINDOWS,
+        get_method("sparsegpt"),
+        NofM(2, 4),
+        batch_size=3,
+        min_expert_tokens=min_expert_tokens,
+        on_block=lambda index, count, layers: reports.extend(layers),
+    )
+    seen = {r["expert"]: (r["calibration_tokens"], r["pooled_statistics"]) for r in reports}
+    few = min_expert_tokens > 16
+    assert seen == {
+        None: (128, False),
+        "experts.0": (64, False),
+        "experts.1": (48, False),
+        "experts.2": (0, True),
+        "experts.3": (16, few),
+    }
+    assert sparsity(blocks) == 0.5
+
+
+def test_offloaded_and_empty_models_are_refused():
+    model = Model(Block(), Block())
+    model.layers[1].linear.weight = nn.Parameter(torch.empty(16, 16, device="meta"))
+    model.layers[1].forward = lambda hidden: hidden  # as a hook that brings the weights in
+    with pytest.raises(ModelError, match="keeps weights of layers on disk or offloaded"):
+        find_blocks(model, WINDOWS)
+
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(16))
+
+        def forward(self, hidden):
+            return hidden * self.scale
+
+    with pytest.raises(ModelError, match="nothing can be pruned"):
+        find_blocks(Model(Scale(), Scale()), WINDOWS)
+
+
+def test_python_callers_are_warned_of_what_is_left(caplog, mixture):
+    find_blocks(copy.deepcopy(mixture), WINDOWS)
+    assert "are left dense: mlp.gate (384 weights: router)" in caplog.text
+
+
+class Router(Routed):
+    """A router in higher precision, of as many outputs as experts or more, beside a matrix of its size."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.mixture = nn.Module()
+        self.mixture.experts, self.mixture.gate = self.experts, nn.Linear(16, outputs, bias=False)
+        self.k_proj = nn.Linear(16, 4 if outputs == 4 else 8, bias=False)
+        del self.experts
+
+    def forward(self, hidden_states):
+        scores = nn.functional.linear(hidden_states.float(), self.mixture.gate.weight.float())
+        scores.topk(1)
+        output = sum(expert(hidden_states) for expert in self.mixture.experts)
+        return self.linear(hidden_states) + output + self.k_proj(hidden_states).mean(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("outputs", [4, 6])  # LongCat's has more outputs than there are experts
+def test_routers_are_told_by_place_and_size_in_every_precision(dtype, outputs):
+    model = Model(Router(outputs)).to(dtype)
+    (block,) = find_blocks(model, WINDOWS)
+    assert [(left.kind, left.reason) for left in block.left] == [("mixture.gate", "router")]
+    blocks = find_blocks(model, WINDOWS, prune_routers=True)
+    prune(model, WINDOWS, get_method("wanda"), NofM(2, 4), blocks=blocks)
+    assert sparsity(blocks) == 0.5 and coverage(blocks)["skipped"] == 0
+    assert (model.layers[0].mixture.gate.weight == 0).float().mean() == 0.5
+
+
+def test_a_matrix_multiplied_in_groups_is_pruned_group_by_group():
+    class Grouped(Block):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(24, 8) * 0.1)  # two groups of 12 outputs and 8 inputs
+
+        def forward(self, hidden_states):
+            groups = hidden_states.unflatten(-1, (2, 8)).flatten(0, 1).transpose(0, 1)
+            output = torch.bmm(groups, self.weight.view(2, 12, 8).transpose(1, 2))
+            return self.linear(hidden_states) + output.mean((0, 2)).view(*hidden_states.shape[:2], 1)
+
+    model = Model(Grouped())
+    (block,) = find_blocks(model, WINDOWS)
+    assert [(layer.name, layer.shape) for layer in block.layers if layer.count > 1] == [
+        ("weight[0]", (12, 8)),
+        ("weight[1]", (12, 8)),
+    ]
+    dense = model.layers[0].weight.detach().clone()
+    inputs = model.embed(WINDOWS).detach().flatten(0, 1)
+    prune(model, WINDOWS, get_method("wanda"), NofM(2, 4))
+    for group in range(2):
+        norm = inputs[:, 8 * group : 8 * group + 8].double().norm(dim=0).float()
+        part = slice(12 * group, 12 * group + 12)
+        keep = NofM(2, 4).select(dense[part].abs() * norm)
+        assert torch.equal(model.layers[0].weight[part], dense[part] * keep)
+
+
+def test_callers_from_python_in_the_wrong_mode_or_with_wrong_values():
+    model, other = Model(Block(), Block()), Model(Block(), Block())
+    with torch.inference_mode():
+        prune(model, WINDOWS, get_method("sparsegpt"), NofM(2, 4))
+    prune(other, WINDOWS, get_method("sparsegpt"), NofM(2, 4))
+    assert torch.equal(model.layers[1].linear.weight, other.layers[1].linear.weight)
+    with pytest.raises(ModelError, match=r"in training mode.*model\.eval"):
+        prune(model.train(), WINDOWS, get_method("wanda"), NofM(2, 4))
+    with pytest.raises(ModelError, match="has the token 97, but Model has embeddings for 97 tokens"):
+        find_blocks(model.eval(), WINDOWS.clone().fill_(97))
+    with pytest.raises(ValueError, match="batch_size=0"):
+        prune(model, WINDOWS, get_method("wanda"), NofM(2, 4), batch_size=0)
+    with pytest.raises(ValueError, match="propagation='origin' is unknown; choose pruned or dense"):
+        prune(model, WINDOWS, get_method("wanda"), NofM(2, 4), propagation="origin")
