@@ -5,29 +5,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config import parse_config
 from statprune.errors import ConfigError
 
 
-def override_problems(arguments: Sequence[str]) -> list[str]:
-    """One sentence for every problem of the overrides and of the configuration they compose.
+def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[str]:
+    """One sentence for every problem of the overrides and of the configurations they compose.
 
     Args:
-        arguments: overrides without command-line flags, as for one job; empty result: the job can start.
+        arguments: overrides without command-line flags; empty result: the jobs can start.
+        multirun: an override may list several values; every combination is checked.
     """
     try:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
     except HydraException as error:
         return [f"an override can't be read: {str(error).splitlines()[0]}; write key=value"]
+    swept = [override for override in overrides if override.is_sweep_override()]
+    if swept and not multirun:
+        return [f"{override.input_line} lists several values; add -m to run them all" for override in swept]
+    # a sweeper's own search spaces (interval) are not listed, and checked when it draws from them
+    listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
+    (jobs,) = BasicSweeper.split_arguments(listed, None) if swept else ([list(arguments)],)
     with initialize_config_module("statprune.conf", version_base="1.3"):
-        return _problems(overrides, GlobalHydra.instance().config_loader())
+        loader = GlobalHydra.instance().config_loader()
+        problems = [
+            problem for job in jobs for problem in _problems(OverridesParser.create().parse_overrides(job), loader)
+        ]
+    return list(dict.fromkeys(problems))
 
 
 def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
@@ -37,16 +50,16 @@ def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
     values: list[Override] = []
     for override in overrides:
         key = override.key_or_group
-        if key.startswith("hydra.") or override.input_line is None:
+        if not key:
+            problems.append(f"{override.input_line} has no name before =; write key=value")
+        elif key.startswith("hydra.") or override.input_line is None:
             continue
-        if key not in groups:
+        elif key not in groups:
             values.append(override)
-            continue
-        choice, options = override.value(), loader.get_group_options(key)
-        if choice is None or choice in options:
-            choices.append(override.input_line)
+        elif problem := _choice_problem(override, loader.get_group_options(key)):
+            problems.append(problem)
         else:
-            problems.append(f"{key}={choice} is not a choice; choose one of {', '.join(options)}")
+            choices.append(override.input_line)
     composed = compose("config", choices)
     known = [override for override in values if override.is_add() or _has(composed, override.key_or_group)]
     problems += [_unknown(composed, override.key_or_group) for override in values if override not in known]
@@ -54,11 +67,21 @@ def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
         composed = compose("config", choices + [str(override.input_line) for override in known])
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         parse_config(raw)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         problems.append(str(error).splitlines()[0])
     except ConfigError as error:
         problems += error.problems
     return problems
+
+
+def _choice_problem(override: Override, options: list[str]) -> str | None:
+    key, choice = override.key_or_group, override.value()
+    if override.is_delete():
+        return f"~{key} would leave the run without it; choose one of {', '.join(options)}"
+    if choice in options or (choice is None and key == "experiment"):
+        return None
+    shown = "null" if choice is None else choice
+    return f"{key}={shown} is not a choice; choose one of {', '.join(options)}"
 
 
 def _has(composed: DictConfig, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
@@ -14,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from statprune.allocation import Owl
 from statprune.compensation import Energy
-from statprune.data import SOURCES, path_problem
+from statprune.data import SOURCES, source_problem
 from statprune.errors import ConfigError
 from statprune.hub import model_path_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
@@ -237,6 +238,10 @@ def _check_values(
     for source in evaluation.datasets:
         if source not in SOURCES:
             problems.append(f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}")
+    if len(set(evaluation.datasets)) < len(evaluation.datasets):
+        problems.append("evaluation.datasets names a dataset twice; name each once")
+    if not 0 <= settings.seed < 2**63:
+        problems.append(f"seed={settings.seed} is outside [0, 2**63); give another")
     if calibration.min_expert_tokens < 0:
         problems.append(f"calibration.min_expert_tokens={calibration.min_expert_tokens} is negative; give 0 or more")
     _check_expressions(model.exclude, "model.exclude", problems)
@@ -259,8 +264,8 @@ def _check_values(
 def _check_paths(
     model: ModelConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig, problems: list[str]
 ) -> None:
-    checks = [model_path_problem(model.path), path_problem(calibration.source, "calibration", calibration.path)]
-    checks += [path_problem(source, "evaluation", evaluation.path_of(source)) for source in evaluation.datasets]
+    checks = [model_path_problem(model.path), source_problem(calibration.source, "calibration", calibration.path)]
+    checks += [source_problem(source, "evaluation", evaluation.path_of(source)) for source in evaluation.datasets]
     problems += [problem for problem in checks if problem]
     if calibration.source == "bundled" and calibration.path is not None:
         problems.append("calibration.path is given, but calibration=bundled reads no file; choose calibration=text")
@@ -350,6 +355,9 @@ def _build(cls: Any, values: dict[str, Any], prefix: str, problems: list[str]) -
         if key not in known:
             have = f"its keys are {', '.join(known)}" if known else "there are no keys here"
             problems.append(f"{prefix}{key} is not a key; {have}")
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            problems.append(f"{prefix}{key}={value} is not a finite number; give one")
             continue
         try:
             good[key] = getattr(OmegaConf.to_object(OmegaConf.merge(_blank(cls), {key: value})), key)

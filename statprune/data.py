@@ -79,6 +79,17 @@ def path_problem(source: str, part: str, path: str | None) -> str | None:
     return None
 
 
+def source_problem(source: str, part: str, path: str | None) -> str | None:
+    """As ``path_problem``, but a text file is read, too."""
+    problem = path_problem(source, part, path)
+    if problem is None and source == "text":
+        try:
+            read_text(source, part, path)
+        except DataError as error:
+            problem = str(error)
+    return problem
+
+
 def bundled_text(part: str) -> str:
     """The Python documentation topics of this CPython, without repeats, split by topic.
 
@@ -109,7 +120,7 @@ def _file_text(path: str | None, part: str) -> str:
     if path is None or problem:
         raise DataError(str(problem))
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise DataError(f"{part}.path={path} can't be read ({reason}); give a UTF-8 text file") from error

@@ -2,10 +2,12 @@
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,17 +20,27 @@ from statprune.errors import ConfigError, StatpruneError
 def run_name(*, _root_: DictConfig) -> str:
     """Readable name of a run's folder: model, calibration, pattern, method, compensation, seed."""
     model = Path(str(_root_.model.path)).name.removesuffix(".gguf")
-    sparsity = _root_.sparsity
-    pattern = f"{sparsity.keep}_{sparsity.of}" if sparsity.keep is not None else str(sparsity.ratio or 0.5)
     parts = [
         model,
         _root_.calibration.source,
-        pattern,
+        _pattern_name(_root_),
         _root_.method.name,
         _root_.compensation.name,
         f"s{_root_.seed}",
     ]
     return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
+
+
+def _pattern_name(config: DictConfig) -> str:
+    sparsity = config.sparsity
+    if config.method.name == "dense":
+        return "dense"
+    if sparsity.keep is not None:
+        return f"{sparsity.keep}_{sparsity.of}"
+    if sparsity.layer_ratios is not None:
+        return "given"
+    ratio = 0.5 if sparsity.ratio is None else sparsity.ratio
+    return str(ratio) if sparsity.allocation == "uniform" else f"{sparsity.allocation}{ratio}"
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
@@ -61,11 +73,33 @@ def _fail(problems: list[str]) -> None:
 def cli() -> None:
     """Console script ``statprune``; ``python -m statprune`` is the same."""
     arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
-    if not any(argument.startswith("-") for argument in arguments):  # one plain job, no --help, no sweep
-        problems = override_problems(arguments)
+    given = get_args_parser().parse_known_args(arguments)[0]
+    if not (given.help or given.hydra_help or given.info or given.shell_completion):
+        problems = override_problems(given.overrides, given.multirun)
+        if not (problems or given.cfg):
+            problems = folder_problems(given.overrides)
         if problems:
             _fail(problems)
     main()
+
+
+def folder_problems(overrides: list[str]) -> list[str]:
+    """Whether the folder that runs are written to can be made, in a sentence; Hydra itself ends in a traceback."""
+    named = [override.partition("=")[2] for override in overrides if re.match(r"hydra\.(run|sweep)\.dir=", override)]
+    folder = Path(named[-1].strip("'\"") if named else "outputs")
+    if "${" in str(folder):
+        return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return [
+            f"the folder {folder} can't be written ({error.strerror}); run elsewhere, or give another hydra.run.dir"
+        ]
+    if (folder / "result.json").exists():
+        return [f"the folder {folder} holds a finished run; give another hydra.run.dir, or move that run away"]
+    return []
 
 
 def _quote_pattern(argument: str) -> str:

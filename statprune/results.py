@@ -1,6 +1,7 @@
 """The run record: what it holds, and how it is written so that a finished record is a whole one."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -16,13 +17,21 @@ PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "num
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write atomically: readers see the old file or the whole new one."""
+    """Write atomically: readers see the old file or the whole new one. What is not finite becomes null."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, allow_nan=True)
+        json.dump(_finite(value), file, indent=2, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import struct
 from enum import Enum
@@ -11,13 +12,18 @@ import pytest
 import torch
 import yaml
 from conftest import composed, statprune, tiny_llama, tiny_tokenizer
+from hydra import compose, initialize_config_module
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
 from statprune import config
 from statprune.compensation import Energy
+from statprune.compose import override_problems
 from statprune.errors import ConfigError, DataError, ModelError
+from statprune.main import folder_problems, run_name
 from statprune.methods import method_names, options_class
+from statprune.results import write_json
 from statprune.run import run
+from statprune.summary import print_summary
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -61,6 +67,77 @@ def test_all_bad_input_is_reported_in_sentences_before_anything_starts(overrides
     for message in messages:
         assert message in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments,multirun,message",
+    [
+        (["method=null"], False, "method=null is not a choice; choose one of cvr, dense"),
+        (["~compensation"], False, "~compensation would leave the run without it; choose one of energy, none"),
+        (["evaluation.seq_len=${nope}"], False, "nope"),
+        (["seed=99999999999999999999"], False, "is outside [0, 2**63)"),
+        (["=3"], False, "=3 has no name before ="),
+        (["method=wanda,ria"], False, "method=wanda,ria lists several values; add -m"),
+        (["method=wanda,foo", "sparsity.ratio=0.5,0.6"], True, "method=foo is not a choice"),
+        (["method=wanda,ria", "sparsity.ratio=0.5,2"], True, "sparsity.ratio=2.0 is outside [0, 1)"),
+        (["compensation.epsilon=nan"], False, "compensation.epsilon=nan is not a finite number"),
+        (["compensation.epsilon=-1"], False, "compensation.epsilon=-1.0 is negative"),
+        (["method.activation_power=-3"], False, "method.activation_power=-3.0 is negative"),
+        (["method=sparsegpt", "method.damping=inf"], False, "method.damping=inf is not a finite number"),
+        (["evaluation.datasets=[bundled,bundled]"], False, "names a dataset twice"),
+    ],
+)
+def test_problems_of_overrides_are_sentences(arguments, multirun, message):
+    problems = override_problems(arguments, multirun)
+    assert len(problems) == 1 and message in problems[0] and "\n" not in problems[0]
+
+
+def test_sweeps_and_printing_check_their_overrides_and_text_files_too(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    text = ["calibration=text", "calibration.path=empty.txt", "evaluation.datasets=[text]", "evaluation.path=empty.txt"]
+    for flags, lines in ((["-m", "method=wanda,ria,foo"], 3), (["--cfg", "job", "method=foo"], 3)):
+        done = statprune(*flags, *text, cwd=tmp_path)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == lines, done.stderr
+        assert "method=foo is not a choice" in done.stderr
+        assert "calibration.path=empty.txt is empty" in done.stderr and "evaluation.path=empty.txt is" in done.stderr
+
+
+def test_a_folder_that_cant_be_written_or_holds_a_run_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in ("/proc/nope", str(tmp_path / "file"), str(tmp_path / "file" / "below")):
+        (problem,) = folder_problems([f"hydra.run.dir={folder}"])
+        assert f"the folder {folder} can't be written" in problem
+    (tmp_path / "result.json").write_text("{}")
+    (problem,) = folder_problems(["seed=1", f"hydra.run.dir='{tmp_path}'"])
+    assert "holds a finished run" in problem
+    assert folder_problems([f"hydra.run.dir={tmp_path / 'new'}"]) == []
+
+
+def test_run_names_tell_the_pattern(tiny_folder):
+    def name(*overrides):
+        with initialize_config_module("statprune.conf", version_base="1.3"):
+            return run_name(_root_=compose("config", [f"model.path={tiny_folder}", *overrides]))
+
+    assert name("sparsity.ratio=0") == "model_bundled_0_cvr_energy_s0"
+    assert name("sparsity='2_4'", "method=wanda") == "model_bundled_2_4_wanda_none_s0"
+    assert name("method=dense") == "model_bundled_dense_dense_none_s0"
+    assert name("sparsity.layer_ratios=[0.5]", "seed=3") == "model_bundled_given_cvr_energy_s3"
+    assert name("sparsity.allocation=owl") == "model_bundled_owl0.5_cvr_energy_s0"
+
+
+def test_numbers_that_are_not_finite_are_null_and_warned_about(tmp_path, caplog):
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight.zero_()
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    run(tiny(tmp_path / "model"), tmp_path)
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "blocks.jsonl").open()]
+    zero = next(line for line in lines if line["block"] == 1 and line["layer"] == "mlp.up_proj")
+    assert zero["relative_output_error"] is None and zero["column_energy_ratio"] is None and zero["sparsity"] == 1
+    write_json(tmp_path / "x.json", {"a": [math.nan, 1.0, (math.inf,)]})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.0, [None]]}
 
 
 def test_a_hub_name_without_network_fails_in_one_sentence(tmp_path):
@@ -182,7 +259,10 @@ def json_items(items):
 
 
 def test_dense_measures_without_pruning(tmp_path, tiny_folder):
-    record = run(tiny(tiny_folder, "method=dense", "save_model=true"), tmp_path)
+    record = run(tiny(tiny_folder, "method=dense", "sparsity.allocation=owl", "save_model=true"), tmp_path)
+    print_summary(record, tmp_path)
+    assert "measured, not pruned" in (tmp_path / "model" / "README.md").read_text()
+    assert record["sparsity"]["target"] == 0
     values = record["metrics"]["perplexity"]["bundled"]
     assert values["dense"] == values["pruned"] and record["sparsity"]["achieved"] == 0
     assert record["coverage"]["pruned"] == 0

@@ -102,6 +102,12 @@ def test_missing_empty_short_and_binary_texts_say_so(tmp_path, tokenizer):
     assert "calibration.path is not set" in path_problem("text", "calibration", None)
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    file = tmp_path / "bom.txt"
+    file.write_bytes(b"\xef\xbb\xbfsome words")
+    assert read_text("text", "evaluation", str(file)) == "some words"
+
+
 def test_a_folder_without_the_hubs_file_names_it(tmp_path):
     with pytest.raises(DataError, match=r"evaluation.path=.* has no wikitext-2-raw-v1/test-"):
         read_text("wikitext2", "evaluation", str(tmp_path))
