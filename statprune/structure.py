@@ -1,15 +1,14 @@
 """Find a model's decoder blocks and their matrices from what the model does with a few tokens.
 
 Nothing here knows a model family: blocks are the module list that passes hidden states from one item to the next,
-matrices are the parameters that multiply them (``products.py``), routers are told by their shape.
+their matrices are the parameters seen to multiply inputs (``products.py``, ``matrices.py``).
 """
 
 import itertools
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 
 from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError
-from statprune.models import Block, Layer, Left, check_tokens, coverage, coverage_warning
-from statprune.products import Products, Use, is_matrix
+from statprune.matrices import leave_excluded, matrices
+from statprune.models import Block, check_tokens, coverage, coverage_warning
+from statprune.products import Products, Use
 
 log = logging.getLogger(__name__)
 PROBE_TOKENS = 64
@@ -64,7 +64,7 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
             output = run.calls[path][index][2]
             extra = tuple(output[1:]) if isinstance(output, tuple | list) else None
             prefix = f"{path}.{index}"
-            layers, left = _matrices(module, prefix, run.uses, prune_routers)
+            layers, left = matrices(module, prefix, run.uses, prune_routers)
             blocks.append(Block(index, prefix, module, layers, left, extra))
         if not any(block.layers for block in blocks):
             raise ModelError(f"{name}'s blocks multiply their inputs by no parameter of theirs; nothing can be pruned")
@@ -72,7 +72,7 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
         other[:, half:] = (other[:, half:] + 1) % model.get_input_embeddings().weight.shape[0]
         outputs = [hidden_of(part.calls[path][-1][2]) for part in (run, _record(model, {path: lists[path]}, other))]
         _check_causal(name, blocks, outputs, ids.shape[1])
-        blocks = _exclude(blocks, exclude)
+        blocks = leave_excluded(blocks, exclude)
         _check_shared(name, blocks)
         _check_walk(name, model, blocks, torch.cat([ids, other]), outputs)
     warning = coverage_warning(coverage(blocks))
@@ -217,140 +217,3 @@ def _check_walk(name: str, model: Any, blocks: list[Block], ids: Tensor, wanted:
             f"{name}'s blocks give other values one by one than in the model's own forward: "
             "they pass something besides hidden states; it can't be pruned"
         )
-
-
-def _matrices(
-    module: nn.Module, prefix: str, uses: dict[tuple[str, int], Use], prune_routers: bool
-) -> tuple[list[Layer], list[Left]]:
-    """The block's matrices: those to prune, and those to leave."""
-    lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
-    parameters = {name: parameter for name, parameter in module.named_parameters() if is_matrix(parameter)}
-    by_parameter = {use.name: use for use in uses.values()}
-    layers, left = [], []
-    for name, parameter in parameters.items():
-        stack = _stack_of(name, lists)
-        use = by_parameter.get(f"{prefix}.{name}") or _use_of_sibling(
-            stack, parameter, prefix, lists, by_parameter, module
-        )
-        base = name.removesuffix(".weight")
-        if use is None:
-            if not (_is_vector(parameter) or _is_stack_of_vectors(name, parameter, parameters)):
-                left.append(Left(stack or base, parameter.numel(), "no product seen", parameter.detach()))
-            continue
-        for index in range(use.count):
-            layers.append(
-                Layer(
-                    f"{base}[{index}]" if use.count > 1 else base,
-                    name,
-                    parameter,
-                    index,
-                    use.count,
-                    use.shape,
-                    use.transposed,
-                    base if use.count > 1 else stack,
-                )
-            )
-    return _set_aside(layers, left, prune_routers)
-
-
-def _stack_of(name: str, lists: list[str]) -> str | None:
-    """``experts.3.w1.weight`` → ``experts.*.w1`` where ``experts`` is a module list, else None."""
-    for path in lists:
-        if name.startswith(f"{path}."):
-            return f"{path}.*.{name.removeprefix(f'{path}.').partition('.')[2].removesuffix('.weight')}"
-    return None
-
-
-def _use_of_sibling(
-    stack: str | None, parameter: Tensor, prefix: str, lists: list[str], uses: dict[str, Use], module: nn.Module
-) -> Use | None:
-    """How another expert of the same stack is used: the few tokens run need not reach every expert."""
-    if stack is None:
-        return None
-    for name, other in module.named_parameters():
-        use = uses.get(f"{prefix}.{name}")
-        if use is not None and other.shape == parameter.shape and _stack_of(name, lists) == stack:
-            return use
-    return None
-
-
-def _is_vector(parameter: Tensor) -> bool:
-    """Stored as (1, features), as the biases of some routers are."""
-    return parameter.ndim == 2 and min(parameter.shape) == 1
-
-
-def _is_stack_of_vectors(name: str, parameter: Tensor, parameters: Mapping[str, Tensor]) -> bool:
-    """A bias of each expert, (experts, features), beside the experts' own matrices."""
-    holder = name.rpartition(".")[0]
-    return parameter.ndim == 2 and any(
-        other.ndim == 3 and len(other) == len(parameter) and key.rpartition(".")[0] == holder
-        for key, other in parameters.items()
-    )
-
-
-def _set_aside(layers: list[Layer], left: list[Left], prune_routers: bool) -> tuple[list[Layer], list[Left]]:
-    """Leave gates (one output: nothing competes) and, unless asked for, routers: they choose, they do not transform."""
-    routers = set() if prune_routers else _routers(layers)
-    kept = []
-    for layer in layers:
-        reason = "gate" if layer.out_features == 1 else "router" if layer.name in routers else None
-        if reason is None:
-            kept.append(layer)
-        else:
-            left.append(Left(layer.kind, layer.stored.numel(), reason, layer.stored))
-    return kept, left
-
-
-def _routers(layers: list[Layer]) -> set[str]:
-    """Matrices beside a mixture with an output for each expert, or a few more (LongCat's experts that do nothing)."""
-    experts: dict[str, int] = {}
-    for layer in layers:
-        if layer.stack is not None:
-            experts[layer.stack] = experts.get(layer.stack, 0) + 1
-    routers = set()
-    for stack, count in experts.items():
-        near = {layer.name: _common(stack, layer.name) for layer in layers if layer.stack is None}
-        exact = [layer.name for layer in layers if layer.stack is None and layer.out_features == count]
-        more = [
-            layer.name
-            for layer in layers
-            if layer.stack is None and count < layer.out_features <= 2 * count and near[layer.name] > 0
-        ]
-        fits = exact or more
-        routers |= {name for name in fits if near[name] == max(near[other] for other in fits)}
-    return routers
-
-
-def _common(first: str, second: str) -> int:
-    """How many parts of their names two matrices share from the start."""
-    pairs = zip(first.split("."), second.split("."), strict=False)
-    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
-
-
-def _exclude(blocks: list[Block], patterns: Sequence[str]) -> list[Block]:
-    used = set()
-
-    def excluded(name: str) -> bool:
-        matching = [pattern for pattern in patterns if re.search(pattern, name)]
-        used.update(matching)
-        return bool(matching)
-
-    result = []
-    for block in blocks:
-        layers = []
-        left = [
-            replace(item, reason="excluded") if excluded(f"{block.path}.{item.kind}") else item for item in block.left
-        ]
-        for layer in block.layers:
-            if excluded(block.full(layer)):
-                left.append(Left(layer.kind, layer.weights, "excluded", layer.stored))
-            else:
-                layers.append(layer)
-        result.append(replace(block, layers=layers, left=left))
-    unused = [pattern for pattern in patterns if pattern not in used]
-    if unused:
-        example = next((block.full(layer) for block in blocks for layer in block.layers), "none")
-        raise ModelError(f"model.exclude: {', '.join(unused)} is found in no layer's name; names are like {example}")
-    if patterns and not any(block.layers for block in result):
-        raise ModelError("model.exclude leaves nothing to prune; exclude less, or take method=dense")
-    return result
