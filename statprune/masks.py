@@ -1,6 +1,6 @@
 """Sparsity patterns: score → keep mask, by partial selection on whole tensors.
 
-Among equal scores, N:M removes the one with the lowest index first; an unstructured pattern removes them evenly spaced.
+Among equal scores, N:M keeps the one with the lowest index; an unstructured pattern removes them evenly spaced.
 Both rules are the same on every device.
 """
 
@@ -119,7 +119,7 @@ class NofM:
         groups = score.view(rows, columns // self.of, self.of).permute(2, 0, 1).contiguous()
         rank = torch.zeros_like(groups, dtype=torch.int16)
         for i in range(self.of):
-            before = groups[i] <= groups[i + 1 :]
+            before = groups[i] < groups[i + 1 :]
             rank[i + 1 :] += before
             rank[i] += (~before).sum(0, dtype=torch.int16)
         return (rank >= self.of - self.keep).permute(1, 2, 0).reshape(rows, columns)

@@ -94,12 +94,11 @@ def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Ten
     if not options.statistic_calibration:
         return wanda(weight, statistics, NoOptions())
     if options.activation is Activation.variance:
-        activation = statistics.variance.pow(options.activation_power)
+        activation = statistics.variance.to(weight.dtype).pow(options.activation_power)
     else:
-        activation = statistics.norm
-    column_variance = weight.var(dim=0, correction=0).double()
-    column = (column_variance + options.epsilon).pow(-options.alpha / 2)
-    return weight.abs() * (activation * column).to(weight.dtype)
+        activation = statistics.norm.to(weight.dtype)
+    column = (weight.var(dim=0, correction=0) + options.epsilon).pow(-options.alpha / 2)
+    return weight.abs() * (activation * column)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,10 @@ def naive_keep_spread(groups, remove):
 
 
 def naive_keep(groups, remove):
+    """Of equal scores the first is kept."""
     keep = []
     for row in groups:
-        removed = sorted(range(len(row)), key=lambda j: (row[j], j))[:remove]
+        removed = sorted(range(len(row)), key=lambda j: (row[j], -j))[:remove]
         keep.append([j not in removed for j in range(len(row))])
     return keep
 
