@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
@@ -16,41 +17,44 @@ from statprune.products import Use, is_matrix
 
 
 def matrices(
-    module: nn.Module, prefix: str, uses: dict[tuple[str, int], Use], prune_routers: bool
+    module: nn.Module, prefix: str, uses: Mapping[str, Use], prune_routers: bool
 ) -> tuple[list[Layer], list[Left]]:
     """The block's matrices: those to prune, and those to leave.
 
     Args:
         module: the block.
         prefix: its path in the model.
-        uses: the products seen in the model, by parameter and index.
+        uses: a product seen of each parameter of the model, by its full name.
         prune_routers: prune routers, too.
     """
     lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
     parameters = {name: parameter for name, parameter in module.named_parameters() if is_matrix(parameter)}
-    by_parameter = {use.name: use for use in uses.values()}
+    stacks = {name: _stack_of(name, lists) for name in parameters}
+    seen = {name: uses[f"{prefix}.{name}"] for name in parameters if f"{prefix}.{name}" in uses}
+    siblings: dict[tuple[str, torch.Size], Use] = {}  # the few tokens run need not reach every expert of a stack
+    for name, use in seen.items():
+        if (stack := stacks[name]) is not None:
+            siblings.setdefault((stack, parameters[name].shape), use)
     layers, left = [], []
     for name, parameter in parameters.items():
-        stack = _stack_of(name, lists)
-        use = by_parameter.get(f"{prefix}.{name}") or _use_of_sibling(
-            stack, parameter, prefix, lists, by_parameter, module
-        )
+        stack = stacks[name]
+        known = seen.get(name) or (siblings.get((stack, parameter.shape)) if stack else None)
         base = name.removesuffix(".weight")
-        if use is None:
+        if known is None:
             if not (_is_vector(parameter) or _is_stack_of_vectors(name, parameter, parameters)):
-                left.append(Left(stack or base, parameter.numel(), "no product seen", parameter.detach()))
+                left.append(Left(stack or base, "no product seen", parameter.detach()))
             continue
-        for index in range(use.count):
+        for index in range(known.count):
             layers.append(
                 Layer(
-                    f"{base}[{index}]" if use.count > 1 else base,
+                    f"{base}[{index}]" if known.count > 1 else base,
                     name,
                     parameter,
                     index,
-                    use.count,
-                    use.shape,
-                    use.transposed,
-                    base if use.count > 1 else stack,
+                    known.count,
+                    known.shape,
+                    known.transposed,
+                    base if known.count > 1 else stack,
                 )
             )
     return _set_aside(layers, left, prune_routers)
@@ -61,19 +65,6 @@ def _stack_of(name: str, lists: list[str]) -> str | None:
     for path in lists:
         if name.startswith(f"{path}."):
             return f"{path}.*.{name.removeprefix(f'{path}.').partition('.')[2].removesuffix('.weight')}"
-    return None
-
-
-def _use_of_sibling(
-    stack: str | None, parameter: Tensor, prefix: str, lists: list[str], uses: dict[str, Use], module: nn.Module
-) -> Use | None:
-    """How another expert of the same stack is used: the few tokens run need not reach every expert."""
-    if stack is None:
-        return None
-    for name, other in module.named_parameters():
-        use = uses.get(f"{prefix}.{name}")
-        if use is not None and other.shape == parameter.shape and _stack_of(name, lists) == stack:
-            return use
     return None
 
 
@@ -100,7 +91,7 @@ def _set_aside(layers: list[Layer], left: list[Left], prune_routers: bool) -> tu
         if reason is None:
             kept.append(layer)
         else:
-            left.append(Left(layer.kind, layer.stored.numel(), reason, layer.stored))
+            left.append(Left(layer.kind, reason, layer.stored))
     return kept, left
 
 
@@ -151,7 +142,7 @@ def leave_excluded(blocks: list[Block], patterns: Sequence[str]) -> list[Block]:
         ]
         for layer in block.layers:
             if excluded(block.full(layer)):
-                left.append(Left(layer.kind, layer.weights, "excluded", layer.stored))
+                left.append(Left(layer.kind, "excluded", layer.stored))
             else:
                 layers.append(layer)
         result.append(replace(block, layers=layers, left=left))

@@ -90,15 +90,18 @@ class Left:
 
     Attributes:
         kind: as ``Layer.kind``.
-        weights: how many.
         reason: excluded, router, gate, or no product seen.
         tensor: the weights.
     """
 
     kind: str
-    weights: int
     reason: str
     tensor: Tensor = field(repr=False)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights."""
+        return self.tensor.numel()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Which of a block's parameters are matrices, seen from its products: no class or family names.
 
-A block is run once under a ``TorchFunctionMode`` that sees every matrix product. A parameter (or an equal part of one,
-as an expert of a fused mixture is) that takes part in a product is a matrix; how it takes part tells which of its
-dimensions are the inputs.
+A model, or a block of it, is run under a ``TorchFunctionMode`` that sees every matrix product. A parameter (or an equal
+part of one, as an expert of a fused mixture is) that takes part in a product is a matrix; how it takes part tells which
+of its dimensions are the inputs.
 """
 
 from bisect import bisect_right
@@ -58,10 +58,8 @@ class Products(TorchFunctionMode):
         named = [(parameter.data_ptr(), name, parameter) for name, parameter in parameters if is_matrix(parameter)]
         self._named = sorted(named, key=lambda item: item[0])
         self._starts = [start for start, _, _ in self._named]
-
-        self._casts: dict[
-            int, tuple[Tensor, Tensor]
-        ] = {}  # copies in another dtype, held so that their memory is theirs
+        # copies in another dtype, held so that their memory is theirs
+        self._casts: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

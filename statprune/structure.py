@@ -26,10 +26,11 @@ PROBE_TOKENS = 64
 
 @dataclass
 class _Run:
-    """What one forward did: for each candidate list its items' (index, input, output), and the products seen."""
+    """What one forward did: for each candidate list its items' (index, input, output), and a product seen of each
+    parameter."""
 
     calls: dict[str, list[tuple[int, Tensor, Any]]] = field(default_factory=dict)
-    uses: dict[tuple[str, int], Use] = field(default_factory=dict)
+    uses: dict[str, Use] = field(default_factory=dict)
 
 
 @torch.inference_mode(False)
@@ -118,7 +119,7 @@ def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
             hooks.append(item.register_forward_hook(note, with_kwargs=True))
 
     def see(use: Use) -> None:
-        run.uses.setdefault((use.name, use.index), use)
+        run.uses.setdefault(use.name, use)
 
     try:
         with Products(model.named_parameters(), see):
