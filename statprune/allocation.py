@@ -12,6 +12,7 @@ from statprune.blocks import Batch, observe
 from statprune.errors import ModelError
 from statprune.masks import Pattern, Unstructured
 from statprune.models import Block, Layer
+from statprune.scores import NoOptions, wanda
 from statprune.statistics import InputStatistics, StatisticsKind
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
@@ -93,9 +94,9 @@ def outlier_fraction(block: Block, statistics: dict[str, InputStatistics], thres
     """
 
     def score(layer: Layer) -> Tensor:
-        weight, seen = layer.read(), statistics[layer.name]
+        seen = statistics[layer.name]
         # per token: experts see different numbers of them, and a pooled norm is over those of all experts
-        return weight.abs_().mul_((seen.norm / max(seen.count, 1) ** 0.5).to(weight.dtype))
+        return wanda(layer.read(), seen, NoOptions()).div_(max(seen.count, 1) ** 0.5)
 
     count = sum(layer.weights for layer in block.layers)
     mean = sum(score(layer).sum(dtype=torch.float64).item() for layer in block.layers) / max(count, 1)
