@@ -117,10 +117,11 @@ def owl_ratios(
     """
     weights = {block.index: sum(layer.weights for layer in block.layers) for block in blocks if block.layers}
     outliers = {index: fractions[index] for index in weights}
-    spread = max(outliers.values()) - min(outliers.values())
-    share = 2 * max_deviation / spread if spread else 0.0
+    least = min(outliers.values())
+    spread = max(outliers.values()) - least or 1.0  # all alike: nothing is spread
     largest = max(LARGEST_RATIO, ratio)
-    less = {index: share * (fraction - min(outliers.values())) for index, fraction in outliers.items()}
+    # divided first: 2λ over a spread that is nearly nothing is infinite
+    less = {index: (fraction - least) / spread * 2 * max_deviation for index, fraction in outliers.items()}
     low, high = 0.0, 2.0  # the least loaded block's ratio, by bisection: the bounds make the mean piecewise linear
     for _ in range(60):
         most = (low + high) / 2

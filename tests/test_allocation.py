@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import composed, tiny_llama
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from statprune.allocation import Owl, given_ratios, outlier_fraction, owl_ratios, whole_counts
@@ -35,11 +35,12 @@ def blocks(model):
     ratio=st.floats(0.2, 0.8),
     max_deviation=st.floats(0, 0.1),
 )
+@example(fractions=[0.0, 0.0, 5e-324], ratio=0.5, max_deviation=0.0625)
 def test_owl_ratios_are_the_authors(blocks, fractions, ratio, max_deviation):
-    """Their code: densities (f − min) · 2λ / (max − min), shifted so that their mean is the density wanted."""
+    """Their code: densities (f − min) / (max − min) · 2λ, shifted so that their mean is the density wanted."""
     ratios = owl_ratios(blocks, fractions, ratio, max_deviation)
     low, high = min(fractions), max(fractions)
-    densities = [(f - low) * 2 * max_deviation / (high - low) if high > low else 0.0 for f in fractions]
+    densities = [(f - low) / (high - low) * 2 * max_deviation if high > low else 0.0 for f in fractions]
     mean = sum(densities) / 3
     for block in blocks:
         wanted = 1 - (densities[block.index] - mean + 1 - ratio)
