@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from statprune.errors import ModelError
 from statprune.models import Block, Layer
@@ -104,18 +105,31 @@ def observe(
     Raises:
         ModelError: a layer was never called, or a layer shares its input with others only in some batches.
     """
-    collector = _Collector(block, kind, sample_index)
+    collector = Collector(block, kind, sample_index)
     for batch in batches:
-        collector.start(batch)
-        with Products(block.module.named_parameters(), collector):
+        with Products(block.module.named_parameters(), collector.view(batch)):
             output = batch.run(block)
         if advance:
             batch.hidden = output
-    _pool_experts(block, collector.statistics, kind, min_expert_tokens)
-    return collector.statistics
+    return collector.finished(min_expert_tokens)
 
 
-class _Collector:
+@dataclass(frozen=True)
+class Seen:
+    """A product that a collector has taken note of.
+
+    Attributes:
+        layer: the layer.
+        first: name of the first layer that had the very same input; the layer's own where none had.
+        new: the input had not been seen yet.
+    """
+
+    layer: Layer
+    first: str
+    new: bool
+
+
+class Collector:
     """Updates the input statistics of a block's layers as their products are seen.
 
     Attributes:
@@ -127,33 +141,45 @@ class _Collector:
         self._block, self._kind, self._sample_index = block, kind, sample_index
         self._layers = {(layer.parameter_name, layer.index): layer for layer in block.layers}
 
-    def start(self, batch: Batch) -> None:
-        """Begin a batch of windows; what was seen of the one before is forgotten."""
-        self._batch = batch
-        # the tensors are held until the batch ends, so that their memory can't be reused for other inputs
-        self._seen: dict[Any, tuple[Tensor, InputStatistics]] = {}
-        self._updated_by: dict[int, str] = {}
+    def view(self, batch: Batch) -> Callable[[Use], Seen | None]:
+        """What takes the products of one batch of windows, in its order."""
+        seen: dict[Any, tuple[StorageWeakRef, InputStatistics]] = {}
+        updated_by: dict[int, str] = {}
 
-    def __call__(self, use: Use) -> None:
-        layer = self._layers.get((use.name, use.index))
-        if layer is None or use.inputs.numel() == 0:
-            return
-        inputs, by_itself = use.inputs, True
-        identity = (inputs.data_ptr(), inputs.shape, inputs.stride(), inputs._version)
-        if identity not in self._seen:
-            own = self.statistics.get(layer.name)
-            if own is None:
-                own = InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
-            self._seen[identity] = (inputs, own)
-            by_itself = self._updated_by.setdefault(id(own), layer.name) == layer.name
-            flat = inputs.ndim == 2 and len(inputs) == self._batch.tokens
-            own.update(inputs.unflatten(0, (self._batch.windows, -1)) if flat else inputs)
-        shared = self._seen[identity][1]
-        if self.statistics.setdefault(layer.name, shared) is not shared or not by_itself:
-            raise ModelError(
-                f"layer {self._block.full(layer)} shares its input with other layers only at times; "
-                "leave it out with model.exclude"
-            )
+        def see(use: Use) -> Seen | None:
+            layer = self._layers.get((use.name, use.index))
+            if layer is None or use.inputs.numel() == 0:
+                return None
+            inputs = use.inputs
+            identity = (inputs.data_ptr(), inputs.shape, inputs.stride(), inputs._version)
+            known = seen.get(identity)
+            by_itself = True
+            new = known is None or known[0].expired()  # memory is used again once its tensor is gone
+            if known is None or new:
+                own = self.statistics.get(layer.name)
+                if own is None:
+                    own = InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
+                known = seen[identity] = (StorageWeakRef(inputs.untyped_storage()), own)
+                by_itself = updated_by.setdefault(id(own), layer.name) == layer.name
+                flat = inputs.ndim == 2 and len(inputs) == batch.tokens
+                own.update(inputs.unflatten(0, (batch.windows, -1)) if flat else inputs)
+            if self.statistics.setdefault(layer.name, known[1]) is not known[1] or not by_itself:
+                raise ModelError(
+                    f"layer {self._block.full(layer)} shares its input with other layers only at times; "
+                    "leave it out with model.exclude"
+                )
+            return Seen(layer, updated_by[id(known[1])], new)
+
+        return see
+
+    def finished(self, min_expert_tokens: int) -> dict[str, InputStatistics]:
+        """The statistics once all windows have passed; experts that few tokens reached have those of their mixture.
+
+        Raises:
+            ModelError: no token reached a layer.
+        """
+        _pool_experts(self._block, self.statistics, self._kind, min_expert_tokens)
+        return self.statistics
 
 
 def _pool_experts(

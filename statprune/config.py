@@ -37,6 +37,7 @@ class AllocationName(Enum):
 
 class Propagation(Enum):
     pruned = "pruned"
+    sequential = "sequential"
     dense = "dense"
 
 

@@ -52,7 +52,7 @@ class Products(TorchFunctionMode):
         see: called with each use before the product is computed.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, Tensor]], see: Callable[[Use], None]):
+    def __init__(self, parameters: Iterable[tuple[str, Tensor]], see: Callable[[Use], object]):
         super().__init__()
         self._see = see
         named = [(parameter.data_ptr(), name, parameter) for name, parameter in parameters if is_matrix(parameter)]

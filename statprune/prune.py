@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from statprune.allocation import Owl, check_pattern, layer_patterns
-from statprune.blocks import advance, capture, observe
+from statprune.blocks import Batch, Collector, advance, capture, observe
 from statprune.compensation import Energy
 from statprune.errors import ModelError
+from statprune.lockstep import run_in_lockstep
 from statprune.masks import Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer
-from statprune.statistics import InputStatistics
+from statprune.statistics import InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
 
+PROPAGATIONS = ("pruned", "sequential", "dense")
 SAMPLED_TOKENS = 1024  # input rows on which each layer's output error is measured
 
 
@@ -46,7 +48,8 @@ def prune(
         method: selects, and may update, each weight.
         pattern: what is kept.
         compensation: applied after the method, or None.
-        propagation: pruned (blocks see what the pruned blocks before them produce) or dense.
+        propagation: pruned (blocks see what the pruned blocks before them produce), sequential (matrices see what the
+            pruned matrices before them produce, which takes one forward per block instead of two) or dense.
         batch_size: windows that go through a block together.
         seed: of the sampled input rows.
         on_block: called with (block, all blocks, one report per layer).
@@ -60,13 +63,12 @@ def prune(
     Raises:
         ModelError: the model can't be walked, or the pattern does not fit a layer: nothing was changed. Or a layer
             can't be solved, since its inputs or weights are not finite: the blocks before it are pruned.
-        ValueError: ``propagation`` is neither pruned nor dense, or ``batch_size`` is not positive.
+        ValueError: ``propagation`` is none of the three, or ``batch_size`` is not positive.
     """
-    if propagation not in ("pruned", "dense"):
-        raise ValueError(f"propagation={propagation!r} is unknown; choose pruned or dense")
+    if propagation not in PROPAGATIONS:
+        raise ValueError(f"propagation={propagation!r} is unknown; choose one of {', '.join(PROPAGATIONS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; give at least 1 window")
-    sees_dense = propagation == "dense"
     clock = Clock(model.device)
     if blocks is None:
         blocks = find_blocks(model, windows)
@@ -81,22 +83,54 @@ def prune(
             clock.lap("allocate")
 
         for block in blocks:
-            statistics = observe(block, batches, method.needs, sample, sees_dense, min_expert_tokens)
+            reports: dict[str, dict[str, Any]] = {}
+
+            def solve(layer: Layer, statistics: InputStatistics, block: Block = block, reports: Any = reports) -> None:
+                clock.lap("observe")
+                reports[layer.name] = _prune_layer(
+                    block, layer, statistics, method, patterns[block.full(layer)], compensation
+                )
+                clock.lap("solve")
+
+            if propagation == "sequential":
+                propagated = _prune_in_lockstep(block, batches, method.needs, sample, min_expert_tokens, solve)
+            else:
+                propagated = propagation == "dense"
+                statistics = observe(block, batches, method.needs, sample, propagated, min_expert_tokens)
+                for layer in block.layers:
+                    solve(layer, statistics[layer.name])
             clock.lap("observe")
-
-            reports = [
-                _prune_layer(block, layer, statistics[layer.name], method, patterns[block.full(layer)], compensation)
-                for layer in block.layers
-            ]
-            clock.lap("solve")
-
-            if not sees_dense and block is not blocks[-1]:  # the last block's output feeds no other
+            if not propagated and block is not blocks[-1]:  # the last block's output feeds no other
                 advance(block, batches)
             clock.lap("propagate")
 
             if on_block is not None:
-                on_block(block.index, len(blocks), [_numbers(report) for report in reports])
+                done = [_numbers(reports[layer.name]) for layer in block.layers]
+                on_block(block.index, len(blocks), done)
     return clock.seconds
+
+
+def _prune_in_lockstep(
+    block: Block,
+    batches: list[Batch],
+    needs: StatisticsKind,
+    sample: Tensor,
+    min_expert_tokens: int,
+    solve: Callable[[Layer, InputStatistics], None],
+) -> bool:
+    """Prune each layer once all windows have come to it; whether the batches hold the pruned block's outputs then.
+
+    Experts are pruned after the block's run, together: those that few tokens reach need the statistics of all.
+    """
+    experts = [layer for layer in block.layers if layer.stack is not None]
+    collector = Collector(block, needs, sample)
+    run_in_lockstep(
+        block, batches, collector, lambda layer: solve(layer, collector.statistics[layer.name]), advance=not experts
+    )
+    statistics = collector.finished(min_expert_tokens)
+    for layer in experts:
+        solve(layer, statistics[layer.name])
+    return not experts
 
 
 def _prune_layer(

@@ -494,5 +494,5 @@ def test_callers_from_python_in_the_wrong_mode_or_with_wrong_values():
         find_blocks(model.eval(), WINDOWS.clone().fill_(97))
     with pytest.raises(ValueError, match="batch_size=0"):
         prune(model, WINDOWS, get_method("wanda"), NofM(2, 4), batch_size=0)
-    with pytest.raises(ValueError, match="propagation='origin' is unknown; choose pruned or dense"):
+    with pytest.raises(ValueError, match="propagation='origin' is unknown; choose one of pruned"):
         prune(model, WINDOWS, get_method("wanda"), NofM(2, 4), propagation="origin")

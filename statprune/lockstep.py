@@ -1,0 +1,144 @@
+"""Run a block once over all windows, pausing every batch before each matrix until that matrix is pruned.
+
+A matrix then sees what the pruned matrices before it make of the windows, inside its own block too, and the outputs of
+this one run are those of the pruned block: one forward per block where observing and propagating take two (GPTQ's and
+SparseGPT's authors call it true sequential). Every batch has a thread of its own, which waits inside the block's
+forward; one runs at a time, in order.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+
+from statprune.blocks import Batch, Collector
+from statprune.errors import ModelError
+from statprune.models import Block, Layer
+from statprune.products import Products, Use
+
+
+class _Abandoned(BaseException):
+    """Unwinds the forward of a batch that need not go on: another one failed."""
+
+
+def run_in_lockstep(
+    block: Block, batches: Sequence[Batch], collector: Collector, solve: Callable[[Layer], None], advance: bool
+) -> None:
+    """Run the block over all batches; ``solve`` is called once for each layer, as its statistics are complete.
+
+    Layers of a mixture are not paused at, since which batch comes to which expert depends on its tokens: they are left
+    to the caller, with statistics collected from dense experts.
+
+    Args:
+        block: the block.
+        batches: the windows; ``advance`` replaces their hidden states by the block's outputs.
+        collector: takes the layers' inputs.
+        solve: prunes a layer in place.
+        advance: see ``batches``.
+
+    Raises:
+        ModelError: a layer is used by some batches only, or twice on different inputs.
+    """
+    walk = _Walk(block, collector, solve, advance)
+    walkers = [_Walker(walk, batch) for batch in batches]
+    try:
+        while any([walker.resume() for walker in walkers]):
+            layers = {walker.waits_for for walker in walkers}
+            if len(layers) > 1:
+                names = sorted(block.path if name is None else f"{block.path}.{name}" for name in layers)
+                raise ModelError(
+                    f"batches of windows go through {block.path} by different ways ({', '.join(names)}); "
+                    "choose propagation=pruned"
+                )
+            walk.solve(layers.pop() or "")
+    finally:
+        for walker in walkers:
+            walker.abandon()
+
+
+class _Walk:
+    """What the batches on their way through one block share."""
+
+    def __init__(self, block: Block, collector: Collector, solve: Callable[[Layer], None], advance: bool):
+        self.block, self.collector, self.advance = block, collector, advance
+        self._solve = solve
+        self.open = {layer.name: layer for layer in block.layers if layer.stack is None}
+        self.solved: set[str] = set()
+
+    def solve(self, name: str) -> None:
+        self._solve(self.open.pop(name))
+        self.solved.add(name)
+
+
+class _Walker:
+    """One batch on its way through the block, in a thread that runs only within ``resume``.
+
+    Attributes:
+        waits_for: the layer it waits for; None once it has arrived.
+    """
+
+    def __init__(self, walk: _Walk, batch: Batch):
+        self.waits_for: str | None = None
+        self._walk, self._batch = walk, batch
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._error: BaseException | None = None
+        self._abandoned = self._arrived = False
+        self._view = walk.collector.view(batch)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def resume(self) -> bool:
+        """Go on to the next layer to be solved; False once it has arrived."""
+        if not self._arrived:
+            self._go.release()
+            self._stopped.acquire()
+        if self._error is not None:
+            raise self._error
+        return self.waits_for is not None
+
+    def abandon(self) -> None:
+        """End the thread, wherever it is."""
+        self._abandoned = True
+        self._go.release()
+        self._thread.join()
+
+    @torch.no_grad()
+    def _run(self) -> None:
+        if self._batch.hidden.is_cuda:
+            torch.cuda.set_device(self._batch.hidden.device)
+        try:
+            self._wait()
+            with Products(self._walk.block.module.named_parameters(), self._see):
+                output = self._batch.run(self._walk.block)
+            if self._walk.advance:
+                self._batch.hidden = output
+        except _Abandoned:
+            pass
+        except BaseException as error:  # raised again in the thread that called ``resume``
+            self._error = error
+        finally:
+            self.waits_for, self._arrived = None, True
+            self._stopped.release()
+
+    def _wait(self) -> None:
+        self._go.acquire()
+        if self._abandoned:
+            raise _Abandoned
+
+    def _see(self, use: Use) -> None:
+        seen = self._view(use)
+        if seen is None or seen.layer.stack is not None:
+            return
+        walk, name = self._walk, seen.layer.name
+        if name in walk.solved:
+            if seen.new:
+                raise ModelError(
+                    f"{walk.block.full(seen.layer)} multiplies several inputs, and was pruned after the first; "
+                    "choose propagation=pruned, or leave it out with model.exclude"
+                )
+        elif seen.first in walk.solved:  # every batch was here already, before that layer was solved
+            walk.solve(name)
+        else:
+            self.waits_for = name
+            self._stopped.release()
+            self._wait()

@@ -1,0 +1,167 @@
+"""propagation=sequential: each matrix is pruned on what the pruned matrices before it produce, in one forward."""
+
+import threading
+
+import pytest
+import torch
+from conftest import tiny_llama
+from families import UNUSUAL, VOCABULARY, tiny
+from torch import nn
+
+from statprune.compensation import Energy
+from statprune.errors import ModelError
+from statprune.masks import NofM, Unstructured
+from statprune.methods import get_method, method_names
+from statprune.models import sparsity
+from statprune.prune import prune
+from statprune.structure import find_blocks
+
+WINDOWS = torch.randint(3, 97, (5, 16), generator=torch.Generator().manual_seed(0))
+
+
+def sequential(model, method="wanda", pattern=None, batch_size=2, windows=WINDOWS, **options):
+    pattern = pattern or Unstructured(0.5)
+    return prune(
+        model, windows, get_method(method), pattern, propagation="sequential", batch_size=batch_size, **options
+    )
+
+
+@torch.no_grad()
+def input_norm(model, linear):
+    seen = []
+    hook = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, 1)))
+    model(WINDOWS)
+    hook.remove()
+    return torch.cat(seen).square().sum(0).sqrt()
+
+
+def test_wanda_masks_equal_a_plain_implementation_that_reruns_the_model_for_every_input():
+    pruned, model = tiny_llama(), tiny_llama()
+    sequential(pruned)
+    for block in model.model.layers:
+        attention, mlp = block.self_attn, block.mlp
+        for group in (
+            [attention.q_proj, attention.k_proj, attention.v_proj],
+            [attention.o_proj],
+            [mlp.gate_proj, mlp.up_proj],
+            [mlp.down_proj],
+        ):
+            norm = input_norm(model, group[0])
+            for linear in group:
+                weight = linear.weight.data
+                order = (weight.double().abs() * norm).argsort(dim=1, stable=True)
+                weight.scatter_(1, order[:, : weight.shape[1] // 2], 0.0)
+    for name, parameter in pruned.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), NofM(2, 4)])
+def test_every_method_reaches_its_sparsity_and_the_batch_size_changes_nothing(name, pattern):
+    models = [tiny_llama() for _ in range(3)]
+    for model, batch_size in zip(models, (1, 3, 5), strict=True):
+        sequential(model, name, pattern, batch_size, compensation=Energy())
+    assert sparsity(find_blocks(models[0], WINDOWS)) == 0.5
+    for key, value in models[0].state_dict().items():
+        assert all(torch.equal(value, model.state_dict()[key]) for model in models[1:]), key
+
+
+def test_a_block_runs_once_for_every_batch_where_pruned_takes_two_runs():
+    counts = {}
+    for propagation in ("pruned", "sequential"):
+        model, calls = tiny_llama(), []
+        blocks = find_blocks(model, WINDOWS)
+        for layer in model.model.layers:
+            layer.mlp.down_proj.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5), None, propagation, 2, blocks=blocks)
+        counts[propagation] = len(calls)
+    assert counts == {"pruned": 3 * (3 + 2), "sequential": 3 * 3}  # batches × blocks; the last is not propagated
+
+
+DENSE_AND_MIXTURES = ["GPT2Config", "FalconConfig", "OPTConfig", "Gemma3TextConfig", "MixtralConfig", "GptOssConfig"]
+
+
+@pytest.mark.parametrize("name", [*DENSE_AND_MIXTURES, *sorted(set(UNUSUAL) - {"Gemma3nTextConfig"})])
+def test_families(name):
+    model = tiny(name)
+    windows = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
+    blocks = find_blocks(model, windows)
+    sequential(model, "cvr", windows=windows, compensation=Energy(), blocks=blocks)
+    for block in blocks:
+        for layer in block.layers:
+            assert (layer.stored == 0).float().mean() == 0.5, block.full(layer)
+
+
+def test_gemma_3n_which_routes_twice_in_a_block_says_what_to_leave_out():
+    windows = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ModelError, match=r"layers\.0\.altup\.modality_router multiplies several.*model\.exclude"):
+        sequential(tiny("Gemma3nTextConfig"), windows=windows)
+    model = tiny("Gemma3nTextConfig")
+    blocks = find_blocks(model, windows, ["altup"])
+    sequential(model, windows=windows, blocks=blocks)
+    assert all((layer.stored == 0).float().mean() == 0.5 for block in blocks for layer in block.layers)
+
+
+class Block(nn.Module):
+    """``linear`` multiplies two inputs, or only some batches come to it."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.first, self.linear = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+
+    def forward(self, hidden_states):
+        hidden = self.first(hidden_states)
+        if self.way == "twice":
+            return hidden + self.linear(self.linear(hidden))
+        return hidden + self.linear(hidden) if hidden_states.flatten()[0] > 0 else hidden
+
+
+class Model(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(97, 8)
+        with torch.no_grad():
+            self.embed.weight[:, 0] = torch.where(torch.arange(97) < 50, 1.0, -1.0)
+        self.layers = nn.ModuleList([Block(way)])
+        self.device = torch.device("cpu")
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, use_cache=False):
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("twice", r"layers\.0\.linear multiplies several inputs.*choose propagation=pruned"),
+        (
+            "sometimes",
+            r"go through layers\.0 by different ways \(layers\.0, layers\.0\.linear\); choose",
+        ),
+    ],
+)
+def test_what_can_not_be_walked_in_lockstep_says_so(way, message):
+    windows = WINDOWS.clone()
+    windows[0, 0], windows[-1, 0] = 3, 90
+    with pytest.raises(ModelError, match=message):
+        sequential(Model(way).eval(), windows=windows)
+
+
+def test_a_failure_in_the_middle_ends_all_threads():
+    class Failing:
+        needs = get_method("wanda").needs
+
+        def solve(self, weight, statistics, pattern):
+            raise ValueError("no luck")
+
+    before = threading.active_count()
+    with pytest.raises(ModelError, match=r"layer self_attn\.q_proj of block 0 can't be pruned: no luck"):
+        prune(tiny_llama(), WINDOWS, Failing(), Unstructured(0.5), propagation="sequential", batch_size=1)
+    assert threading.active_count() == before
