@@ -73,14 +73,11 @@ def layer_patterns(
         return {block.full(layer): pattern for block in blocks for layer in block.layers}
     if isinstance(allocation, Owl):
         walked = [replace(batch) for batch in batches]
-        fractions = [
-            outlier_fraction(
-                block,
-                observe(block, walked, StatisticsKind.MOMENTS, None, True, min_expert_tokens),
-                allocation.outlier_threshold,
-            )
-            for block in blocks
-        ]
+        fractions = []
+        for block in blocks:
+            with block.loaded():
+                statistics = observe(block, walked, StatisticsKind.MOMENTS, None, True, min_expert_tokens)
+                fractions.append(outlier_fraction(block, statistics, allocation.outlier_threshold))
         ratios = owl_ratios(blocks, fractions, pattern.ratio, allocation.max_deviation)
     else:
         ratios = given_ratios(blocks, allocation, pattern.ratio)

@@ -1,6 +1,7 @@
 """Walk a model block by block: capture what each block is called with, and run one block over all windows."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from statprune.activations import Keep, Kept, OnDevice
 from statprune.errors import ModelError
 from statprune.models import Block, Layer
 from statprune.products import Products, Use
@@ -24,16 +26,27 @@ class Batch:
     """A batch of windows on its way through the model.
 
     Attributes:
-        hidden: input of the next block, (windows, seq_len, hidden_size) in most models.
+        kept: input of the next block, (windows, seq_len, hidden_size) in most models, where it waits.
+        keep: keeps such an input.
         windows: how many there are.
         tokens: how many there are.
         calls: for every block, the arguments besides the hidden states that the model calls it with.
     """
 
-    hidden: Tensor
+    kept: Kept
+    keep: Keep
     windows: int
     tokens: int
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+    @property
+    def hidden(self) -> Tensor:
+        """Input of the next block, on the device."""
+        return self.kept.get()
+
+    @hidden.setter
+    def hidden(self, value: Tensor) -> None:
+        self.kept = self.keep(value)
 
     def run(self, block: Block) -> Tensor:
         """The block's output hidden states."""
@@ -41,7 +54,15 @@ class Batch:
         return hidden_of(block.module(self.hidden, *args, **kwargs))
 
 
-def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int) -> list[Batch]:
+def in_turn(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """The batches; the next one's hidden states are sent for while one is worked on."""
+    for batch, following in itertools.zip_longest(batches, batches[1:]):
+        if following is not None:
+            following.kept.send()
+        yield batch
+
+
+def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int, keep: Keep = OnDevice) -> list[Batch]:
     """The first block's inputs and every block's own arguments, without computing the blocks.
 
     Args:
@@ -49,6 +70,7 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int) -
         blocks: its decoder blocks in order.
         windows: token ids, (samples, seq_len).
         batch_size: windows per batch.
+        keep: where hidden states wait.
 
     Raises:
         ModelError: the blocks are another model's.
@@ -76,7 +98,7 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int) -
             model(input_ids=ids.to(model.device), use_cache=False)
         if len(calls) < len(blocks):
             raise ModelError(f"{type(model).__name__} does not call the blocks given; find them in this very model")
-        batches.append(Batch(inputs[0], len(ids), ids.numel(), calls))
+        batches.append(Batch(keep(inputs[0]), keep, len(ids), ids.numel(), calls))
     return batches
 
 
@@ -106,8 +128,8 @@ def observe(
         ModelError: a layer was never called, or a layer shares its input with others only in some batches.
     """
     collector = Collector(block, kind, sample_index)
-    for batch in batches:
-        with Products(block.module.named_parameters(), collector.view(batch)):
+    for batch in in_turn(batches):
+        with Products(block.module, collector.view(batch)):
             output = batch.run(block)
         if advance:
             batch.hidden = output
@@ -205,8 +227,30 @@ def _pool_experts(
 
 def advance(block: Block, batches: list[Batch]) -> None:
     """Replace every batch's hidden states by the block's outputs."""
-    for batch in batches:
+    for batch in in_turn(batches):
         batch.hidden = batch.run(block)
+
+
+def logits(model: Any, blocks: list[Block], batch: Batch, ids: Tensor) -> Tensor:
+    """What the model makes of the last block's outputs.
+
+    Args:
+        model: a causal language model.
+        blocks: its decoder blocks.
+        batch: after the last block.
+        ids: its token ids.
+    """
+
+    def give(index: int) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            hidden = batch.hidden if index == len(blocks) - 1 else split_call(args, kwargs)[0]
+            extra = blocks[index].extra
+            return hidden if extra is None else (hidden, *extra)
+
+        return forward
+
+    with _replaced(blocks, give):
+        return model(input_ids=ids, use_cache=False).logits
 
 
 def hidden_of(output: Any) -> Any:

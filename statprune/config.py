@@ -13,11 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statprune.activations import Place
 from statprune.allocation import Owl
 from statprune.compensation import Energy
 from statprune.data import SOURCES, source_problem
 from statprune.errors import ConfigError
-from statprune.hub import model_path_problem
+from statprune.hub import model_path_problem, offload_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
 from statprune.methods import customary_group, method_names, options_class
 from statprune.sparsegpt import SparseGPTOptions
@@ -39,6 +40,12 @@ class Propagation(Enum):
     pruned = "pruned"
     sequential = "sequential"
     dense = "dense"
+
+
+class Offload(Enum):
+    none = "none"
+    cpu = "cpu"
+    disk = "disk"
 
 
 @dataclass
@@ -122,6 +129,8 @@ class Settings:
     name: str = "default"
     propagation: Propagation = Propagation.pruned
     device: str = "auto"
+    offload: Offload = Offload.none
+    activations: Place = Place.auto
     seed: int = 0
     save_model: bool = False
     verbose: bool = False
@@ -163,7 +172,8 @@ class RunConfig:
 
     def hash(self) -> str:
         """16 hex digits over everything that can change a number."""
-        values = {k: v for k, v in self.resolved().items() if k not in ("name", "tracking", "verbose", "save_model")}
+        without = ("name", "tracking", "verbose", "save_model", "offload", "activations")
+        values = {key: value for key, value in self.resolved().items() if key not in without}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -247,6 +257,8 @@ def _check_values(
         problems.append(f"calibration.min_expert_tokens={calibration.min_expert_tokens} is negative; give 0 or more")
     _check_expressions(model.exclude, "model.exclude", problems)
     _check_paths(model, calibration, evaluation, problems)
+    if problem := offload_problem(model.path, settings.offload.value):
+        problems.append(problem)
     if tracking.mode not in ("offline", "disabled"):
         problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline or disabled")
     try:

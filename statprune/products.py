@@ -6,13 +6,15 @@ of its dimensions are the inputs.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from statprune.offload import is_here
 
 CASTS = {Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.type, Tensor.type_as}
 MATMULS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm}
@@ -45,21 +47,29 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 class Products(TorchFunctionMode):
-    """While active, calls ``see`` for every product of an input with one of ``parameters``.
+    """While active, calls ``see`` for every product of an input with a parameter.
 
     Args:
-        parameters: by name; vectors are ignored.
+        module: its parameters are meant, by their names in it; vectors are ignored.
         see: called with each use before the product is computed.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, Tensor]], see: Callable[[Use], object]):
+    def __init__(self, module: nn.Module, see: Callable[[Use], object]):
         super().__init__()
-        self._see = see
-        named = [(parameter.data_ptr(), name, parameter) for name, parameter in parameters if is_matrix(parameter)]
-        self._named = sorted(named, key=lambda item: item[0])
-        self._starts = [start for start, _, _ in self._named]
+        self._module, self._see = module, see
         # copies in another dtype, held so that their memory is theirs
         self._casts: dict[int, tuple[Tensor, Tensor]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again where the parameters are."""
+        named = [
+            (parameter.data_ptr(), name, parameter)
+            for name, parameter in self._module.named_parameters()
+            if is_matrix(parameter) and is_here(parameter)
+        ]
+        self._named = sorted(named, key=lambda item: item[0])
+        self._starts = [start for start, _, _ in self._named]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

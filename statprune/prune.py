@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statprune.activations import Keep, OnDevice
 from statprune.allocation import Owl, check_pattern, layer_patterns
 from statprune.blocks import Batch, Collector, advance, capture, observe
 from statprune.compensation import Energy
@@ -14,7 +15,7 @@ from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
 from statprune.masks import Pattern
 from statprune.methods import Method
-from statprune.models import Block, Layer
+from statprune.models import Block, Layer, streamer_of
 from statprune.statistics import InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
@@ -39,6 +40,7 @@ def prune(
     blocks: list[Block] | None = None,
     allocation: Any = None,
     min_expert_tokens: int = 32,
+    keep: Keep = OnDevice,
 ) -> dict[str, float]:
     """Prune the model's decoder blocks in place.
 
@@ -56,6 +58,7 @@ def prune(
         blocks: from ``find_blocks``, where some matrices are to be left dense.
         allocation: None (every layer has the pattern's ratio), an ``Owl``, or explicit ratios (``given_ratios``).
         min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
+        keep: where the windows' hidden states wait between two blocks (``activations.keeper``).
 
     Returns:
         Seconds by phase: calibrate, allocate (with OWL), observe, solve, propagate.
@@ -76,7 +79,7 @@ def prune(
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
     with eager_experts(model):
-        batches = capture(model, blocks, windows, batch_size)
+        batches = capture(model, blocks, windows, batch_size, keep)
         clock.lap("calibrate")
         patterns = layer_patterns(blocks, pattern, allocation, batches, min_expert_tokens)
         if isinstance(allocation, Owl):
@@ -92,21 +95,26 @@ def prune(
                 )
                 clock.lap("solve")
 
-            if propagation == "sequential":
-                propagated = _prune_in_lockstep(block, batches, method.needs, sample, min_expert_tokens, solve)
-            else:
-                propagated = propagation == "dense"
-                statistics = observe(block, batches, method.needs, sample, propagated, min_expert_tokens)
-                for layer in block.layers:
-                    solve(layer, statistics[layer.name])
-            clock.lap("observe")
-            if not propagated and block is not blocks[-1]:  # the last block's output feeds no other
-                advance(block, batches)
+            with block.loaded(changed=True):
+                if propagation == "sequential":
+                    propagated = _prune_in_lockstep(block, batches, method.needs, sample, min_expert_tokens, solve)
+                else:
+                    propagated = propagation == "dense"
+                    statistics = observe(block, batches, method.needs, sample, propagated, min_expert_tokens)
+                    for layer in block.layers:
+                        solve(layer, statistics[layer.name])
+                clock.lap("observe")
+                if not propagated and block is not blocks[-1]:  # the last block's output feeds no other
+                    advance(block, batches)
             clock.lap("propagate")
 
             if on_block is not None:
                 done = [_numbers(reports[layer.name]) for layer in block.layers]
                 on_block(block.index, len(blocks), done)
+    streamer = streamer_of(model)
+    if streamer is not None:
+        streamer.settle()
+        clock.lap("propagate")
     return clock.seconds
 
 

@@ -47,17 +47,6 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def memory(device: torch.device) -> dict[str, int]:
-    """Peak bytes on the host (this process, since it started) and on the device."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
-    }
-
-
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -3,30 +3,44 @@
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from statprune.activations import Keep, Place, keeper
 from statprune.allocation import check_pattern
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.card import model_card
-from statprune.config import RunConfig
+from statprune.config import Offload, Propagation, RunConfig
 from statprune.console import progress
 from statprune.errors import ModelError
-from statprune.evaluate.perplexity import window_losses
+from statprune.evaluate.perplexity import window_losses, window_losses_by_block
+from statprune.memory import (
+    Prediction,
+    available_host,
+    need,
+    peak_host,
+    place_for,
+    predict,
+    resident,
+    restart_peaks,
+)
 from statprune.methods import get_method
-from statprune.models import Block, check_tokens, coverage, load_model, save_model, sparsity
+from statprune.models import Block, check_tokens, coverage, load_model, save_model, sparsity, streamer_of
 from statprune.prune import prune
-from statprune.results import SCHEMA_VERSION, environment, memory, write_json
+from statprune.results import SCHEMA_VERSION, environment, write_json
+from statprune.statistics import StatisticsKind
 from statprune.structure import find_blocks
 from statprune.tracking import Tracker
 
 log = logging.getLogger(__name__)
+UNSAVED = ".pruned"  # where offload=disk keeps pruned blocks of a model that is not saved
 
 
 def run(config: RunConfig, folder: Path) -> dict[str, Any]:
@@ -38,7 +52,8 @@ def run(config: RunConfig, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(config.tracking.mode, config.tracking.project, folder, config.resolved())
     try:
-        record = _run(config, folder, tracker)
+        with ExitStack() as cleanup:
+            record = _run(config, folder, tracker, cleanup)
     except BaseException:
         tracker.finish({}, failed=True)
         raise
@@ -46,10 +61,11 @@ def run(config: RunConfig, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
+def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     device = _device(config.settings.device)
     log.info("loading %s", config.model.path)
+    cleanup.callback(shutil.rmtree, folder / UNSAVED, ignore_errors=True)
     with _phase(seconds, "load"):
         model, tokenizer = load_model(
             config.model.path,
@@ -57,7 +73,11 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
             config.model.revision,
             config.model.trust_remote_code,
             str(device),
+            config.settings.offload.value,
+            folder / ("model" if config.settings.save_model else UNSAVED),
         )
+    if (streamer := streamer_of(model)) is not None:
+        cleanup.callback(streamer.close)
     _check_lengths(config, model)
     # everything that can be wrong with model and data is found before the first expensive step
     evaluation = _evaluation_windows(config, tokenizer)
@@ -68,13 +88,16 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     with _phase(seconds, "find"):
         blocks = _find_blocks(config, model, calibration, evaluation)
     covered = coverage(blocks, pruned=calibration is not None)
+    load_peak = peak_host()
+    place, prediction = _plan_memory(config, model, blocks, calibration, evaluation, folder)
+    keep = keeper(place, folder)
 
     with _phase(seconds, "evaluate"):
-        dense = _evaluate(model, evaluation, config, "dense")
+        dense = _evaluate(model, blocks, evaluation, config, "dense", keep)
     _write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
     layers: list[dict[str, Any]] = []
     if calibration is not None:
-        for phase, value in _prune(config, model, blocks, calibration, folder, tracker, layers).items():
+        for phase, value in _prune(config, model, blocks, calibration, folder, tracker, layers, keep).items():
             seconds[phase] = seconds.get(phase, 0) + value
     unsaved = None
     if config.settings.save_model:
@@ -83,7 +106,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
     pruned = dense
     if calibration is not None:
         with _phase(seconds, "evaluate"):
-            pruned = _evaluate(model, evaluation, config, "pruned")
+            pruned = _evaluate(model, blocks, evaluation, config, "pruned", keep)
 
     _write_windows(folder, evaluation, dense, pruned)
     record = {
@@ -100,7 +123,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker) -> dict[str, Any]:
         },
         "calibration": calibration.info if calibration else None,
         "seconds": seconds,
-        "memory": memory(device),
+        "memory": _memory(prediction, place, load_peak, device),
     }
     if config.settings.save_model and unsaved is None:
         (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
@@ -198,12 +221,69 @@ def _evaluation_windows(config: RunConfig, tokenizer: Any) -> dict[str, Windows]
     }
 
 
-def _evaluate(model: Any, evaluation: dict[str, Windows], config: RunConfig, name: str) -> dict[str, torch.Tensor]:
-    losses = {}
+def _evaluate(
+    model: Any, blocks: list[Block], evaluation: dict[str, Windows], config: RunConfig, name: str, keep: Keep
+) -> dict[str, torch.Tensor]:
+    losses, batch_size = {}, config.evaluation.batch_size
     for source, windows in evaluation.items():
         with progress(f"{name} perplexity on {source}", len(windows.ids)) as advance:
-            losses[source] = window_losses(model, windows.ids, config.evaluation.batch_size, advance)
+            if streamer_of(model) is None:
+                losses[source] = window_losses(model, windows.ids, batch_size, advance)
+            else:
+                losses[source] = window_losses_by_block(model, blocks, windows.ids, batch_size, keep, advance)
     return losses
+
+
+def _plan_memory(
+    config: RunConfig,
+    model: Any,
+    blocks: list[Block],
+    calibration: Windows | None,
+    evaluation: dict[str, Windows],
+    folder: Path,
+) -> tuple[Place, Prediction]:
+    """Where calibration windows wait, and the peaks to come; from here on peaks are measured."""
+    method = config.method
+    needed = need(
+        model,
+        blocks,
+        (config.calibration.samples, config.calibration.seq_len) if calibration else None,
+        config.calibration.batch_size,
+        (config.evaluation.batch_size, config.evaluation.seq_len) if evaluation else (0, 0),
+        get_method(method).needs if calibration else StatisticsKind.NONE,
+        config.settings.propagation is Propagation.sequential,
+    )
+    place = place_for(config.settings.activations, needed, model.device)
+    files = needed.activations if place is Place.disk else 0
+    streamer = streamer_of(model)
+    if streamer is not None and config.settings.offload is Offload.disk:
+        files += sum(streamer.block_bytes)
+    room = shutil.disk_usage(folder).free
+    if files > room:
+        raise ModelError(
+            f"pruning will write {files / 2**30:.2f} GiB below {folder}, where {room / 2**30:.2f} GiB are free; "
+            "make room, or give a hydra.run.dir elsewhere"
+        )
+    restart_peaks(model.device)
+    prediction = predict(needed, place, model.device)
+    where = "" if model.device.type == "cpu" else f", {prediction.device / 2**30:.2f} GiB on {model.device}"
+    log.info("predicted peak memory %.2f GiB on the host%s", prediction.host / 2**30, where)
+    available = available_host()
+    if available is not None and prediction.host - resident() > available:
+        log.warning("only %.2f GiB more are available on the host; lower the batch sizes", available / 2**30)
+    return place, prediction
+
+
+def _memory(prediction: Prediction, place: Place, load_peak: int, device: torch.device) -> dict[str, Any]:
+    """Bytes at the peak, before and after the plan was made, beside the prediction for after."""
+    return {
+        "peak_host_bytes": peak_host(),
+        "predicted_host_bytes": prediction.host,
+        "load_peak_host_bytes": load_peak,
+        "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        "predicted_device_bytes": prediction.device,
+        "activations": place.value,
+    }
 
 
 def _prune(
@@ -214,6 +294,7 @@ def _prune(
     folder: Path,
     tracker: Tracker,
     reports: list[dict[str, Any]],
+    keep: Keep,
 ) -> dict[str, float]:
     """Prune, write each layer's report as it comes, and add it to ``reports``; returns seconds by phase."""
     with (
@@ -245,6 +326,7 @@ def _prune(
             blocks=blocks,
             allocation=config.allocation,
             min_expert_tokens=config.calibration.min_expert_tokens,
+            keep=keep,
         )
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError
 from statprune.matrices import leave_excluded, matrices
-from statprune.models import Block, check_tokens, coverage, coverage_warning
+from statprune.models import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
 from statprune.products import Products, Use
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,16 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
     if model.training:
         raise ModelError(f"{name} is in training mode, where dropout changes its values; call model.eval() first")
     check_tokens(model, windows)
-    lists = {path: module for path, module in model.named_modules() if _is_candidate(module)}
+    lists = module_lists(model)
+    streamer = streamer_of(model)
     if not lists:
         raise ModelError(f"{name} has no list of decoder blocks; only decoder language models can be pruned")
     with eager_experts(model):
         run = _record(model, lists, ids)
         path = _chained(name, lists, run)
         _check_present(name, path, lists[path])
+        if streamer is not None and list(lists[path]) != streamer.modules:
+            raise ModelError(f"{name}'s decoder blocks are {path}, not its largest list of modules; set offload=none")
         _check_finite(name, run.calls[path])
         blocks = []
         for index, module in enumerate(lists[path]):
@@ -66,7 +69,7 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
             extra = tuple(output[1:]) if isinstance(output, tuple | list) else None
             prefix = f"{path}.{index}"
             layers, left = matrices(module, prefix, run.uses, prune_routers)
-            blocks.append(Block(index, prefix, module, layers, left, extra))
+            blocks.append(Block(index, prefix, module, layers, left, extra, streamer))
         if not any(block.layers for block in blocks):
             raise ModelError(f"{name}'s blocks multiply their inputs by no parameter of theirs; nothing can be pruned")
         other, half = ids.clone(), ids.shape[1] // 2
@@ -96,14 +99,6 @@ def eager_experts(model: Any) -> Iterator[None]:
         model.set_experts_implementation(before)
 
 
-def _is_candidate(module: nn.Module) -> bool:
-    return isinstance(module, nn.ModuleList) and len(module) > 0 and _parameters(module) > 0
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
     """Run ``ids`` and note how the items of the lists are called, and which matrices multiply what."""
     run = _Run({path: [] for path in lists})
@@ -121,8 +116,12 @@ def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
     def see(use: Use) -> None:
         run.uses.setdefault(use.name, use)
 
+    products = Products(model, see)
+    streamer = streamer_of(model)
+    listeners = streamer.on_load if streamer is not None else []
+    listeners.append(products.refresh)
     try:
-        with Products(model.named_parameters(), see):
+        with products:
             model(input_ids=ids.to(model.device), use_cache=False)
     except ModelError:
         raise
@@ -133,21 +132,21 @@ def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
             "only decoder language models can be pruned"
         ) from error
     finally:
+        listeners.remove(products.refresh)
         for hook in hooks:
             hook.remove()
     return run
 
 
 def _chained(name: str, lists: dict[str, Any], run: _Run) -> str:
-    """The largest list whose items are called once each, in order, each on the output of the one before."""
-    by_size = sorted(lists, key=lambda path: -_parameters(lists[path]))
-    for path in by_size:
+    """The first list, the largest, whose items are called once each, in order, each on the output of the one before."""
+    for path in lists:
         calls = run.calls[path]
         in_order = [index for index, _, _ in calls] == list(range(len(lists[path])))
         if in_order and all(_same(before[2], after[1]) for before, after in itertools.pairwise(calls)):
             return path
     raise ModelError(
-        f"{name} does not pass each decoder block's output straight to the next (looked at {by_size[0]}); "
+        f"{name} does not pass each decoder block's output straight to the next (looked at {next(iter(lists))}); "
         "it can't be pruned"
     )
 
@@ -212,7 +211,8 @@ def _check_walk(name: str, model: Any, blocks: list[Block], ids: Tensor, wanted:
     """Walk two batches side by side, as pruning does: what a block leaves for a later one would be overwritten."""
     batches = capture(model, blocks, ids, 1)
     for block in blocks:
-        advance(block, batches)
+        with block.loaded():
+            advance(block, batches)
     if not all(torch.equal(batch.hidden, output) for batch, output in zip(batches, wanted, strict=True)):
         raise ModelError(
             f"{name}'s blocks give other values one by one than in the model's own forward: "

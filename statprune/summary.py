@@ -26,9 +26,11 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
             table.add_row(key.replace("_", " "), f"{record['coverage'][key]:,}")
     for phase, value in record["seconds"].items():
         table.add_row(f"seconds {phase}", f"{value:.1f}")
-    table.add_row("peak host memory", f"{record['memory']['peak_host_bytes'] / 2**30:.2f} GiB")
-    if record["memory"]["peak_device_bytes"]:
-        table.add_row("peak device memory", f"{record['memory']['peak_device_bytes'] / 2**30:.2f} GiB")
+    memory = record["memory"]
+    for where in ("host", "device"):
+        if peak := memory[f"peak_{where}_bytes"]:
+            predicted = f"{memory[f'predicted_{where}_bytes'] / 2**30:.2f}"
+            table.add_row(f"peak {where} memory (predicted)", f"{peak / 2**30:.2f} GiB ({predicted})")
     console = Console()
     console.print(table)
     console.print(_coverage_table(record["coverage"]))

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from statprune.activations import Keep, OnDevice
+from statprune.blocks import advance, capture, logits
+from statprune.models import Block
+
 
 @torch.no_grad()
 def window_losses(
@@ -21,14 +25,48 @@ def window_losses(
         progress: called with the number of windows done.
     """
     losses: list[Tensor] = []
-    for ids in windows.split(batch_size):
-        ids = ids.to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits
-        for row, target in zip(logits, ids, strict=True):
-            losses.append(cross_entropy(row[:-1].float(), target[1:]).double())
+    for ids in windows.to(model.device).split(batch_size):
+        losses += _losses(model(input_ids=ids, use_cache=False).logits, ids)
         if progress is not None:
             progress(len(losses))
     return torch.stack(losses).cpu()
+
+
+@torch.no_grad()
+def window_losses_by_block(
+    model: Any,
+    blocks: list[Block],
+    windows: Tensor,
+    batch_size: int = 4,
+    keep: Keep = OnDevice,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """As ``window_losses``, to the last bit, with all windows taken through one block after the other.
+
+    Args:
+        model: a causal language model.
+        blocks: its decoder blocks, each of which is loaded once.
+        windows: token ids, (windows, seq_len).
+        batch_size: windows per forward.
+        keep: where hidden states wait.
+        progress: called with the number of windows done, a block counting as its share of all.
+    """
+    batches = capture(model, blocks, windows, batch_size, keep)
+    for done, block in enumerate(blocks):
+        with block.loaded():
+            advance(block, batches)
+        if progress is not None:
+            progress(len(windows) * (done + 1) // (len(blocks) + 1))
+    losses: list[Tensor] = []
+    for batch, ids in zip(batches, windows.to(model.device).split(batch_size), strict=True):
+        losses += _losses(logits(model, blocks, batch, ids), ids)
+    if progress is not None:
+        progress(len(windows))
+    return torch.stack(losses).cpu()
+
+
+def _losses(logits: Tensor, ids: Tensor) -> list[Tensor]:
+    return [cross_entropy(row[:-1].float(), target[1:]).double() for row, target in zip(logits, ids, strict=True)]
 
 
 def perplexity(model: Any, windows: Tensor, batch_size: int = 4) -> float:

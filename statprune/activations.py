@@ -1,0 +1,152 @@
+"""Where the hidden states of windows wait between two blocks: on the device, on the host, or in files.
+
+What is kept is never changed: a block's output is kept anew. Hidden states on their way to the device can be sent for
+ahead of time, and those on their way back are copied while the device goes on.
+"""
+
+import tempfile
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Place(Enum):
+    """Where hidden states wait; auto is the first of device, host and disk that has room."""
+
+    auto = "auto"
+    device = "device"
+    host = "host"
+    disk = "disk"
+
+
+class Kept(Protocol):
+    """Hidden states that wait."""
+
+    def send(self) -> None:
+        """Start on the way to the device."""
+
+    def get(self) -> Tensor:
+        """The hidden states, on the device."""
+
+
+Keep = Callable[[Tensor], Kept]
+
+
+class OnDevice:
+    """Kept as they are."""
+
+    def __init__(self, hidden: Tensor):
+        self._hidden = hidden
+
+    def send(self) -> None:
+        pass
+
+    def get(self) -> Tensor:
+        return self._hidden
+
+
+class OnHost:
+    """In page-locked memory of the host, copied both ways by a stream of their own."""
+
+    _streams: dict[torch.device, torch.cuda.Stream] = {}  # noqa: RUF012 - one for each device, shared on purpose
+
+    def __init__(self, hidden: Tensor):
+        self._device = hidden.device
+        self._on_way: Tensor | None = None
+        if hidden.device.type != "cuda":
+            self._host = hidden
+            return
+        stream = self._stream
+        stream.wait_stream(torch.cuda.current_stream(hidden.device))
+        with torch.cuda.stream(stream):
+            self._host = torch.empty_like(hidden, device="cpu", pin_memory=True)
+            self._host.copy_(hidden, non_blocking=True)
+        hidden.record_stream(stream)
+
+    @property
+    def _stream(self) -> torch.cuda.Stream:
+        return self._streams.setdefault(self._device, torch.cuda.Stream(self._device))
+
+    def send(self) -> None:
+        if self._device.type == "cuda" and self._on_way is None:
+            with torch.cuda.stream(self._stream):  # in order after the copy to the host
+                self._on_way = self._host.to(self._device, non_blocking=True)
+
+    def get(self) -> Tensor:
+        if self._device.type != "cuda":
+            return self._host
+        self.send()
+        hidden, self._on_way = self._on_way, None
+        assert hidden is not None
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        hidden.record_stream(current)
+        return hidden
+
+
+class OnDisk:
+    """In a memory-mapped file, which goes with them.
+
+    Args:
+        hidden: the hidden states.
+        folder: where the file is made.
+    """
+
+    _thread = ThreadPoolExecutor(1, "statprune-activations")
+    _last: Future[None] | None = None
+
+    def __init__(self, hidden: Tensor, folder: Path):
+        self._device, self._shape, self._dtype = hidden.device, hidden.shape, hidden.dtype
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".hidden", delete=False) as file:
+            self._path = Path(file.name)
+        weakref.finalize(self, _remove, self._path)
+        self._on_way: Future[Tensor] | None = None
+        if OnDisk._last is not None:
+            OnDisk._last.result()  # one at a time waits in memory to be written
+        self._written = OnDisk._last = self._thread.submit(self._write, hidden.detach())
+
+    def send(self) -> None:
+        if self._on_way is None:
+            self._on_way = self._thread.submit(self._read)
+
+    def get(self) -> Tensor:
+        self._written.result()  # a full disk shows here
+        self.send()
+        assert self._on_way is not None
+        hidden, self._on_way = self._on_way.result(), None
+        return hidden.to(self._device)
+
+    def _write(self, hidden: Tensor) -> None:
+        values = hidden.cpu().contiguous().flatten().view(torch.uint8).numpy()
+        mapped = np.memmap(self._path, np.uint8, "w+", shape=values.shape)
+        mapped[:] = values
+
+    def _read(self) -> Tensor:
+        mapped = np.memmap(self._path, np.uint8, "r")
+        return torch.from_numpy(np.array(mapped)).view(self._dtype).view(self._shape)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def keeper(place: Place, folder: Path | None) -> Keep:
+    """What keeps hidden states at ``place``.
+
+    Args:
+        place: device, host or disk.
+        folder: for the files; needed for disk.
+    """
+    if place is Place.disk:
+        where = folder if folder is not None else Path(tempfile.gettempdir())
+        return lambda hidden: OnDisk(hidden, where)
+    return OnHost if place is Place.host else OnDevice

@@ -1,0 +1,122 @@
+"""Read blocks from a checkpoint's safetensors files one at a time, and write a new checkpoint the same way."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from statprune.offload import Weights, placeholder, size_of
+
+
+class DiskSource:
+    """Weights in a checkpoint's files; changed ones in the shards of a new checkpoint, one for each block.
+
+    Args:
+        loader: the checkpoint's tensors by full parameter name, such as accelerate's ``OffloadedWeightsLoader``.
+        paths: of the blocks' modules.
+        folder: of the new checkpoint.
+        revert: gives weights, by full name, the names and shapes that the checkpoint's files have.
+        scratch: a folder of converted weights that the loader reads from, removed by ``close``.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        paths: list[str],
+        folder: Path,
+        revert: Callable[[Weights], Weights],
+        scratch: tempfile.TemporaryDirectory,
+    ):
+        self.folder, self._scratch = folder, scratch
+        self._loader, self._paths, self._revert = loader, paths, revert
+        self._names = [[name for name in loader if name.startswith(f"{path}.")] for path in paths]
+        self._readable: dict[int, Path] = {}  # changed blocks, as the model names and shapes their weights
+        self._names_written: dict[int, dict[str, int]] = {}  # bytes by name in each block's shard
+
+    def read(self, index: int) -> Weights:
+        prefix = f"{self._paths[index]}."
+        if index in self._readable:
+            with safe_open(self._readable[index], "pt") as file:
+                return {name.removeprefix(prefix): file.get_tensor(name) for name in sorted(file.keys())}
+        return {name.removeprefix(prefix): self._loader[name] for name in self._names[index]}
+
+    def write(self, index: int, weights: Weights) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = {f"{self._paths[index]}.{name}": tensor for name, tensor in weights.items()}
+        stored = self._revert(own)
+        self._readable[index] = self._shard(index)
+        save_file({k: v.contiguous() for k, v in stored.items()}, self._shard(index), metadata={"format": "pt"})
+        self._names_written[index] = {name: size_of(tensor) for name, tensor in stored.items()}
+        if stored.keys() != own.keys():  # a mixture that the model fuses: keep it as the model has it, too
+            self._readable[index] = self.folder / f".fused-{index}.safetensors"
+            save_file(own, self._readable[index])
+
+    def finish(self, save_rest: Callable[[Path], None]) -> None:
+        """Complete the new checkpoint: blocks that did not change, everything else, the index.
+
+        Args:
+            save_rest: writes the rest of the model as save_pretrained does, its weights as model.safetensors.
+        """
+        for index in range(len(self._paths)):
+            if index not in self._readable:
+                self.write(index, {name: tensor.clone() for name, tensor in self.read(index).items()})
+        save_rest(self.folder)
+        with safe_open(self.folder / "model.safetensors", "pt") as file:
+            rest = {name: size_of(file.get_tensor(name)) for name in sorted(file.keys())}
+        (self.folder / "model.safetensors").rename(self._final(len(self._paths)))
+        weight_map = dict.fromkeys(rest, self._final(len(self._paths)).name)
+        for index in range(len(self._paths)):
+            self._shard(index).rename(self._final(index))
+            if self._readable[index] == self._shard(index):
+                self._readable[index] = self._final(index)
+            weight_map |= dict.fromkeys(self._names_written[index], self._final(index).name)
+        total = sum(rest.values()) + sum(sum(names.values()) for names in self._names_written.values())
+        index_file = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (self.folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=2), encoding="utf-8")
+
+    def close(self) -> None:
+        """Remove the files that are not part of the new checkpoint; changed blocks can't be read after."""
+        for path in self.folder.glob(".*.safetensors"):
+            path.unlink()
+        self._scratch.cleanup()
+
+    def _shard(self, index: int) -> Path:
+        return self.folder / f".block-{index}.safetensors"  # save_pretrained removes files named like shards
+
+    def _final(self, index: int) -> Path:
+        return self.folder / f"model-{index + 1:05d}-of-{len(self._paths) + 1:05d}.safetensors"
+
+
+def take_from_disk(
+    model: Any, path: str, folder: Path, scratch: tempfile.TemporaryDirectory
+) -> tuple[list[nn.Module], DiskSource]:
+    """The blocks of a model that transformers opened with ``path`` on disk, and the source of their weights.
+
+    Args:
+        model: its blocks' parameters hold nothing; accelerate's hooks, which would fill them, are removed.
+        path: of the blocks' module list.
+        folder: of the new checkpoint.
+        scratch: where transformers put weights that it had to convert.
+    """
+    from accelerate.hooks import remove_hook_from_module
+    from transformers.core_model_loading import revert_weight_conversion
+
+    maps = [getattr(module._hf_hook, "weights_map", None) for module in model.modules() if hasattr(module, "_hf_hook")]
+    loader = next(found.dataset for found in maps if found is not None)
+    remove_hook_from_module(model, recurse=True)
+    del model.hf_device_map  # or save_pretrained would look for the hooks
+    modules = list(model.get_submodule(path))
+    made: dict[int, nn.Parameter] = {}
+    for module in model.get_submodule(path).modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                made.setdefault(id(parameter), nn.Parameter(placeholder(parameter, model.device), requires_grad=False))
+                module._parameters[name] = made[id(parameter)]
+    paths = [f"{path}.{index}" for index in range(len(modules))]
+    source = DiskSource(loader, paths, folder, lambda weights: revert_weight_conversion(model, weights), scratch)
+    return modules, source

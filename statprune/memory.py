@@ -1,0 +1,162 @@
+"""What a run will need of the host's and the device's memory, before it starts, and what it took."""
+
+import re
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from statprune.activations import Place
+from statprune.models import Block, streamer_of
+from statprune.statistics import CHUNK, StatisticsKind
+
+SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes beyond what is held before the first window runs, at the same time, by place.
+
+    Attributes:
+        blocks: weights that are streamed through the device (none where the model is on it).
+        activations: hidden states of all windows between two blocks.
+        walk: what one batch of windows takes inside a block, or all windows where they pause in it.
+        statistics: of the inputs of one block.
+        solve: working copies of the largest matrix.
+        evaluate: logits of one batch, and hidden states where evaluation goes block by block.
+    """
+
+    blocks: int
+    activations: int
+    walk: int
+    statistics: int
+    solve: int
+    evaluate: int
+
+    def total(self, place: Place) -> int:
+        """Peak on the device: pruning and evaluating follow each other, solving and walking a batch, too."""
+        kept = self.activations if place is Place.device else 0
+        return self.blocks + max(kept + self.statistics + max(self.walk, self.solve), self.evaluate)
+
+
+def need(
+    model: Any,
+    blocks: list[Block],
+    windows: tuple[int, int] | None,
+    batch_size: int,
+    evaluation: tuple[int, int],
+    kind: StatisticsKind,
+    sequential: bool,
+) -> Need:
+    """What pruning and evaluating will take.
+
+    Args:
+        model: the model.
+        blocks: its blocks.
+        windows: how many calibration windows, and their length in tokens; None where nothing is pruned.
+        batch_size: calibration windows that run together.
+        evaluation: windows that are evaluated together and their length.
+        kind: of the statistics.
+        sequential: whether all windows pause inside a block.
+    """
+    item = next(model.parameters()).element_size()
+    vocabulary, hidden = model.get_input_embeddings().weight.shape
+    layers = [layer for block in blocks for layer in block.layers]
+    widest = max(max(layer.in_features, layer.out_features) for layer in layers)
+    inputs = max(layer.in_features for layer in layers)
+    largest = max(layer.weights for layer in layers)
+    streamer = streamer_of(model)
+    count, length = windows or (0, 0)
+    # a gated MLP holds three wide tensors at once, beside the residual stream and its norm
+    walk = min(count, batch_size) * length * item * (3 * widest + 3 * hidden)
+    if sequential:  # the MLP's product waits, with the residual stream, of every window
+        walk += max(count - batch_size, 0) * length * item * (widest + 2 * hidden)
+    statistics = 3 * CHUNK[model.device.type] * 8 + 1024 * 4 * sum(layer.in_features for layer in blocks[0].layers)
+    solve = largest * 4 * SOLVING_COPIES
+    if kind >= StatisticsKind.GRAM:
+        statistics += sum({layer.in_features: layer.in_features**2 * 4 for layer in blocks[0].layers}.values())
+        solve += inputs**2 * (4 + 3 * 8)  # damped copy, factor, inverse
+    windows_together, evaluated = evaluation
+    return Need(
+        blocks=2 * max(streamer.block_bytes) if streamer is not None else 0,
+        activations=count * length * hidden * item,
+        walk=walk if windows else 0,
+        statistics=statistics if windows else 0,
+        solve=solve if windows else 0,
+        evaluate=windows_together * evaluated * vocabulary * item + 2 * evaluated * vocabulary * 4,
+    )
+
+
+def place_for(asked: Place, needed: Need, device: torch.device) -> Place:
+    """Where calibration activations wait: as asked, or the first of device, host and disk with room for them."""
+    if asked is not Place.auto:
+        return asked
+    if device.type == "cuda" and needed.total(Place.device) <= 0.8 * torch.cuda.mem_get_info(device)[0]:
+        return Place.device
+    available = available_host()
+    beside = needed.total(Place.host) if device.type == "cpu" else 0
+    if available is not None and needed.activations + beside > 0.8 * available:
+        return Place.disk
+    return Place.device if device.type == "cpu" else Place.host
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Peak bytes, predicted."""
+
+    host: int
+    device: int
+
+
+def predict(needed: Need, place: Place, device: torch.device) -> Prediction:
+    """Peaks from now on: what is held now, and what will be needed."""
+    host = resident()
+    if device.type == "cpu":
+        kept = Place.device if place is Place.host else place
+        return Prediction(host + needed.total(kept), 0)
+    host += needed.activations if place is Place.host else 0
+    host += needed.blocks  # on their way, or being written
+    return Prediction(host, torch.cuda.memory_allocated(device) + needed.total(place))
+
+
+def resident() -> int:
+    """Bytes this process holds in the host's memory now."""
+    status = _status()
+    return status["VmRSS"] if status else peak_host()
+
+
+def peak_host() -> int:
+    """Most bytes this process held since it started, or since ``restart_peaks``."""
+    status = _status()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return status["VmHWM"] if status else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def restart_peaks(device: torch.device) -> None:
+    """Let peaks count from now on, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or not allowed: peaks count from the process's start
+        return
+
+
+def available_host() -> int | None:
+    """Bytes that can be taken before the host swaps; None where the system does not say."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _status() -> dict[str, int]:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return {}
+    return {name: int(value) * 1024 for name, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
