@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from statprune.activations import Keep, Kept, OnDevice
+from statprune.distributed import gathered, size
 from statprune.errors import ModelError
 from statprune.models import Block, Layer
 from statprune.products import Products, Use
@@ -160,6 +161,7 @@ class Collector:
 
     def __init__(self, block: Block, kind: StatisticsKind, sample_index: Tensor | None):
         self.statistics: dict[str, InputStatistics] = {}
+        self._merged: set[int] = set()
         self._block, self._kind, self._sample_index = block, kind, sample_index
         self._layers = {(layer.parameter_name, layer.index): layer for layer in block.layers}
 
@@ -194,14 +196,40 @@ class Collector:
 
         return see
 
+    def complete(self, layer: Layer) -> InputStatistics:
+        """The layer's statistics once all windows have come to it, in all processes, which all call this."""
+        statistics = self.statistics[layer.name]
+        if id(statistics) not in self._merged:
+            self._merged.add(id(statistics))
+            if size() > 1:
+                statistics.merge_processes()
+        return statistics
+
     def finished(self, min_expert_tokens: int) -> dict[str, InputStatistics]:
         """The statistics once all windows have passed; experts that few tokens reached have those of their mixture.
 
         Raises:
             ModelError: no token reached a layer.
         """
+        if size() > 1:
+            self._share_alike()
+        for layer in self._block.layers:
+            if layer.name in self.statistics:
+                self.complete(layer)
         _pool_experts(self._block, self.statistics, self._kind, min_expert_tokens)
         return self.statistics
+
+    def _share_alike(self) -> None:
+        """Have statistics of the same layers in all processes, shared by the same, where some saw no token."""
+        first: dict[int, str] = {}
+        mine = {name: first.setdefault(id(value), name) for name, value in self.statistics.items()}
+        known: dict[str, str] = {}
+        for names in gathered(mine):
+            known = names | known
+        for layer in self._block.layers:
+            if layer.name in known and layer.name not in self.statistics:
+                empty = InputStatistics(layer.in_features, self._kind, None, layer.parameter.device)
+                self.statistics[layer.name] = self.statistics.setdefault(known[layer.name], empty)
 
 
 def _pool_experts(

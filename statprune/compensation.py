@@ -51,27 +51,27 @@ class Energy:
         """
         weight = pruned
         report: dict[str, Tensor] = {}
-        for name, wanted, dim in (("column", self.columns, 0), ("row", self.rows, 1)):
+        mask = keep.to(dense.dtype)
+        means = [dense.mean(dim, keepdim=True) for dim in (0, 1)]
+        energies = [energy(dense, mean, dim) for dim, mean in enumerate(means)]
+        for dim, (name, wanted) in enumerate((("column", self.columns), ("row", self.rows))):
             if wanted:
-                weight, scale = self._align(dense, weight, keep, dim)
+                scale = self._scale(energies[dim], energy(weight, means[dim], dim))
+                weight = (weight - means[dim]).mul_(scale).add_(means[dim]).mul_(mask)
                 report |= {
                     f"{name}_scale_min": scale.min(),
                     f"{name}_scale_mean": scale.mean(),
                     f"{name}_scale_max": scale.max(),
                     f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale)).double().mean(),
                 }
-        for name, dim in (("column", 0), ("row", 1)):
-            mean = dense.mean(dim, keepdim=True)
-            report[f"{name}_energy_ratio"] = energy(weight, mean, dim).sum() / energy(dense, mean, dim).sum()
+        for dim, name in enumerate(("column", "row")):
+            report[f"{name}_energy_ratio"] = energy(weight, means[dim], dim).sum() / energies[dim].sum()
         return weight, report
 
-    def _align(self, dense: Tensor, weight: Tensor, keep: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        mean = dense.mean(dim, keepdim=True)
-        ratio = energy(dense, mean, dim) / (energy(weight, mean, dim) + self.epsilon)
-        scale = ratio.sqrt().clamp(self.min_scale, self.max_scale)
-        return ((weight - mean) * scale + mean) * keep, scale
+    def _scale(self, dense: Tensor, pruned: Tensor) -> Tensor:
+        return (dense / (pruned + self.epsilon)).sqrt().clamp(self.min_scale, self.max_scale)
 
 
 def energy(weight: Tensor, mean: Tensor, dim: int) -> Tensor:
     """Σ (W − μ)² along ``dim``, over all entries: a pruned zero counts μ² (paper §3.2)."""
-    return (weight - mean).square().sum(dim, keepdim=True)
+    return (weight - mean).square_().sum(dim, keepdim=True)

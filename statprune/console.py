@@ -21,8 +21,13 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bars.update(task, completed=done)
 
 
-def configure_logging(verbose: bool) -> None:
-    """Show statprune's own messages, per-block lines too if ``verbose``; silence the libraries' bars."""
+def configure_logging(verbose: bool, quiet: bool = False) -> None:
+    """Show statprune's own messages, per-block lines too if ``verbose``; silence the libraries' bars and warnings.
+
+    Args:
+        verbose: show per-block lines.
+        quiet: show errors only, and no bars: another process shows the rest.
+    """
     import datasets
     import transformers
     from transformers import modeling_gguf_pytorch_utils
@@ -33,6 +38,9 @@ def configure_logging(verbose: bool) -> None:
     # the GGUF reader draws a bar that no setting reaches
     modeling_gguf_pytorch_utils.tqdm = functools.partial(modeling_gguf_pytorch_utils.tqdm, disable=True)
     logger = logging.getLogger("statprune")
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # it tells of blocks left on disk, which were meant to be
+    if quiet:
+        CONSOLE.quiet = True
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False, show_time=False)
     logger.handlers = [rich if CONSOLE.is_terminal else logging.StreamHandler()]

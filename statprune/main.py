@@ -3,6 +3,8 @@
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from statprune.compose import override_problems
 from statprune.config import parse_config
 from statprune.console import configure_logging
+from statprune.distributed import rank, stop
 from statprune.errors import ConfigError, StatpruneError
 
 
@@ -55,11 +58,13 @@ def main(composed: DictConfig) -> None:
         from statprune.run import run  # slow to import: not for --help or a typo
         from statprune.summary import print_summary
 
-        configure_logging(config.settings.verbose)
+        configure_logging(config.settings.verbose, quiet=rank() > 0)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        print_summary(run(config, folder), folder)
+        record = run(config, folder)
+        if rank() == 0:
+            print_summary(record, folder)
     except ConfigError as error:
-        _fail(error.problems)
+        _fail(error.problems if rank() == 0 else [])  # every process finds the same
     except StatpruneError as error:
         _fail([str(error)])
 
@@ -79,8 +84,21 @@ def cli() -> None:
         if not (problems or given.cfg):
             problems = folder_problems(given.overrides)
         if problems:
-            _fail(problems)
-    main()
+            _fail(problems if rank() == 0 else [])
+    with _own_folder():
+        main()
+    stop()
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Give torchrun's other processes a folder each, which goes with them: the first one's holds the run."""
+    if rank() == 0:
+        yield
+        return
+    with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as folder:
+        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
+        yield
 
 
 def folder_problems(overrides: list[str]) -> list[str]:

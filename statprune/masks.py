@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+NOT_FINITE = "the score holds NaN; the weights or the calibration inputs are not finite"
+
 
 class Group(Enum):
     """Which weights compete with each other under an unstructured pattern."""
@@ -70,11 +72,11 @@ class Unstructured:
             return ~smallest(score, whole(self.ratio * columns))
         total = whole(self.ratio * score.numel())
         keep = torch.empty_like(score, dtype=torch.bool)
-        passed = torch.arange(rows + 1, device=score.device) * total // rows
-        more = passed.diff() > total // rows
+        more = (torch.arange(rows + 1) * total // rows).diff() > total // rows
         for chosen, count in ((~more, total // rows), (more, total // rows + 1)):
             if chosen.any():
-                keep[chosen] = ~smallest(score[chosen], count)
+                index = chosen.nonzero()[:, 0].to(score.device)
+                keep[index] = ~smallest(score[index], count)
         return keep
 
     def columns(self, out_features: int, first: int, last: int) -> "Unstructured":
@@ -134,23 +136,31 @@ def smallest(score: Tensor, count: int) -> Tensor:
     """Mask (bool) of the ``count`` smallest entries of every row of ``score``, shape (rows, columns).
 
     Raises:
-        ValueError: the score holds NaN.
+        ValueError: the score holds NaN; on a GPU nothing is raised, since that would wait for it.
     """
     _check_finite(score)
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
     threshold = _kth_smallest(score, count)
     chosen = score <= threshold
-    tied = chosen.count_nonzero(dim=1) > count
+    if score.is_cuda:
+        return _without_excess(score, threshold, count)
+    tied = chosen.sum(1) > count
     if tied.any():
-        rows = score[tied]
-        below = rows < threshold[tied]
-        equal = rows == threshold[tied]
-        wanted = (count - below.count_nonzero(dim=1))[:, None]
-        # evenly spread: a quantised checkpoint has many equal magnitudes, and taking the first would thin out one end
-        passed = equal.cumsum(1) * wanted // equal.count_nonzero(dim=1)[:, None]
-        chosen[tied] = below | (equal & (passed.diff(dim=1, prepend=torch.zeros_like(wanted)) > 0))
+        chosen[tied] = _without_excess(score[tied], threshold[tied], count)
     return chosen
+
+
+def _without_excess(score: Tensor, threshold: Tensor, count: int) -> Tensor:
+    """What is below the threshold, and as many of those equal to it as make ``count``.
+
+    They are evenly spread: a quantised checkpoint has many equal magnitudes, and taking the first would thin out one
+    end.
+    """
+    below, equal = score < threshold, score == threshold
+    wanted = (count - below.sum(1))[:, None]
+    passed = equal.cumsum(1) * wanted // equal.sum(1).clamp_min(1)[:, None]
+    return below | (equal & (passed.diff(dim=1, prepend=torch.zeros_like(wanted)) > 0))
 
 
 def _kth_smallest(score: Tensor, k: int) -> Tensor:
@@ -162,5 +172,6 @@ def _kth_smallest(score: Tensor, k: int) -> Tensor:
 
 
 def _check_finite(score: Tensor) -> None:
-    if score.isnan().any():
-        raise ValueError("the score holds NaN; the weights or the calibration inputs are not finite")
+    # a sum holds NaN wherever its row does; infinities of both signs make one, too, and are looked at again
+    if not score.is_cuda and score.sum(1).isnan().any() and score.isnan().any():
+        raise ValueError(NOT_FINITE)

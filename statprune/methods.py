@@ -44,7 +44,7 @@ class ScoreMethod:
         score = SCORES[self.name].function(weight, statistics, self.options)
         keep = pattern.select(score)
         report = {"score_min": score.min(), "score_mean": score.mean(), "score_max": score.max()}
-        return weight * keep, keep, report
+        return weight * keep.to(weight.dtype), keep, report
 
 
 def method_names() -> list[str]:

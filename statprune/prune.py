@@ -1,7 +1,8 @@
 """The block loop: observe → solve → compensate → replace → propagate (paper, Algorithm 1)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,17 +12,19 @@ from statprune.activations import Keep, OnDevice
 from statprune.allocation import Owl, check_pattern, layer_patterns
 from statprune.blocks import Batch, Collector, advance, capture, observe
 from statprune.compensation import Energy
+from statprune.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
-from statprune.masks import Pattern
+from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.statistics import InputStatistics
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
 
+OnBlock = Callable[[int, int, list[dict[str, Any]]], None]
 PROPAGATIONS = ("pruned", "sequential", "dense")
-SAMPLED_TOKENS = 1024  # input rows on which each layer's output error is measured
+SAMPLED_TOKENS = 256  # input rows on which each layer's output error is measured
 
 
 @torch.inference_mode(False)
@@ -35,7 +38,7 @@ def prune(
     propagation: str = "pruned",
     batch_size: int = 8,
     seed: int = 0,
-    on_block: Callable[[int, int, list[dict[str, Any]]], None] | None = None,
+    on_block: OnBlock | None = None,
     *,
     blocks: list[Block] | None = None,
     allocation: Any = None,
@@ -72,45 +75,28 @@ def prune(
         raise ValueError(f"propagation={propagation!r} is unknown; choose one of {', '.join(PROPAGATIONS)}")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; give at least 1 window")
+    start(model.device)
     clock = Clock(model.device)
     if blocks is None:
         blocks = find_blocks(model, windows)
     check_pattern(blocks, pattern, allocation)
-    generator = torch.Generator().manual_seed(seed)
-    sample = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
+    if len(windows) < size():
+        raise ModelError(f"{len(windows)} calibration windows can't be split over {size()} processes; start fewer")
+    mine = share(len(windows))
+    sample = _sampled(windows, mine, seed)
     with eager_experts(model):
-        batches = capture(model, blocks, windows, batch_size, keep)
+        batches = capture(model, blocks, windows[mine], batch_size, keep)
         clock.lap("calibrate")
         patterns = layer_patterns(blocks, pattern, allocation, batches, min_expert_tokens)
         if isinstance(allocation, Owl):
             clock.lap("allocate")
-
-        for block in blocks:
-            reports: dict[str, dict[str, Any]] = {}
-
-            def solve(layer: Layer, statistics: InputStatistics, block: Block = block, reports: Any = reports) -> None:
-                clock.lap("observe")
-                reports[layer.name] = _prune_layer(
-                    block, layer, statistics, method, patterns[block.full(layer)], compensation
-                )
-                clock.lap("solve")
-
-            with block.loaded(changed=True):
-                if propagation == "sequential":
-                    propagated = _prune_in_lockstep(block, batches, method.needs, sample, min_expert_tokens, solve)
-                else:
-                    propagated = propagation == "dense"
-                    statistics = observe(block, batches, method.needs, sample, propagated, min_expert_tokens)
-                    for layer in block.layers:
-                        solve(layer, statistics[layer.name])
-                clock.lap("observe")
-                if not propagated and block is not blocks[-1]:  # the last block's output feeds no other
-                    advance(block, batches)
-            clock.lap("propagate")
-
-            if on_block is not None:
-                done = [_numbers(reports[layer.name]) for layer in block.layers]
-                on_block(block.index, len(blocks), done)
+        loop = _Loop(method, patterns, compensation, propagation, min_expert_tokens, sample, clock)
+        reporter = _Reporter(len(blocks), on_block, lag=1 if model.device.type == "cuda" else 0)
+        with reporter:
+            for block in blocks:
+                with block.loaded(changed=True):
+                    reports = loop.prune(block, batches, is_last=block is blocks[-1])
+                reporter.add(block, reports)
     streamer = streamer_of(model)
     if streamer is not None:
         streamer.settle()
@@ -118,27 +104,103 @@ def prune(
     return clock.seconds
 
 
-def _prune_in_lockstep(
-    block: Block,
-    batches: list[Batch],
-    needs: StatisticsKind,
-    sample: Tensor,
-    min_expert_tokens: int,
-    solve: Callable[[Layer, InputStatistics], None],
-) -> bool:
-    """Prune each layer once all windows have come to it; whether the batches hold the pruned block's outputs then.
-
-    Experts are pruned after the block's run, together: those that few tokens reach need the statistics of all.
-    """
-    experts = [layer for layer in block.layers if layer.stack is not None]
-    collector = Collector(block, needs, sample)
-    run_in_lockstep(
-        block, batches, collector, lambda layer: solve(layer, collector.statistics[layer.name]), advance=not experts
+def _sampled(windows: Tensor, mine: slice, seed: int) -> Tensor:
+    """Numbers of the sampled tokens among this process's windows; which tokens are sampled does not depend on these."""
+    sample = (
+        torch.randperm(windows.numel(), generator=torch.Generator().manual_seed(seed))[:SAMPLED_TOKENS].sort().values
     )
-    statistics = collector.finished(min_expert_tokens)
-    for layer in experts:
-        solve(layer, statistics[layer.name])
-    return not experts
+    first, last = mine.start * windows.shape[1], mine.stop * windows.shape[1]
+    return sample[(sample >= first) & (sample < last)] - first
+
+
+class _Reporter:
+    """Hands each block's reports to ``on_block``, ``lag`` blocks late: reading a GPU's numbers waits for the block."""
+
+    def __init__(self, blocks: int, on_block: OnBlock | None, lag: int):
+        self._blocks, self._on_block, self._lag = blocks, on_block, lag
+        self._waiting: list[tuple[Block, list[dict[str, Any]]]] = []
+
+    def add(self, block: Block, reports: list[dict[str, Any]]) -> None:
+        self._waiting.append((block, reports))
+        self._hand_over(self._lag)
+
+    def _hand_over(self, left: int) -> None:
+        while len(self._waiting) > left:
+            block, reports = self._waiting.pop(0)
+            numbers = [_numbers(report) for report in reports]
+            known = {report["layer"]: report for part in gathered(numbers) for report in part}
+            if self._on_block is not None:
+                self._on_block(block.index, self._blocks, [known[layer.name] for layer in block.layers])
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None or size() == 1:  # after an error the other processes can't be asked
+            self._hand_over(0)
+
+
+@dataclass
+class _Loop:
+    """What pruning one block takes; the fields are those of ``prune``."""
+
+    method: Method
+    patterns: dict[str, Pattern]
+    compensation: Energy | None
+    propagation: str
+    min_expert_tokens: int
+    sample: Tensor
+    clock: Clock
+
+    def prune(self, block: Block, batches: list[Batch], is_last: bool) -> list[dict[str, Any]]:
+        """Prune the block and take the windows through it; reports of the layers that this process solved."""
+        reports: list[dict[str, Any]] = []
+        if self.propagation == "sequential":
+            propagated = self._in_lockstep(block, batches, reports)
+        else:
+            propagated = self.propagation == "dense"
+            needs = self.method.needs
+            statistics = observe(block, batches, needs, self.sample, propagated, self.min_expert_tokens)
+            self._solve(block, block.layers, statistics, reports)
+        self.clock.lap("observe")
+        if not propagated and not is_last:  # the last block's output feeds no other
+            advance(block, batches)
+        self.clock.lap("propagate")
+        return reports
+
+    def _in_lockstep(self, block: Block, batches: list[Batch], reports: list[dict[str, Any]]) -> bool:
+        """Prune each layer once all windows have come to it; whether the batches hold the pruned block's outputs then.
+
+        Experts are pruned after the block's run, together: those that few tokens reach need the statistics of all.
+        """
+        experts = [layer for layer in block.layers if layer.stack is not None]
+        collector = Collector(block, self.method.needs, self.sample)
+
+        def solve(layer: Layer) -> None:
+            self._solve(block, [layer], {layer.name: collector.complete(layer)}, reports)
+
+        run_in_lockstep(block, batches, collector, solve, advance=not experts)
+        self._solve(block, experts, collector.finished(self.min_expert_tokens), reports)
+        return not experts
+
+    def _solve(
+        self,
+        block: Block,
+        layers: list[Layer],
+        statistics: Mapping[str, InputStatistics],
+        reports: list[dict[str, Any]],
+    ) -> None:
+        """Prune layers, each in one of the processes, which sends it to the others."""
+        self.clock.lap("observe")
+        solvers = owners([layer.weights * layer.in_features**0.5 for layer in layers])
+        for layer, solver in zip(layers, solvers, strict=True):
+            if solver == rank():
+                pattern = self.patterns[block.full(layer)]
+                known = statistics[layer.name]
+                reports.append(_prune_layer(block, layer, known, self.method, pattern, self.compensation))
+        for layer, solver in zip(layers, solvers, strict=True):
+            spread(layer.stored, solver)
+        self.clock.lap("solve")
 
 
 def _prune_layer(
@@ -173,7 +235,7 @@ def _description(block: Block, layer: Layer, statistics: InputStatistics, patter
         "in_features": layer.in_features,
         "weights": layer.weights,
         "target_sparsity": pattern.target,
-        "sparsity": (layer.stored == 0).double().mean(),
+        "sparsity": 1 - layer.stored.count_nonzero().double() / layer.weights,
         "calibration_tokens": statistics.own_count,
         "pooled_statistics": statistics.is_pooled,
     }
@@ -188,7 +250,13 @@ def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor | None:
 
 
 def _numbers(report: dict[str, Any]) -> dict[str, Any]:
-    """The report with Python numbers; None where there is none, as a ratio to the energy of zeros."""
+    """The report with Python numbers; None where there is none, as a ratio to the energy of zeros.
+
+    Raises:
+        ModelError: the score was not finite.
+    """
     numbers = {key: value() if callable(value) else value for key, value in report.items()}
     numbers = {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
+    if math.isnan(numbers.get("score_mean", 0.0)):  # a GPU was not waited for when it was selected by
+        raise ModelError(f"layer {report['layer']} of block {report['block']} can't be pruned: {NOT_FINITE}")
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in numbers.items()}

@@ -19,6 +19,7 @@ from statprune.calibration import Windows, calibration_windows, evaluation_windo
 from statprune.card import model_card
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.console import progress
+from statprune.distributed import gathered, local_rank, rank, share, size, start
 from statprune.errors import ModelError
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
 from statprune.memory import (
@@ -50,7 +51,9 @@ def run(config: RunConfig, folder: Path) -> dict[str, Any]:
         StatpruneError: the model or the data can't be used as asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(config.tracking.mode, config.tracking.project, folder, config.resolved())
+    tracker = Tracker(
+        config.tracking.mode if rank() == 0 else "disabled", config.tracking.project, folder, config.resolved()
+    )
     try:
         with ExitStack() as cleanup:
             record = _run(config, folder, tracker, cleanup)
@@ -64,6 +67,7 @@ def run(config: RunConfig, folder: Path) -> dict[str, Any]:
 def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     device = _device(config.settings.device)
+    start(device)
     log.info("loading %s", config.model.path)
     cleanup.callback(shutil.rmtree, folder / UNSAVED, ignore_errors=True)
     with _phase(seconds, "load"):
@@ -74,7 +78,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
             config.model.trust_remote_code,
             str(device),
             config.settings.offload.value,
-            folder / ("model" if config.settings.save_model else UNSAVED),
+            folder / ("model" if config.settings.save_model and rank() == 0 else UNSAVED),
         )
     if (streamer := streamer_of(model)) is not None:
         cleanup.callback(streamer.close)
@@ -100,7 +104,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
         for phase, value in _prune(config, model, blocks, calibration, folder, tracker, layers, keep).items():
             seconds[phase] = seconds.get(phase, 0) + value
     unsaved = None
-    if config.settings.save_model:
+    if config.settings.save_model and rank() == 0:
         with _phase(seconds, "save"):  # before the evaluation, which could fail
             unsaved = _save(model, tokenizer, folder / "model")
     pruned = dense
@@ -113,7 +117,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
         "schema_version": SCHEMA_VERSION,
         "config": config.resolved(),
         "config_hash": config.hash(),
-        "environment": environment(device),
+        "environment": environment(device) | {"processes": size()},
         "metrics": {"perplexity": _perplexities(evaluation, dense, pruned)},
         "sparsity": _sparsity(config, blocks, layers),
         "coverage": covered
@@ -125,7 +129,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
         "seconds": seconds,
         "memory": _memory(prediction, place, load_peak, device),
     }
-    if config.settings.save_model and unsaved is None:
+    if config.settings.save_model and rank() == 0 and unsaved is None:
         (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
     for source, losses in pruned.items():
         if not losses.isfinite().all():
@@ -150,7 +154,20 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:
 
 
 def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and size() > 1:
+        if device.index is not None:
+            raise ModelError(
+                f"device={name} is one device, but {size()} processes each need their own; give device=cuda"
+            )
+        if local_rank() >= torch.cuda.device_count():
+            raise ModelError(
+                f"torchrun started more processes than this machine's {torch.cuda.device_count()} GPUs; start fewer"
+            )
+        device = torch.device("cuda", local_rank())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def _check_lengths(config: RunConfig, model: Any) -> None:
@@ -226,11 +243,14 @@ def _evaluate(
 ) -> dict[str, torch.Tensor]:
     losses, batch_size = {}, config.evaluation.batch_size
     for source, windows in evaluation.items():
-        with progress(f"{name} perplexity on {source}", len(windows.ids)) as advance:
-            if streamer_of(model) is None:
-                losses[source] = window_losses(model, windows.ids, batch_size, advance)
-            else:
-                losses[source] = window_losses_by_block(model, blocks, windows.ids, batch_size, keep, advance)
+        ids = windows.ids[share(len(windows.ids))]
+        own = torch.empty(0, dtype=torch.float64)
+        with progress(f"{name} perplexity on {source}", len(ids)) as advance:
+            if len(ids) and streamer_of(model) is None:
+                own = window_losses(model, ids, batch_size, advance)
+            elif len(ids):
+                own = window_losses_by_block(model, blocks, ids, batch_size, keep, advance)
+        losses[source] = torch.cat(gathered(own))
     return losses
 
 
@@ -275,12 +295,12 @@ def _plan_memory(
 
 
 def _memory(prediction: Prediction, place: Place, load_peak: int, device: torch.device) -> dict[str, Any]:
-    """Bytes at the peak, before and after the plan was made, beside the prediction for after."""
+    """Bytes at the peak of the largest process, before and after the plan was made, and the prediction for after."""
     return {
-        "peak_host_bytes": peak_host(),
+        "peak_host_bytes": max(gathered(peak_host())),
         "predicted_host_bytes": prediction.host,
         "load_peak_host_bytes": load_peak,
-        "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        "peak_device_bytes": max(gathered(torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0)),
         "predicted_device_bytes": prediction.device,
         "activations": place.value,
     }

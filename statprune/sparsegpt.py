@@ -29,10 +29,11 @@ class SparseGPTOptions:
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Upper Cholesky factor of (G + λI)⁻¹, shape (in_features, in_features), and the damping that was needed.
+    """Upper triangular U with UᵀU = (G + λI)⁻¹, shape (in_features, in_features), float64; and the damping it took.
 
-    λ = damping · mean(diag G). Where the factorisation fails, damping is raised tenfold, up to 1e3. The factorisation
-    is float64, whatever the Gram matrix is: nearly singular, it would lose in float32 what tells its columns apart.
+    λ = damping · mean(diag G). Where G + λI is not positive definite in float64, damping is raised tenfold, up to 1e3.
+    With the order of rows and columns reversed, the Cholesky factor of G + λI is upper triangular, and U its inverse:
+    one factorisation, where the authors' code has two and a full inverse.
 
     Raises:
         ValueError: the Gram matrix is not finite, or not even that damping makes it positive definite.
@@ -40,13 +41,12 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     if not gram.isfinite().all():
         raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
     while damping <= 1e3:
-        work = gram.to(torch.float64, copy=True)
+        work = gram.to(torch.float64).flip(0, 1)
         work.diagonal().add_(damping * work.diagonal().mean())
         work, info = torch.linalg.cholesky_ex(work)
         if info == 0:
-            work, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(work), upper=True)
-            if info == 0:
-                return work.to(gram.dtype), damping
+            identity = torch.eye(len(work), dtype=work.dtype, device=work.device)
+            return torch.linalg.solve_triangular(work.flip(0, 1), identity, upper=True), damping
         damping *= 10
     raise ValueError("the Gram matrix is not positive definite even at damping 1e3")
 
@@ -68,38 +68,57 @@ class SparseGPT:
         """
         if isinstance(pattern, NofM) and self.options.block_size % pattern.of:
             raise ValueError(f"method.block_size={self.options.block_size} is not divisible by M={pattern.of}")
-        weight = weight.clone()
-        gram = statistics.gram.to(weight.dtype).clone()
-        dead = gram.diagonal() == 0
-        gram.diagonal()[dead] = 1
-        weight[:, dead] = 0
-        factor, damping = inverse_factor(gram, self.options.damping)
+        # layers of one input share it
+        factor, damping, dead = statistics.once(
+            ("inverse factor", weight.dtype), lambda: self._factor(statistics, weight)
+        )
+        # transposed: the loop works on columns, which lie together in memory so
+        work = weight.T.contiguous()
+        work[dead] = 0
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.options.block_size):
             last = min(first + self.options.block_size, weight.shape[1])
             part = pattern.columns(weight.shape[0], first, last)
-            block_keep, errors = _solve_block(weight[:, first:last], factor[first:last, first:last], part)
+            block_keep, errors = solve_block(work[first:last], factor[first:last, first:last], part)
             keep[:, first:last] = block_keep
-            weight[:, last:] -= errors @ factor[first:last, last:]
-        return weight * keep, keep, {"damping": damping, "dead_columns": float(dead.sum())}
+            work[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
+        pruned = work.T * keep.to(weight.dtype)
+        return pruned, keep, {"damping": damping, "dead_columns": dead.sum()}
+
+    def _factor(self, statistics: InputStatistics, weight: Tensor) -> tuple[Tensor, float, Tensor]:
+        gram = statistics.gram.clone()
+        dead = gram.diagonal() == 0
+        gram.diagonal().masked_fill_(dead, 1)
+        factor, damping = inverse_factor(gram, self.options.damping)
+        return factor.to(weight.dtype), damping, dead
 
 
-def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
-    """Prune the columns of ``block`` in place, left to right; returns its keep mask and the scaled errors."""
+def solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Prune the columns of a column block in place, left to right.
+
+    Args:
+        block: weights as (columns, out_features).
+        factor: the block's part of the inverse factor, (columns, columns).
+        pattern: of the block.
+
+    Returns:
+        Keep mask, (out_features, columns), and the scaled errors, (columns, out_features).
+    """
     diagonal = factor.diagonal()
-    errors = torch.zeros_like(block)
+    errors = torch.empty_like(block)
     if isinstance(pattern, NofM):
-        keep = torch.ones_like(block, dtype=torch.bool)
+        keep = torch.ones(block.shape[1], len(block), dtype=torch.bool, device=block.device)
     else:
-        keep = pattern.select((block / diagonal).square())
-    for column in range(block.shape[1]):
+        keep = pattern.select((block / diagonal[:, None]).square_().T.contiguous())
+    zeros = (~keep).T.contiguous()
+    for column in range(len(block)):
         if isinstance(pattern, NofM) and column % pattern.of == 0:
             group = slice(column, column + pattern.of)
-            keep[:, group] = pattern.select((block[:, group] / diagonal[group]).square())
-        pruned = block[:, column] * keep[:, column]
-        errors[:, column] = (block[:, column] - pruned) / diagonal[column]
-        block[:, column] = pruned
-        block[:, column + 1 :] -= errors[:, column : column + 1] * factor[column, column + 1 :]
+            keep[:, group] = pattern.select((block[group] / diagonal[group, None]).square_().T.contiguous())
+            zeros[group] = ~keep[:, group].T
+        torch.mul(block[column], zeros[column], out=errors[column]).div_(diagonal[column])
+        block[column].masked_fill_(zeros[column], 0)
+        block[column + 1 :].addr_(factor[column, column + 1 :], errors[column], alpha=-1)
     return keep, errors
 
 

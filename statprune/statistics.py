@@ -6,14 +6,19 @@ LeVeque (1979).
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from statprune.distributed import add_up, gathered_tensors
+
 # values converted to float64 at a time: what stays in a CPU's cache; on a GPU, enough to fill it
 CHUNK = {"cpu": 2**18, "cuda": 2**24}
+
+STRIP = 512  # rows of a Gram matrix computed together: its symmetry saves up to half of the work
 
 
 class StatisticsKind(IntEnum):
@@ -32,7 +37,7 @@ class InputStatistics:
         kind: what to accumulate besides the sampled rows.
         sample_index: sorted token numbers (0 is the first token seen) whose rows are kept as ``rows``.
         device: where the accumulators live.
-        dtype: precision of the Gram matrix and the sampled rows; the moments are always float64.
+        dtype: precision of the sampled rows and of each window's Gram matrix; sums are always float64.
 
     Attributes:
         count: tokens seen.
@@ -57,9 +62,11 @@ class InputStatistics:
         self._squares = torch.zeros_like(self._mean)
         self._gram: Tensor | None = None
         if kind >= StatisticsKind.GRAM:
-            self._gram = torch.zeros(in_features, in_features, dtype=dtype, device=device)
+            self._gram = torch.zeros(in_features, in_features, dtype=torch.float64, device=device)
+        self._is_whole = True  # the Gram matrix, and not only its strips on and above the diagonal
         self._sample_index = sample_index
         self._rows: list[Tensor] = []
+        self._derived: dict[Any, Any] = {}
 
     def update(self, inputs: Tensor) -> None:
         """Add a batch of inputs, shape (..., in_features), any floating dtype."""
@@ -79,11 +86,11 @@ class InputStatistics:
         else:
             self.count += rows.shape[0]
         if self._gram is not None:
-            # window by window, where the input is (windows, tokens, features): the sum's rounding, too, does not depend
-            # on how windows are batched
+            # window by window, where the input is (windows, tokens, features), and added in float64: how windows are
+            # batched, or split over processes, does not change what rounding makes of the sum
+            self._is_whole = False
             for part in inputs if inputs.ndim == 3 else (rows,):
-                part = part.to(self._dtype)
-                self._gram.addmm_(part.T, part)
+                _add_products(self._gram, part.to(self._dtype))
 
     @classmethod
     def pooled(cls, parts: Sequence["InputStatistics"]) -> "InputStatistics":
@@ -95,7 +102,7 @@ class InputStatistics:
             if part.count:
                 pool._merge(part.count, part._mean, part._squares)
             if pool._gram is not None and part._gram is not None:
-                pool._gram += part._gram
+                pool._gram += part.gram
             pool._rows += part._rows
         return pool
 
@@ -107,6 +114,24 @@ class InputStatistics:
         if unknown._gram is not None:
             unknown._gram.fill_diagonal_(1)
         return unknown
+
+    def merge_processes(self) -> None:
+        """Add the other processes' statistics of this input; called by all of them, it gives all the same."""
+        held = torch.cat(self._rows) if self._rows else self._mean.new_zeros(0, len(self._mean), dtype=self._dtype)
+        sizes = torch.tensor([self.count, len(held)], device=self._mean.device)
+        counts = [part.tolist() for part in gathered_tensors(sizes)]
+        moments = gathered_tensors(torch.stack([self._mean, self._squares]))
+        self.count = 0
+        self._mean, self._squares = torch.zeros_like(self._mean), torch.zeros_like(self._squares)
+        for (count, _), (mean, squares) in zip(counts, moments, strict=True):
+            if count:
+                self._merge(count, mean, squares)
+        if self._gram is not None:
+            add_up(self._gram)
+        padded = held.new_zeros(max(rows for _, rows in counts), held.shape[1], dtype=self._dtype)
+        padded[: len(held)] = held
+        parts = gathered_tensors(padded)
+        self._rows = [part[:rows] for part, (_, rows) in zip(parts, counts, strict=True)]
 
     def shared_by(self, own_count: int) -> "InputStatistics":
         """The same statistics, for a layer that ``own_count`` of the tokens reached."""
@@ -120,6 +145,12 @@ class InputStatistics:
         self._mean += delta * (count / total)
         self._squares += squares + delta.square() * (self.count * count / total)
         self.count = total
+
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` gave the first time it was asked for under this key, all inputs having been seen."""
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
 
     @property
     def own_count(self) -> int:
@@ -142,13 +173,18 @@ class InputStatistics:
 
     @property
     def gram(self) -> Tensor:
-        """Σ x xᵀ over all tokens, shape (in_features, in_features).
+        """Σ x xᵀ over all tokens, shape (in_features, in_features), float64.
 
         Raises:
             RuntimeError: the statistics were collected without the Gram matrix.
         """
         if self._gram is None:
             raise RuntimeError("these statistics hold no Gram matrix; collect them with StatisticsKind.GRAM")
+        if not self._is_whole:
+            for first in range(0, len(self._gram), STRIP):
+                last = first + STRIP
+                self._gram[last:, first:last] = self._gram[first:last, last:].T
+            self._is_whole = True
         return self._gram
 
     @property
@@ -157,3 +193,10 @@ class InputStatistics:
         if not self._rows:
             return self._mean.new_zeros(0, self._mean.shape[0], dtype=self._dtype)
         return torch.cat(self._rows).to(self._dtype)
+
+
+def _add_products(gram: Tensor, rows: Tensor) -> None:
+    """Add rowsᵀ · rows to ``gram``, strip by strip of its rows, and only on and right of the diagonal's squares."""
+    for first in range(0, len(gram), STRIP):
+        last = first + STRIP
+        gram[first:last, first:] += rows[:, first:last].T @ rows[:, first:]

@@ -1,5 +1,6 @@
 """Seconds by phase and by layer, also on a GPU, which works on after a call returned."""
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,22 +9,35 @@ import torch
 
 
 class Clock:
-    """Adds the time since the last lap to a phase.
-
-    Attributes:
-        seconds: by phase.
-    """
+    """Adds the time since the last lap to a phase; on a GPU by events in its queue, so that nothing waits for it."""
 
     def __init__(self, device: torch.device):
-        self.seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
+        self._seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
         self._device, self._last = device, time.perf_counter()
+        self._events: list[tuple[str, torch.cuda.Event]] = [("", self._event())] if device.type == "cuda" else []
+
+    def _event(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def lap(self, phase: str) -> None:
+        """What was done since the last lap belongs to ``phase``."""
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            self._events.append((phase, self._event()))
+            return
         now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._last
         self._last = now
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By phase; waits for the GPU."""
+        result = dict(self._seconds)
+        for (_, first), (phase, last) in itertools.pairwise(self._events):
+            last.synchronize()
+            result[phase] = result.get(phase, 0.0) + first.elapsed_time(last) / 1000
+        return result
 
 
 def stopwatch(device: torch.device) -> Callable[[], Any]:

@@ -11,6 +11,7 @@ from statprune.compensation import Energy
 from statprune.masks import Group, NofM, Unstructured
 from statprune.methods import get_method
 from statprune.scores import CvrOptions, NoOptions, RiaOptions, cvr, ria, wanda
+from statprune.sparsegpt import inverse_factor
 from statprune.statistics import InputStatistics, StatisticsKind
 
 
@@ -185,6 +186,35 @@ def test_sparsegpt_raises_damping_and_says_so():
     statistics.gram[0, 1] = statistics.gram[1, 0] = 3.4  # not positive definite at 1%
     _, _, report = get_method("sparsegpt").solve(torch.randn(2, 4), statistics, NofM(2, 4))
     assert report["damping"] > 0.01
+
+
+def test_a_wide_gram_matrix_is_whole_although_half_of_it_is_computed():
+    x = torch.randn(3, 20, 1100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    statistics = InputStatistics(1100, StatisticsKind.GRAM, dtype=torch.float64)
+    statistics.update(x[:1])
+    assert torch.allclose(statistics.gram, x[0].T @ x[0])
+    statistics.update(x[1:])
+    assert torch.allclose(statistics.gram, x.flatten(0, 1).T @ x.flatten(0, 1))
+    other = InputStatistics(1100, StatisticsKind.GRAM, dtype=torch.float64)
+    other.update(x[:2])
+    assert torch.allclose(InputStatistics.pooled([statistics, other]).gram, statistics.gram + other.gram)
+
+
+def test_layers_of_one_input_are_factorised_once(monkeypatch):
+    weight, _, statistics = make(kind=StatisticsKind.GRAM)
+    calls, cholesky = [], torch.linalg.cholesky_ex
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda matrix: calls.append(1) or cholesky(matrix))
+    first = get_method("sparsegpt").solve(weight, statistics, Unstructured(0.5))
+    second = get_method("sparsegpt").solve(weight, statistics, Unstructured(0.5))
+    assert len(calls) == 1 and torch.equal(first[0], second[0])
+
+
+def test_the_inverse_factor_is_that_of_the_definition():
+    x = torch.randn(50, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    factor, damping = inverse_factor(x.T @ x, 0.01)
+    damped = x.T @ x + 0.01 * (x.T @ x).diagonal().mean() * torch.eye(9, dtype=torch.float64)
+    assert damping == 0.01 and torch.equal(factor, factor.triu())
+    assert torch.allclose(factor.T @ factor, torch.linalg.inv(damped), rtol=1e-10, atol=0)
 
 
 def test_unknown_method_names_the_choices():

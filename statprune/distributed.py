@@ -1,0 +1,79 @@
+"""Several processes, one for each device, as torchrun starts them; one process alone is rank 0 of 1."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """This process's number; torchrun's, also before ``start``."""
+    return int(os.environ.get("RANK", "0")) if size() > 1 else 0
+
+
+def size() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine: the GPU it uses."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if size() > 1 else 0
+
+
+def start(device: torch.device) -> None:
+    """Join the other processes, over NCCL on GPUs and gloo on CPUs; a second call does nothing."""
+    if size() == 1 or dist.is_initialized():
+        return
+    # one process may load or evaluate for long while the others wait
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+
+
+def stop() -> None:
+    """Leave the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def share(count: int) -> slice:
+    """Which of ``count`` things in order are this process's; none where there are fewer than processes."""
+    return slice(count * rank() // size(), count * (rank() + 1) // size())
+
+
+def gathered(value: Any) -> list[Any]:
+    """Every process's value, by rank; any picklable thing."""
+    if size() == 1:
+        return [value]
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gathered_tensors(tensor: Tensor) -> list[Tensor]:
+    """Every process's tensor of this shape and dtype, by rank."""
+    parts = [torch.empty_like(tensor) for _ in range(size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+def add_up(tensor: Tensor) -> None:
+    """Replace the tensor by the sum of all processes' tensors, the same to the last bit everywhere."""
+    dist.all_reduce(tensor)
+
+
+def spread(tensor: Tensor, source: int) -> None:
+    """Replace the tensor by the one of the process ``source``."""
+    if size() > 1:
+        dist.broadcast(tensor, source)
+
+
+def owners(costs: list[float]) -> list[int]:
+    """A process for each of several pieces of work, so that all have about as much; the same answer everywhere."""
+    loads, result = [0.0] * size(), [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
+        result[index] = min(range(size()), key=lambda process: loads[process])
+        loads[result[index]] += costs[index]
+    return result

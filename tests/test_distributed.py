@@ -1,0 +1,104 @@
+"""torchrun with several processes on the CPU (gloo): the same masks, record and files as one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import composed, tiny_llama, tiny_tokenizer
+from families import tiny
+from transformers import AutoModelForCausalLM
+
+from statprune.distributed import gathered, owners, share
+from statprune.errors import ModelError
+from statprune.masks import Unstructured
+from statprune.methods import get_method
+from statprune.prune import prune
+from statprune.run import run
+
+SMALL = ["calibration.samples=5", "calibration.seq_len=32", "calibration.batch_size=2", "evaluation.max_windows=3"]
+SMALL += ["device=cpu", "tracking=disabled", "save_model=true"]
+
+
+def torchrun(processes: int, *overrides: str, cwd: Path) -> subprocess.CompletedProcess:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    command += [f"--master-port={port}", "-m", "statprune", *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Tiny models saved with a tokenizer."""
+
+    def get(name):
+        folder = tmp_path_factory.mktemp(name)
+        tiny(name).save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+        return folder
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "overrides"),
+    [
+        ("LlamaConfig", 2, ["method=sparsegpt", "sparsity.ratio=0.6"]),
+        ("LlamaConfig", 3, ["propagation=sequential", "offload=disk"]),
+        ("Qwen3MoeConfig", 2, ["calibration.min_expert_tokens=20", "sparsity.allocation=owl"]),
+    ],
+)
+def test_several_processes_give_the_masks_of_one(name, processes, overrides, folders, tmp_path):
+    overrides = [f"model.path={folders(name)}", *SMALL, *overrides]
+    one, several = tmp_path / "one", tmp_path / "several"
+    several.mkdir()
+    run(composed(*overrides), one)
+    assert (done := torchrun(processes, *overrides, cwd=several)).returncode == 0, done.stderr
+    assert done.stdout.count("perplexity pruned") == 1
+    assert [path.name for path in several.iterdir()] == ["outputs"]
+    (other,) = (several / "outputs" / "default").iterdir()
+    runs = [one, other]
+    models = [AutoModelForCausalLM.from_pretrained(folder / "model").state_dict() for folder in runs]
+    for key, value in models[0].items():
+        assert torch.equal(value == 0, models[1][key] == 0), key
+        assert torch.allclose(value, models[1][key], rtol=1e-4, atol=1e-6), key
+    records = [json.loads((folder / "result.json").read_text()) for folder in runs]
+    assert records[0]["environment"]["processes"] == 1 and records[1]["environment"]["processes"] == processes
+    for key in ("sparsity", "coverage", "config_hash", "calibration"):
+        assert records[0][key] == records[1][key], key
+    first, second = (record["metrics"]["perplexity"]["bundled"] for record in records)
+    assert second["pruned"] == pytest.approx(first["pruned"], rel=1e-5)
+    lines = [[json.loads(line) for line in (folder / "blocks.jsonl").read_text().splitlines()] for folder in runs]
+    for mine, theirs in zip(*lines, strict=True):
+        assert mine["layer"] == theirs["layer"] and mine["calibration_tokens"] == theirs["calibration_tokens"]
+        for key in ("relative_output_error", "score_mean"):
+            if mine.get(key) is not None:
+                assert theirs[key] == pytest.approx(mine[key], rel=1e-3), (mine["layer"], key)
+
+
+def test_what_is_wrong_is_said_once(tmp_path):
+    done = torchrun(2, "sparsity.ratio=2", cwd=tmp_path)
+    assert done.returncode != 0 and done.stderr.count("statprune: sparsity.ratio=2.0 is outside [0, 1)") == 1
+
+
+def test_work_is_split_evenly_and_one_process_is_rank_0_of_1(monkeypatch):
+    assert share(7) == slice(0, 7) and gathered(3) == [3] and owners([1.0, 2.0]) == [0, 0]
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(sys.modules["statprune.prune"], "start", lambda device: None)
+    with pytest.raises(ModelError, match="2 calibration windows can't be split over 3 processes; start fewer"):
+        prune(tiny_llama(), torch.ones(2, 8, dtype=torch.long), get_method("wanda"), Unstructured(0.5))
+    parts = []
+    for process in range(3):
+        monkeypatch.setenv("RANK", str(process))
+        parts += list(range(7))[share(7)]
+    assert parts == list(range(7))
+    costs = [5.0, 1.0, 1.0, 3.0, 4.0, 1.0]
+    loads = [sum(cost for cost, owner in zip(costs, owners(costs), strict=True) if owner == p) for p in range(3)]
+    assert sorted(loads) == [5.0, 5.0, 5.0]
