@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statprune import sparsegpt_triton
 from statprune.masks import Group, NofM, Pattern
 from statprune.statistics import InputStatistics, StatisticsKind
 
@@ -72,18 +73,17 @@ class SparseGPT:
         factor, damping, dead = statistics.once(
             ("inverse factor", weight.dtype), lambda: self._factor(statistics, weight)
         )
-        # transposed: the loop works on columns, which lie together in memory so
-        work = weight.T.contiguous()
-        work[dead] = 0
+        # the loop works on columns, and has each in one piece of memory; the kernel reads rows
+        work = weight.clone() if _has_kernel(weight) else weight.T.contiguous().T
+        work.masked_fill_(dead, 0)
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.options.block_size):
             last = min(first + self.options.block_size, weight.shape[1])
             part = pattern.columns(weight.shape[0], first, last)
-            block_keep, errors = solve_block(work[first:last], factor[first:last, first:last], part)
+            block_keep, errors = _solve_block(work[:, first:last], factor[first:last, first:last], part)
             keep[:, first:last] = block_keep
-            work[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
-        pruned = work.T * keep.to(weight.dtype)
-        return pruned, keep, {"damping": damping, "dead_columns": dead.sum()}
+            work[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1)
+        return (work * keep.to(weight.dtype)).contiguous(), keep, {"damping": damping, "dead_columns": dead.sum()}
 
     def _factor(self, statistics: InputStatistics, weight: Tensor) -> tuple[Tensor, float, Tensor]:
         gram = statistics.gram.clone()
@@ -93,33 +93,41 @@ class SparseGPT:
         return factor.to(weight.dtype), damping, dead
 
 
-def solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
-    """Prune the columns of a column block in place, left to right.
+def _has_kernel(tensor: Tensor) -> bool:
+    return tensor.is_cuda and sparsegpt_triton.available()
 
-    Args:
-        block: weights as (columns, out_features).
-        factor: the block's part of the inverse factor, (columns, columns).
-        pattern: of the block.
+
+def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
+    """Prune the columns of ``block``, (out_features, columns), in place, left to right.
 
     Returns:
-        Keep mask, (out_features, columns), and the scaled errors, (columns, out_features).
+        Keep mask and scaled errors, both (out_features, columns).
     """
-    diagonal = factor.diagonal()
-    errors = torch.empty_like(block)
     if isinstance(pattern, NofM):
-        keep = torch.ones(block.shape[1], len(block), dtype=torch.bool, device=block.device)
-    else:
-        keep = pattern.select((block / diagonal[:, None]).square_().T.contiguous())
-    zeros = (~keep).T.contiguous()
-    for column in range(len(block)):
-        if isinstance(pattern, NofM) and column % pattern.of == 0:
-            group = slice(column, column + pattern.of)
-            keep[:, group] = pattern.select((block[group] / diagonal[group, None]).square_().T.contiguous())
-            zeros[group] = ~keep[:, group].T
-        torch.mul(block[column], zeros[column], out=errors[column]).div_(diagonal[column])
-        block[column].masked_fill_(zeros[column], 0)
-        block[column + 1 :].addr_(factor[column, column + 1 :], errors[column], alpha=-1)
-    return keep, errors
+        return _solve_columns(block, factor, None, (pattern.keep, pattern.of))
+    return _solve_columns(block, factor, pattern.select((block / factor.diagonal()).square_().contiguous()), None)
+
+
+def _solve_columns(
+    block: Tensor, factor: Tensor, keep: Tensor | None, nofm: tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:
+    """As ``sparsegpt_triton.solve_block``, which does it in one launch on a GPU; here in a loop."""
+    if _has_kernel(block):
+        return sparsegpt_triton.solve_block(block, factor, keep, nofm)
+    columns, diagonal = block.T, factor.diagonal()
+    errors = torch.empty_like(columns)
+    select = NofM(*nofm).select if nofm else None
+    keep = torch.ones_like(block, dtype=torch.bool) if keep is None else keep
+    removed = (~keep).T.contiguous()
+    for column in range(len(columns)):
+        if nofm and select and column % nofm[1] == 0:
+            group = slice(column, column + nofm[1])
+            keep[:, group] = select((block[:, group] / diagonal[group]).square_().contiguous())
+            removed[group] = ~keep[:, group].T
+        torch.mul(columns[column], removed[column], out=errors[column]).div_(diagonal[column])
+        columns[column].masked_fill_(removed[column], 0)
+        columns[column + 1 :].addr_(factor[column, column + 1 :], errors[column], alpha=-1)
+    return keep, errors.T
 
 
 CUSTOMARY_GROUP = Group.matrix  # over the whole column block, as in the authors' code

@@ -1,0 +1,151 @@
+"""SparseGPT's Triton kernel against the loop in PyTorch: compiled on a GPU, interpreted without one."""
+
+import importlib
+import os
+import sys
+
+import pytest
+import torch
+
+from statprune.masks import NofM, Unstructured
+from statprune.methods import get_method
+from statprune.sparsegpt import _solve_block, inverse_factor
+from statprune.statistics import InputStatistics, StatisticsKind
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if "triton" in sys.modules:
+        pytest.skip("Triton was imported without TRITON_INTERPRET=1, which it reads then", allow_module_level=True)
+    os.environ["TRITON_INTERPRET"] = "1"
+pytest.importorskip("triton")
+kernel = importlib.import_module("statprune.sparsegpt_triton")
+
+NOFM = [NofM(2, 4), NofM(4, 8), NofM(1, 4)]
+PATTERNS = [Unstructured(0.5), *NOFM]
+
+
+def make(rows, columns, seed=0, dtype=torch.float32):
+    """Weights, shape (rows, columns), and the factor of a Gram matrix of correlated inputs."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(2 * columns, columns, generator=generator, dtype=torch.float64)
+    inputs = inputs + inputs.roll(1, dims=1) + 0.3
+    factor, _ = inverse_factor(inputs.T @ inputs, 0.01)
+    return weight.to(DEVICE, dtype), factor.to(DEVICE, dtype)
+
+
+def solve(block, factor, pattern):
+    """The kernel on what ``_solve_block`` takes."""
+    if isinstance(pattern, NofM):
+        return kernel.solve_block(block, factor, None, (pattern.keep, pattern.of))
+    return kernel.solve_block(block, factor, pattern.select((block / factor.diagonal()).square()), None)
+
+
+def check(weight, factor, pattern):
+    """Both on copies of ``weight``: the masks are the same, the rest is but for rounding."""
+    expected, block = weight.clone(), weight.clone()
+    expected_keep, expected_errors = _solve_block(expected, factor, pattern)
+    keep, errors = solve(block, factor, pattern)
+    assert keep.dtype == torch.bool
+    assert torch.equal(keep, expected_keep)
+    torch.testing.assert_close(block, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(errors, expected_errors, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 128), (7, 96), (64, 16), (200, 8), (3, 200)])
+def test_kernel_matches_the_loop(rows, columns, pattern):
+    check(*make(rows, columns), pattern)
+
+
+def test_kernel_takes_any_group_and_width():
+    check(*make(5, 24), NofM(5, 6))
+    check(*make(5, 21), NofM(2, 3))
+    check(*make(5, 1), Unstructured(0.5))
+    check(*make(5, 37), Unstructured(0.3))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_kernel_takes_float64(pattern):
+    check(*make(7, 16, dtype=torch.float64), pattern)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_float32_kernel_is_near_the_float64_loop(pattern):
+    weight, factor = make(9, 128, seed=1)
+    expected = weight.double()
+    expected_keep, expected_errors = _solve_block(expected, factor.double(), pattern)
+    keep, errors = solve(weight, factor, pattern)
+    assert torch.equal(keep, expected_keep)
+    torch.testing.assert_close(weight.double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(errors.double(), expected_errors, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pattern", NOFM, ids=str)
+def test_kernel_keeps_the_first_of_equal_scores(pattern):
+    columns = 2 * pattern.of
+    weight = torch.ones(3, columns, device=DEVICE)
+    weight[1] = -0.5
+    weight[2] = 0
+    keep, _ = solve(weight, torch.eye(columns, device=DEVICE), pattern)
+    assert torch.equal(keep, (torch.arange(columns, device=DEVICE) % pattern.of < pattern.keep).expand(3, -1))
+
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randint(-2, 3, (40, 32), generator=generator) / 4
+    # powers of two, and few of them off the diagonal: what is equal stays so through the updates
+    factor = torch.diag(2.0 ** torch.randint(-1, 2, (32,), generator=generator))
+    factor += torch.randint(-8, 9, (32, 32), generator=generator).div(8, rounding_mode="trunc").triu(1) / 2
+    score = (weight / factor.diagonal()).square()
+    assert (score[:, :-1] == score[:, 1:]).any(dim=1).all()
+    check(weight.to(DEVICE), factor.to(DEVICE), pattern)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_kernel_takes_views_and_leaves_their_surroundings_alone(pattern):
+    weight, factor = make(6, 24)
+    for around in (weight.clone(), weight.T.contiguous().T):
+        expected = around.clone()
+        expected_keep, expected_errors = _solve_block(expected[:, 8:16], factor[8:16, 8:16], pattern)
+        keep, errors = solve(around[:, 8:16], factor[8:16, 8:16], pattern)
+        assert torch.equal(keep, expected_keep)
+        torch.testing.assert_close(around, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(errors, expected_errors, rtol=1e-5, atol=1e-6)
+    wide = torch.rand(6, 48, device=DEVICE) < 0.5
+    expected = weight.clone()
+    _, expected_errors = kernel.solve_block(expected, factor, wide[:, ::2].contiguous(), None)
+    keep, errors = kernel.solve_block(weight, factor.T.contiguous().T, wide[:, ::2], None)
+    assert torch.equal(keep, wide[:, ::2])
+    assert torch.equal(weight, expected)
+    assert torch.equal(errors, expected_errors)
+
+
+def test_kernel_refuses_what_it_can_not_solve():
+    weight, factor = make(2, 6)
+    with pytest.raises(ValueError, match="either"):
+        kernel.solve_block(weight, factor, None, None)
+    with pytest.raises(ValueError, match="either"):
+        kernel.solve_block(weight, factor, torch.ones_like(weight, dtype=torch.bool), (2, 4))
+    with pytest.raises(ValueError, match="divisible by M=4"):
+        kernel.solve_block(weight, factor, None, (2, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_compiled_kernel_matches_the_loop_at_full_size(pattern):
+    weight, factor = make(4096, 128)
+    check(weight, factor, pattern)
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), NofM(2, 4)], ids=str)
+def test_the_method_gives_the_same_by_kernel_and_loop(pattern, monkeypatch):
+    weight, _ = make(6, 40)
+    statistics = InputStatistics(40, StatisticsKind.GRAM, device=DEVICE)
+    statistics.update(torch.randn(80, 40, generator=torch.Generator().manual_seed(3)).to(DEVICE))
+    method = get_method("sparsegpt", block_size=16)
+    results = []
+    for has_kernel in (True, False):
+        monkeypatch.setattr("statprune.sparsegpt._has_kernel", lambda _, has_kernel=has_kernel: has_kernel)
+        results.append(method.solve(weight, statistics, pattern))
+    assert torch.equal(results[0][1], results[1][1]) and results[0][1].float().mean() == pytest.approx(0.5)
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)
