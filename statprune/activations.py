@@ -1,6 +1,6 @@
 """Where the hidden states of windows wait between two blocks: on the device, on the host, or in files.
 
-What is kept is never changed: a block's output is kept anew. Hidden states on their way to the device can be sent for
+Hidden states on their way to the device can be sent for
 ahead of time, and those on their way back are copied while the device goes on.
 """
 
@@ -36,6 +36,9 @@ class Kept(Protocol):
     def get(self) -> Tensor:
         """The hidden states, on the device."""
 
+    def replaced(self, hidden: Tensor) -> "Kept":
+        """What keeps ``hidden`` in place of these, which are not asked for again."""
+
 
 Keep = Callable[[Tensor], Kept]
 
@@ -51,6 +54,13 @@ class OnDevice:
 
     def get(self) -> Tensor:
         return self._hidden
+
+    def replaced(self, hidden: Tensor) -> "OnDevice":
+        if hidden.shape != self._hidden.shape or hidden.dtype != self._hidden.dtype:
+            return OnDevice(hidden)
+        # in the same memory: what comes and stays amid what comes and goes would fragment it
+        self._hidden.copy_(hidden)
+        return self
 
 
 class OnHost:
@@ -91,6 +101,9 @@ class OnHost:
         hidden.record_stream(current)
         return hidden
 
+    def replaced(self, hidden: Tensor) -> "OnHost":
+        return OnHost(hidden)
+
 
 class OnDisk:
     """In a memory-mapped file, which goes with them.
@@ -123,6 +136,9 @@ class OnDisk:
         assert self._on_way is not None
         hidden, self._on_way = self._on_way.result(), None
         return hidden.to(self._device)
+
+    def replaced(self, hidden: Tensor) -> "OnDisk":
+        return OnDisk(hidden, self._path.parent)
 
     def _write(self, hidden: Tensor) -> None:
         values = hidden.cpu().contiguous().flatten().view(torch.uint8).numpy()

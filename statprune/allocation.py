@@ -72,7 +72,7 @@ def layer_patterns(
     if allocation is None:
         return {block.full(layer): pattern for block in blocks for layer in block.layers}
     if isinstance(allocation, Owl):
-        walked = [replace(batch) for batch in batches]
+        walked = [batch.copy() for batch in batches]
         fractions = []
         for block in blocks:
             with block.loaded():

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,7 +47,11 @@ class Batch:
 
     @hidden.setter
     def hidden(self, value: Tensor) -> None:
-        self.kept = self.keep(value)
+        self.kept = self.kept.replaced(value)
+
+    def copy(self) -> "Batch":
+        """The same windows on another way."""
+        return replace(self, kept=self.keep(self.hidden.clone()))
 
     def run(self, block: Block) -> Tensor:
         """The block's output hidden states."""
@@ -99,7 +103,9 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int, k
             model(input_ids=ids.to(model.device), use_cache=False)
         if len(calls) < len(blocks):
             raise ModelError(f"{type(model).__name__} does not call the blocks given; find them in this very model")
-        batches.append(Batch(keep(inputs[0]), keep, len(ids), ids.numel(), calls))
+        batches.append(
+            Batch(keep(inputs[0].clone(memory_format=torch.contiguous_format)), keep, len(ids), ids.numel(), calls)
+        )
     return batches
 
 

@@ -65,7 +65,7 @@ class ModelConfig:
 
 @dataclass
 class CalibrationConfig:
-    """Calibration windows; seq_len in tokens, batch_size in windows.
+    """Calibration windows; seq_len in tokens, batch_size in windows (None: as many as keep the device busy).
 
     An expert that fewer than ``min_expert_tokens`` tokens reach is pruned with the statistics of its mixture.
     """
@@ -73,7 +73,7 @@ class CalibrationConfig:
     source: str = "bundled"
     samples: int = 128
     seq_len: int = 2048
-    batch_size: int = 8
+    batch_size: int | None = None
     path: str | None = None
     min_expert_tokens: int = 32
 

@@ -4,10 +4,9 @@ A block's parameters stay the same objects; what they hold is put there while th
 One thread reads the next block and writes the last one meanwhile, in turn, so that at most two are on the device.
 """
 
-import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -15,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
+from statprune.malloc import return_at_once
 
 Weights = dict[str, Tensor]
-M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 class Source(Protocol):
@@ -73,7 +72,7 @@ class Streamer:
 
     def __init__(self, modules: list[nn.Module], source: Source, device: torch.device):
         self.modules, self.source, self.device = modules, source, device
-        set_malloc_threshold(2**20)
+        return_at_once(2**20)
         self.on_load: list[Callable[[], None]] = []
         self._parameters = [dict(module.named_parameters()) for module in modules]
         owners: dict[int, int] = {}
@@ -127,7 +126,7 @@ class Streamer:
         """Stop, and remove what was made on the way; blocks can't be loaded after."""
         self._thread.shutdown(cancel_futures=True)
         self.source.close()
-        set_malloc_threshold(2**25)
+        return_at_once(2**25)
 
     def _on_demand(self, index: int, forward: Callable[..., object]) -> Callable[..., object]:
         def held_forward(*args: object, **kwargs: object) -> object:
@@ -181,16 +180,6 @@ class Streamer:
             weights.clear()  # off the device before the next block comes
             weights = host
         self.source.write(index, weights)
-
-
-def set_malloc_threshold(size: int) -> None:
-    """Let glibc return freed memory of at least ``size`` bytes to the system at once; other C libraries are left alone.
-
-    It keeps what is smaller than a threshold that it raises up to 32 MiB, and blocks that come and go fragment that
-    memory: 32 blocks of 51 MiB took 1.6 GiB where 4 took 1.1; with 1 MiB here both take 0.7.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size)
 
 
 def is_here(parameter: Tensor) -> bool:

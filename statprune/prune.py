@@ -15,6 +15,7 @@ from statprune.compensation import Energy
 from statprune.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
+from statprune.malloc import share_between_threads
 from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
@@ -36,7 +37,7 @@ def prune(
     pattern: Pattern,
     compensation: Energy | None = None,
     propagation: str = "pruned",
-    batch_size: int = 8,
+    batch_size: int | None = None,
     seed: int = 0,
     on_block: OnBlock | None = None,
     *,
@@ -55,7 +56,7 @@ def prune(
         compensation: applied after the method, or None.
         propagation: pruned (blocks see what the pruned blocks before them produce), sequential (matrices see what the
             pruned matrices before them produce, which takes one forward per block instead of two) or dense.
-        batch_size: windows that go through a block together.
+        batch_size: windows that go through a block together; None: as many as keep the device busy.
         seed: of the sampled input rows.
         on_block: called with (block, all blocks, one report per layer).
         blocks: from ``find_blocks``, where some matrices are to be left dense.
@@ -73,9 +74,12 @@ def prune(
     """
     if propagation not in PROPAGATIONS:
         raise ValueError(f"propagation={propagation!r} is unknown; choose one of {', '.join(PROPAGATIONS)}")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; give at least 1 window")
     start(model.device)
+    if propagation == "sequential":
+        share_between_threads()
+    batch_size = batch_size or automatic_batch_size(windows.shape[1], model.device)
     clock = Clock(model.device)
     if blocks is None:
         blocks = find_blocks(model, windows)
@@ -102,6 +106,11 @@ def prune(
         streamer.settle()
         clock.lap("propagate")
     return clock.seconds
+
+
+def automatic_batch_size(seq_len: int, device: torch.device) -> int:
+    """As many windows as keep the device busy: more take more memory, on a CPU more time, too, and change nothing."""
+    return max(1, (16384 if device.type == "cuda" else 2048) // seq_len)
 
 
 def _sampled(windows: Tensor, mine: slice, seed: int) -> Tensor:

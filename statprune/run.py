@@ -34,7 +34,7 @@ from statprune.memory import (
 )
 from statprune.methods import get_method
 from statprune.models import Block, check_tokens, coverage, load_model, save_model, sparsity, streamer_of
-from statprune.prune import prune
+from statprune.prune import automatic_batch_size, prune
 from statprune.results import SCHEMA_VERSION, environment, write_json
 from statprune.statistics import StatisticsKind
 from statprune.structure import find_blocks
@@ -268,7 +268,7 @@ def _plan_memory(
         model,
         blocks,
         (config.calibration.samples, config.calibration.seq_len) if calibration else None,
-        config.calibration.batch_size,
+        config.calibration.batch_size or automatic_batch_size(config.calibration.seq_len, model.device),
         (config.evaluation.batch_size, config.evaluation.seq_len) if evaluation else (0, 0),
         get_method(method).needs if calibration else StatisticsKind.NONE,
         config.settings.propagation is Propagation.sequential,

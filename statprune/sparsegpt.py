@@ -30,11 +30,10 @@ class SparseGPTOptions:
 
 
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Upper triangular U with UᵀU = (G + λI)⁻¹, shape (in_features, in_features), float64; and the damping it took.
+    """Upper Cholesky factor U of (G + λI)⁻¹ = UᵀU, (in_features, in_features), float64; and the damping it took.
 
-    λ = damping · mean(diag G). Where G + λI is not positive definite in float64, damping is raised tenfold, up to 1e3.
-    With the order of rows and columns reversed, the Cholesky factor of G + λI is upper triangular, and U its inverse:
-    one factorisation, where the authors' code has two and a full inverse.
+    λ = damping · mean(diag G). Where a factorisation fails, damping is raised tenfold, up to 1e3. It is float64,
+    whatever the weights are: nearly singular, it would lose in float32 what tells its columns apart.
 
     Raises:
         ValueError: the Gram matrix is not finite, or not even that damping makes it positive definite.
@@ -42,12 +41,13 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     if not gram.isfinite().all():
         raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
     while damping <= 1e3:
-        work = gram.to(torch.float64).flip(0, 1)
+        work = gram.to(torch.float64, copy=True)
         work.diagonal().add_(damping * work.diagonal().mean())
         work, info = torch.linalg.cholesky_ex(work)
         if info == 0:
-            identity = torch.eye(len(work), dtype=work.dtype, device=work.device)
-            return torch.linalg.solve_triangular(work.flip(0, 1), identity, upper=True), damping
+            work, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(work), upper=True)
+            if info == 0:
+                return work, damping
         damping *= 10
     raise ValueError("the Gram matrix is not positive definite even at damping 1e3")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError
+from statprune.malloc import give_back
 from statprune.matrices import leave_excluded, matrices
 from statprune.models import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
 from statprune.products import Products, Use
@@ -79,6 +80,7 @@ def find_blocks(model: Any, windows: Tensor, exclude: Sequence[str] = (), prune_
         blocks = leave_excluded(blocks, exclude)
         _check_shared(name, blocks)
         _check_walk(name, model, blocks, torch.cat([ids, other]), outputs)
+    give_back()  # logits over a large vocabulary
     warning = coverage_warning(coverage(blocks))
     if warning:
         log.warning(warning)

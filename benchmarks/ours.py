@@ -1,0 +1,75 @@
+"""Prune a model with statprune and record what it took, as llm_compressor.py does.
+
+python ours.py MODEL_FOLDER TOKENS.pt RESULT.json --method cvr+energy --pattern 2:4 --propagation sequential
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import measure
+import torch
+from torch import Tensor
+
+from statprune import Energy, NofM, Unstructured, get_method, load_model, prune
+from statprune.masks import Group
+
+METHODS = ("plain_forward", "wanda", "cvr+energy", "sparsegpt")
+PATTERNS = {"0.5": Unstructured(0.5), "2:4": NofM(2, 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder that from_pretrained opens")
+    parser.add_argument("tokens", type=Path, help="calibration and evaluation windows, as saved by torch.save")
+    parser.add_argument("result", type=Path, help="JSON file to write")
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--pattern", choices=PATTERNS, default="0.5")
+    parser.add_argument("--propagation", choices=("pruned", "sequential", "dense"), default="pruned")
+    parser.add_argument("--batch-size", type=int)
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+
+    tokens: dict[str, Tensor] = torch.load(arguments.tokens, weights_only=True)
+    model, _ = load_model(str(arguments.model), "float32")
+    measure.warm_up(model, tokens["calibration"])
+    result: dict[str, Any]
+    if arguments.method == "plain_forward":
+        seconds = [measure.plain_forward_seconds(model, tokens["calibration"]) for _ in range(2)]
+        result = {"seconds": min(seconds), "perplexity": measure.perplexity(model, tokens["evaluation"])}
+    else:
+        result = _prune(model, tokens, arguments)
+    arguments.result.write_text(json.dumps(result))
+
+
+def _prune(model: Any, tokens: dict[str, Tensor], arguments: argparse.Namespace) -> dict[str, Any]:
+    name, _, compensation = arguments.method.partition("+")
+    pattern = PATTERNS[arguments.pattern]
+    if name == "sparsegpt" and isinstance(pattern, Unstructured):
+        pattern = Unstructured(pattern.ratio, Group.matrix)
+    phases: dict[str, float] = {}
+
+    def work() -> None:
+        phases.update(
+            prune(
+                model,
+                tokens["calibration"],
+                get_method(name),
+                pattern,
+                Energy() if compensation else None,
+                arguments.propagation,
+                arguments.batch_size,
+            )
+        )
+
+    return measure.measured(work) | {
+        "phases": phases,
+        "sparsity": measure.block_sparsity(model),
+        "perplexity": measure.perplexity(model, tokens["evaluation"]),
+    }
+
+
+if __name__ == "__main__":
+    main()

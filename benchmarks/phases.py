@@ -1,0 +1,81 @@
+"""(b) Our phases against their floors: forwards against the model's own, solving against the bytes it has to move.
+
+python phases.py [--samples 24] [--seq-len 512]
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+import measure
+
+from statprune import Energy, Unstructured, calibration_windows, get_method, load_model, prune
+from statprune.masks import Group
+from statprune.structure import find_blocks
+
+# bytes that each float32 weight must travel: read, and written pruned; with compensation, for columns and for rows,
+# dense and pruned weights are read once more for the energies, and the result is written
+BYTES = {"wanda": 8, "cvr+energy": 8 + 2 * 12, "sparsegpt": 8}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--seq-len", type=int, default=512)
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    rows = [_row(method, arguments) for method in BYTES]
+    result = {
+        "what": "phases against floors, SmolLM2-135M, float32, two forwards a block",
+        "machine": measure.machine(("statprune", "torch", "transformers", "numpy")),
+        "calibration": [arguments.samples, arguments.seq_len],
+        "rows": rows,
+    }
+    measure.write(Path(__file__).parent / "results" / "phases.json", result)
+    print("| method | observe / forward | propagate / forward | solve, s | solve / floor | all but forwards |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        names = ("observe_over_forward", "propagate_over_forward", "solve_seconds", "solve_over_floor", "other_share")
+        print(f"| {row['method']} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |")
+
+
+def _row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    model, tokenizer = load_model()
+    windows = calibration_windows(tokenizer, "bundled", arguments.samples, arguments.seq_len).ids
+    measure.warm_up(model, windows)
+    forward = min(measure.plain_forward_seconds(model, windows) for _ in range(2))
+    bandwidth = measure.copy_bandwidth()
+    blocks = find_blocks(model, windows)
+    method, _, compensation = name.partition("+")
+    pattern = Unstructured(0.5, Group.matrix if method == "sparsegpt" else Group.row)
+    layers: list[dict[str, Any]] = []
+    phases = prune(
+        model,
+        windows,
+        get_method(method),
+        pattern,
+        Energy() if compensation else None,
+        blocks=blocks,
+        on_block=lambda _index, _count, reports: layers.extend(reports),
+    )
+    floor = sum(layer.weights for block in blocks for layer in block.layers) * BYTES[name] / bandwidth
+    total = sum(phases.values())
+    # the second walk through the blocks leaves the last one out; it is what a forward of them costs
+    walk = phases["propagate"] * len(blocks) / (len(blocks) - 1)
+    return {
+        "method": name,
+        "plain_forward_seconds": forward,
+        "bandwidth_bytes_per_second": bandwidth,
+        "phases": phases,
+        "observe_over_forward": phases["observe"] / forward,
+        "propagate_over_forward": phases["propagate"] / forward,
+        "solve_seconds": phases["solve"],
+        "solve_floor_seconds": floor,
+        "solve_over_floor": phases["solve"] / floor,
+        "other_share": (total - walk - phases["propagate"]) / total,
+    }
+
+
+if __name__ == "__main__":
+    main()

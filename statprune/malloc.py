@@ -1,0 +1,30 @@
+"""Keep glibc from holding on to freed memory; with other C libraries nothing is done."""
+
+import ctypes
+from contextlib import suppress
+
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of malloc.h
+
+
+def return_at_once(size: int) -> None:
+    """Return freed memory of at least ``size`` bytes to the system at once.
+
+    glibc keeps what is smaller than a threshold that it raises up to 32 MiB, and blocks that come and go fragment that
+    memory: 32 blocks of 51 MiB took 1.6 GiB where 4 took 1.1; with 1 MiB here both take 0.7.
+    """
+    _call("mallopt", M_MMAP_THRESHOLD, size)
+
+
+def share_between_threads() -> None:
+    """Let one thread take what another has freed; glibc has each keep its own."""
+    _call("mallopt", M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return what is free now."""
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
+    with suppress(OSError, AttributeError):
+        getattr(ctypes.CDLL(None), name)(*arguments)
