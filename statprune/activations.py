@@ -83,7 +83,9 @@ class OnHost:
 
     @property
     def _stream(self) -> torch.cuda.Stream:
-        return self._streams.setdefault(self._device, torch.cuda.Stream(self._device))
+        if self._device not in self._streams:
+            self._streams[self._device] = torch.cuda.Stream(self._device)
+        return self._streams[self._device]
 
     def send(self) -> None:
         if self._device.type == "cuda" and self._on_way is None:

@@ -2,23 +2,18 @@
 
 A matrix then sees what the pruned matrices before it make of the windows, inside its own block too, and the outputs of
 this one run are those of the pruned block: one forward per block where observing and propagating take two (GPTQ's and
-SparseGPT's authors call it true sequential). Every batch has a thread of its own, which waits inside the block's
-forward; one runs at a time, in order.
+SparseGPT's authors call it true sequential). Every batch waits inside its own call of the block's forward, a
+greenlet: all are in one thread, so that they share its memory and its pool of workers.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 
-import torch
+from greenlet import greenlet
 
 from statprune.blocks import Batch, Collector
 from statprune.errors import ModelError
 from statprune.models import Block, Layer
 from statprune.products import Products, Use
-
-
-class _Abandoned(BaseException):
-    """Unwinds the forward of a batch that need not go on: another one failed."""
 
 
 def run_in_lockstep(
@@ -71,7 +66,7 @@ class _Walk:
 
 
 class _Walker:
-    """One batch on its way through the block, in a thread that runs only within ``resume``.
+    """One batch on its way through the block, which goes on within ``resume`` only.
 
     Attributes:
         waits_for: the layer it waits for; None once it has arrived.
@@ -80,50 +75,27 @@ class _Walker:
     def __init__(self, walk: _Walk, batch: Batch):
         self.waits_for: str | None = None
         self._walk, self._batch = walk, batch
-        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self._error: BaseException | None = None
-        self._abandoned = self._arrived = False
         self._view = walk.collector.view(batch)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._greenlet = greenlet(self._run)
 
     def resume(self) -> bool:
         """Go on to the next layer to be solved; False once it has arrived."""
-        if not self._arrived:
-            self._go.release()
-            self._stopped.acquire()
-        if self._error is not None:
-            raise self._error
+        if not self._greenlet.dead:
+            self._greenlet.switch()
         return self.waits_for is not None
 
     def abandon(self) -> None:
-        """End the thread, wherever it is."""
-        self._abandoned = True
-        self._go.release()
-        self._thread.join()
+        """Leave the block, wherever it is."""
+        if not self._greenlet.dead:
+            self._greenlet.throw()
 
-    @torch.no_grad()
     def _run(self) -> None:
-        if self._batch.hidden.is_cuda:
-            torch.cuda.set_device(self._batch.hidden.device)
-        try:
-            self._wait()
-            with Products(self._walk.block.module, self._see):
-                output = self._batch.run(self._walk.block)
-            if self._walk.advance:
-                self._batch.hidden = output
-        except _Abandoned:
-            pass
-        except BaseException as error:  # raised again in the thread that called ``resume``
-            self._error = error
-        finally:
-            self.waits_for, self._arrived = None, True
-            self._stopped.release()
-
-    def _wait(self) -> None:
-        self._go.acquire()
-        if self._abandoned:
-            raise _Abandoned
+        # a product is seen with the mode that sees it set aside, so that every switch finds and leaves none active
+        with Products(self._walk.block.module, self._see):
+            output = self._batch.run(self._walk.block)
+        if self._walk.advance:
+            self._batch.hidden = output
+        self.waits_for = None
 
     def _see(self, use: Use) -> None:
         seen = self._view(use)
@@ -140,5 +112,4 @@ class _Walker:
             walk.solve(name)
         else:
             self.waits_for = name
-            self._stopped.release()
-            self._wait()
+            self._greenlet.parent.switch()

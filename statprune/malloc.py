@@ -3,7 +3,7 @@
 import ctypes
 from contextlib import suppress
 
-M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of malloc.h
+M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def return_at_once(size: int) -> None:
@@ -13,11 +13,6 @@ def return_at_once(size: int) -> None:
     memory: 32 blocks of 51 MiB took 1.6 GiB where 4 took 1.1; with 1 MiB here both take 0.7.
     """
     _call("mallopt", M_MMAP_THRESHOLD, size)
-
-
-def share_between_threads() -> None:
-    """Let one thread take what another has freed; glibc has each keep its own."""
-    _call("mallopt", M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

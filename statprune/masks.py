@@ -142,9 +142,9 @@ def smallest(score: Tensor, count: int) -> Tensor:
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
     threshold = _kth_smallest(score, count)
-    chosen = score <= threshold
     if score.is_cuda:
         return _without_excess(score, threshold, count)
+    chosen = score <= threshold
     tied = chosen.sum(1) > count
     if tied.any():
         chosen[tied] = _without_excess(score[tied], threshold[tied], count)
@@ -168,6 +168,8 @@ def _kth_smallest(score: Tensor, k: int) -> Tensor:
     if score.device.type == "cpu":
         # NumPy's introselect moves values alone; torch's selection drags 64-bit indices along
         return torch.from_numpy(np.partition(score.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
+    if len(score) < 16:  # a GPU gives each row to a single block of threads; sorting uses all of it for one
+        return score.sort(dim=1).values[:, k - 1 : k]
     return score.kthvalue(k, dim=1, keepdim=True).values
 
 

@@ -15,7 +15,6 @@ from statprune.compensation import Energy
 from statprune.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
-from statprune.malloc import share_between_threads
 from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
@@ -77,8 +76,6 @@ def prune(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is too small; give at least 1 window")
     start(model.device)
-    if propagation == "sequential":
-        share_between_threads()
     batch_size = batch_size or automatic_batch_size(windows.shape[1], model.device)
     clock = Clock(model.device)
     if blocks is None:
@@ -114,10 +111,9 @@ def automatic_batch_size(seq_len: int, device: torch.device) -> int:
 
 
 def _sampled(windows: Tensor, mine: slice, seed: int) -> Tensor:
-    """Numbers of the sampled tokens among this process's windows; which tokens are sampled does not depend on these."""
-    sample = (
-        torch.randperm(windows.numel(), generator=torch.Generator().manual_seed(seed))[:SAMPLED_TOKENS].sort().values
-    )
+    """Numbers of the sampled tokens among this process's windows; together the processes sample what one would."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
     first, last = mine.start * windows.shape[1], mine.stop * windows.shape[1]
     return sample[(sample >= first) & (sample < last)] - first
 
