@@ -48,6 +48,9 @@ def test_smoke_run_writes_its_record(smoke):
     losses = pd.read_parquet(folder / "windows.parquet")
     assert torch.tensor(losses.pruned_loss.to_numpy()).mean().exp().item() == pytest.approx(values["pruned"])
     assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    memory = record["memory"]
+    assert memory["peak_host_bytes"] / memory["predicted_host_bytes"] == pytest.approx(1, abs=0.3)
+    assert "predicted peak memory" in done.stderr and memory["activations"] == "device"
     assert "perplexity pruned" in done.stdout and "\x1b" not in done.stdout + done.stderr
 
 

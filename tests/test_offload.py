@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed, tiny_llama, tiny_tokenizer
+from conftest import composed, statprune, tiny_llama, tiny_tokenizer
 from families import VOCABULARY, tiny
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from statprune.activations import OnDisk, Place, keeper
 from statprune.blocks import capture
@@ -174,6 +174,24 @@ def test_runs_from_disk_have_the_record_of_a_run_in_memory(save, tiny_folder, tm
     assert files == {"result.json", "blocks.jsonl", "windows.parquet"} | ({"model"} if save else set())
     threads = [thread.name for thread in threading.enumerate() if "offload" in thread.name]
     assert not threads
+
+
+@pytest.mark.slow
+def test_a_model_eight_times_as_deep_takes_no_more_memory(tmp_path):
+    peaks = []
+    for blocks in (2, 16):
+        torch.manual_seed(0)
+        size = {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8, "num_hidden_layers": blocks}
+        saved(LlamaForCausalLM(LlamaConfig(vocab_size=97, max_position_embeddings=64, **size)), tmp_path / str(blocks))
+        folder = tmp_path / f"run{blocks}"
+        folder.mkdir()
+        overrides = [*SMALL, f"model.path={tmp_path / str(blocks)}", "offload=disk"]
+        assert (done := statprune(*overrides, cwd=folder)).returncode == 0, done.stderr
+        (record,) = folder.glob("outputs/default/*/result.json")
+        memory = json.loads(record.read_text())["memory"]
+        assert memory["peak_host_bytes"] / memory["predicted_host_bytes"] == pytest.approx(1, abs=0.2)
+        peaks.append(memory["peak_host_bytes"])
+    assert peaks[1] < 1.1 * peaks[0]  # all 16 blocks are 206 MB, half of what the process takes
 
 
 def test_a_gguf_file_is_refused_in_a_sentence():
