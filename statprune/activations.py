@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statprune.errors import ModelError
+
 
 class Place(Enum):
     """Where hidden states wait; auto is the first of device, host and disk that has room."""
@@ -91,6 +93,7 @@ class OnHost:
         if self._device.type == "cuda" and self._on_way is None:
             with torch.cuda.stream(self._stream):  # in order after the copy to the host
                 self._on_way = self._host.to(self._device, non_blocking=True)
+                self._arrived = self._stream.record_event()
 
     def get(self) -> Tensor:
         if self._device.type != "cuda":
@@ -99,7 +102,7 @@ class OnHost:
         hidden, self._on_way = self._on_way, None
         assert hidden is not None
         current = torch.cuda.current_stream(self._device)
-        current.wait_stream(self._stream)
+        current.wait_event(self._arrived)  # and not for all that was sent after it
         hidden.record_stream(current)
         return hidden
 
@@ -108,7 +111,7 @@ class OnHost:
 
 
 class OnDisk:
-    """In a memory-mapped file, which goes with them.
+    """In a file, which goes with them.
 
     Args:
         hidden: the hidden states.
@@ -125,7 +128,8 @@ class OnDisk:
         weakref.finalize(self, _remove, self._path)
         self._on_way: Future[Tensor] | None = None
         if OnDisk._last is not None:
-            OnDisk._last.result()  # one at a time waits in memory to be written
+            last, OnDisk._last = OnDisk._last, None
+            _written(last)  # one at a time waits in memory to be written
         self._written = OnDisk._last = self._thread.submit(self._write, hidden.detach())
 
     def send(self) -> None:
@@ -133,7 +137,7 @@ class OnDisk:
             self._on_way = self._thread.submit(self._read)
 
     def get(self) -> Tensor:
-        self._written.result()  # a full disk shows here
+        _written(self._written)
         self.send()
         assert self._on_way is not None
         hidden, self._on_way = self._on_way.result(), None
@@ -144,12 +148,20 @@ class OnDisk:
 
     def _write(self, hidden: Tensor) -> None:
         values = hidden.cpu().contiguous().flatten().view(torch.uint8).numpy()
-        mapped = np.memmap(self._path, np.uint8, "w+", shape=values.shape)
-        mapped[:] = values
+        values.tofile(self._path)  # and not into a memory map, where a full disk kills the process
 
     def _read(self) -> Tensor:
         mapped = np.memmap(self._path, np.uint8, "r")
         return torch.from_numpy(np.array(mapped)).view(self._dtype).view(self._shape)
+
+
+def _written(future: Future[None]) -> None:
+    try:
+        future.result()
+    except OSError as error:
+        raise ModelError(
+            f"hidden states can't be written ({error}); run again with room on the disk, or with activations=host"
+        ) from error
 
 
 def _remove(path: Path) -> None:

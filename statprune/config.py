@@ -298,6 +298,8 @@ def _allocation(sparsity: SparsityConfig, problems: list[str]) -> Any:
     is_owl = sparsity.allocation is AllocationName.owl
     if (is_owl or given is not None) and (sparsity.keep is not None or sparsity.of is not None):
         problems.append("sparsity.allocation=owl and sparsity.layer_ratios are for unstructured sparsity, not for N:M")
+    if isinstance(given, dict):
+        given = sparsity.layer_ratios = {str(expression): ratio for expression, ratio in given.items()}
     if given is not None:
         _check_ratios(given, sparsity.ratio, problems)
         if is_owl:

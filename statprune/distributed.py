@@ -29,7 +29,8 @@ def start(device: torch.device) -> None:
     if size() == 1 or dist.is_initialized():
         return
     # one process may load or evaluate for long while the others wait
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # what is no tensor goes without the GPU
+    dist.init_process_group(backend, timeout=timedelta(hours=2))
 
 
 def stop() -> None:

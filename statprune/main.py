@@ -1,6 +1,8 @@
 """The command: compose the config, run, print the summary."""
 
+import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -67,6 +70,9 @@ def main(composed: DictConfig) -> None:
         _fail(error.problems if rank() == 0 else [])  # every process finds the same
     except StatpruneError as error:
         _fail([str(error)])
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        _fail([f"the GPU's memory is too small ({reason}); lower the batch sizes, or choose offload=cpu or disk"])
 
 
 def _fail(problems: list[str]) -> None:
@@ -85,6 +91,8 @@ def cli() -> None:
             problems = folder_problems(given.overrides)
         if problems:
             _fail(problems if rank() == 0 else [])
+    # torchrun, Slurm and kill end a process so: leave nothing temporary behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _own_folder():
         main()
     stop()
@@ -96,7 +104,8 @@ def _own_folder() -> Iterator[None]:
     if rank() == 0:
         yield
         return
-    with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as folder:
+    with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as made:
+        folder = os.path.relpath(made)  # short and plain, whatever the names above it
         sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
         yield
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from statprune.activations import Place
+from statprune.distributed import size
 from statprune.models import Block, streamer_of
 from statprune.statistics import CHUNK, StatisticsKind
 
@@ -22,11 +23,11 @@ class Need:
 
     Attributes:
         blocks: weights that are streamed through the device (none where the model is on it).
-        activations: hidden states of all windows between two blocks.
+        activations: hidden states of all windows between two blocks, when calibrating or evaluating.
         walk: what one batch of windows takes inside a block, or all windows where they pause in it.
         statistics: of the inputs of one block.
         solve: working copies of the largest matrix.
-        evaluate: logits of one batch, and hidden states where evaluation goes block by block.
+        evaluate: logits of one batch.
     """
 
     blocks: int
@@ -39,7 +40,8 @@ class Need:
     def total(self, place: Place) -> int:
         """Peak on the device: pruning and evaluating follow each other, solving and walking a batch, too."""
         kept = self.activations if place is Place.device else 0
-        return self.blocks + max(kept + self.statistics + max(self.walk, self.solve), self.evaluate)
+        evaluate = self.evaluate + (kept if self.blocks else 0)
+        return self.blocks + max(kept + self.statistics + max(self.walk, self.solve), evaluate)
 
 
 def need(
@@ -48,6 +50,7 @@ def need(
     windows: tuple[int, int] | None,
     batch_size: int,
     evaluation: tuple[int, int],
+    evaluated_windows: int,
     kind: StatisticsKind,
     sequential: bool,
 ) -> Need:
@@ -59,6 +62,7 @@ def need(
         windows: how many calibration windows, and their length in tokens; None where nothing is pruned.
         batch_size: calibration windows that run together.
         evaluation: windows that are evaluated together and their length.
+        evaluated_windows: of the largest evaluation; all wait between two blocks where blocks are streamed.
         kind: of the statistics.
         sequential: whether all windows pause inside a block.
     """
@@ -70,6 +74,8 @@ def need(
     largest = max(layer.weights for layer in layers)
     streamer = streamer_of(model)
     count, length = windows or (0, 0)
+    count = -(-count // size())
+    waiting = 0 if streamer is None else -(-evaluated_windows // size()) * evaluation[1]
     # a gated MLP holds three wide tensors at once, beside the residual stream and its norm
     walk = min(count, batch_size) * length * item * (3 * widest + 3 * hidden)
     if sequential:  # the MLP's product waits, with the residual stream, of every window
@@ -77,12 +83,17 @@ def need(
     statistics = 3 * CHUNK[model.device.type] * 8 + 1024 * 4 * sum(layer.in_features for layer in blocks[0].layers)
     solve = largest * 4 * SOLVING_COPIES
     if kind >= StatisticsKind.GRAM:
-        statistics += sum({layer.in_features: layer.in_features**2 * 4 for layer in blocks[0].layers}.values())
-        solve += inputs**2 * (4 + 3 * 8)  # damped copy, factor, inverse
+        # neighbours of one width share an input, as queries, keys and values do; the output projection has its own
+        distinct = {
+            (layer.name.rpartition(".")[0], layer.index, layer.in_features)
+            for layer in max(blocks, key=lambda block: len(block.layers)).layers
+        }
+        statistics += 8 * sum(width**2 for _, _, width in distinct) + 8 * hidden**2
+        solve += inputs**2 * (4 + 3 * 8)  # factor in both precisions, damped copy, inverse
     windows_together, evaluated = evaluation
     return Need(
         blocks=2 * max(streamer.block_bytes) if streamer is not None else 0,
-        activations=count * length * hidden * item,
+        activations=max(count * length, waiting) * hidden * item,
         walk=walk if windows else 0,
         statistics=statistics if windows else 0,
         solve=solve if windows else 0,

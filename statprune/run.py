@@ -166,6 +166,7 @@ def _device(name: str) -> torch.device:
             )
         device = torch.device("cuda", local_rank())
     if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         torch.cuda.set_device(device)
     return device
 
@@ -270,6 +271,7 @@ def _plan_memory(
         (config.calibration.samples, config.calibration.seq_len) if calibration else None,
         config.calibration.batch_size or automatic_batch_size(config.calibration.seq_len, model.device),
         (config.evaluation.batch_size, config.evaluation.seq_len) if evaluation else (0, 0),
+        max((len(windows.ids) for windows in evaluation.values()), default=0),
         get_method(method).needs if calibration else StatisticsKind.NONE,
         config.settings.propagation is Propagation.sequential,
     )
@@ -278,6 +280,7 @@ def _plan_memory(
     streamer = streamer_of(model)
     if streamer is not None and config.settings.offload is Offload.disk:
         files += sum(streamer.block_bytes)
+    files *= size()
     room = shutil.disk_usage(folder).free
     if files > room:
         raise ModelError(

@@ -1,14 +1,16 @@
 """SparseGPT's loop over the columns of a column block as one Triton kernel: one launch, not several per column."""
 
 import os
+import sysconfig
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 
 import torch
 from torch import Tensor
 
 _FOUND = find_spec("triton") is not None
-_COMPILERS = (os.environ.get("CC", "cc"), "gcc", "clang")  # Triton builds its launcher with one of them
+_COMPILERS = (os.environ.get("CC", "cc"), "gcc", "clang")
 _TILE = 512  # entries per program: 16 for each thread of its one warp, which stay in registers
 
 if _FOUND:
@@ -92,8 +94,9 @@ if _FOUND:
 
 
 def available() -> bool:
-    """Whether Triton and a C compiler are installed, which ``solve_block`` needs."""
-    return _FOUND and any(map(which, _COMPILERS))
+    """Whether Triton is installed, and the C compiler and Python's headers that it builds its launcher with."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return _FOUND and headers.exists() and any(map(which, _COMPILERS))
 
 
 def solve_block(

@@ -65,6 +65,8 @@ class InputStatistics:
             self._gram = torch.zeros(in_features, in_features, dtype=torch.float64, device=device)
         self._is_whole = True  # the Gram matrix, and not only its strips on and above the diagonal
         self._sample_index = sample_index
+        # sent once: a copy to a GPU for every batch would wait for it every time
+        self._sample_here = sample_index.to(device) if sample_index is not None else None
         self._rows: list[Tensor] = []
         self._derived: dict[Any, Any] = {}
 
@@ -73,11 +75,12 @@ class InputStatistics:
         rows = inputs.reshape(-1, inputs.shape[-1])
         if rows.shape[0] == 0:
             return
-        if self._sample_index is not None:
+        if self._sample_index is not None and self._sample_here is not None:
             first, last = torch.searchsorted(
                 self._sample_index, torch.tensor([self.count, self.count + rows.shape[0]])
             ).tolist()
-            self._rows.append(rows[(self._sample_index[first:last] - self.count).to(rows.device)])
+            if first < last:
+                self._rows.append(rows[self._sample_here[first:last] - self.count])
         if self.kind >= StatisticsKind.MOMENTS:
             for part in rows.split(max(1, CHUNK[rows.device.type] // rows.shape[1])):
                 values = part.to(torch.float64, copy=True)
@@ -128,6 +131,7 @@ class InputStatistics:
                 self._merge(count, mean, squares)
         if self._gram is not None:
             add_up(self._gram)
+            self._is_whole = False  # others may have added only what is on and above the diagonal
         padded = held.new_zeros(max(rows for _, rows in counts), held.shape[1], dtype=self._dtype)
         padded[: len(held)] = held
         parts = gathered_tensors(padded)

@@ -200,6 +200,18 @@ def test_a_wide_gram_matrix_is_whole_although_half_of_it_is_computed():
     assert torch.allclose(InputStatistics.pooled([statistics, other]).gram, statistics.gram + other.gram)
 
 
+def test_a_process_that_saw_no_token_of_an_expert_gets_its_whole_gram_matrix(monkeypatch):
+    x = torch.randn(20, 600, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen = InputStatistics(600, StatisticsKind.GRAM, dtype=torch.float64)
+    empty = InputStatistics(600, StatisticsKind.GRAM, dtype=torch.float64)
+    seen.update(x)
+    theirs = iter([torch.tensor([20, 0]), torch.stack([seen.mean, seen.variance * 20]), torch.zeros(0, 600).double()])
+    monkeypatch.setattr("statprune.statistics.gathered_tensors", lambda mine: [mine, next(theirs)])
+    monkeypatch.setattr("statprune.statistics.add_up", lambda gram: gram.add_(seen._gram))
+    empty.merge_processes()
+    assert empty.count == 20 and torch.allclose(empty.gram, x.T @ x) and torch.allclose(empty.norm, seen.norm)
+
+
 def test_layers_of_one_input_are_factorised_once(monkeypatch):
     weight, _, statistics = make(kind=StatisticsKind.GRAM)
     calls = []

@@ -10,7 +10,7 @@ from conftest import composed, statprune, tiny_llama, tiny_tokenizer
 from families import VOCABULARY, tiny
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import ApertusConfig, ApertusForCausalLM, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from statprune.activations import OnDisk, Place, keeper
 from statprune.blocks import capture
@@ -85,6 +85,21 @@ def test_where_windows_wait_changes_nothing(propagation, place, tmp_path):
     for key, value in models[0].state_dict().items():
         assert torch.equal(value, models[1].state_dict()[key]), key
     assert not list(tmp_path.iterdir())
+
+
+def test_parameters_of_one_value_come_back_from_disk(tmp_path):
+    """Apertus' activations have them; what stands in for a streamed parameter has one value, too."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    dense = ApertusForCausalLM(ApertusConfig(vocab_size=97, pad_token_id=0, **size))
+    for layer in dense.model.layers:
+        layer.mlp.act_fn.alpha_p.data.fill_(0.625)
+    model, tokenizer = load_model(str(saved(dense, tmp_path / "dense")), offload="disk", folder=tmp_path / "pruned")
+    save_model(model, tokenizer, tmp_path / "pruned")
+    model.block_streamer.close()
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned")
+    for key, value in dense.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
 
 
 def test_at_most_two_blocks_are_on_the_device(tmp_path):
@@ -206,6 +221,18 @@ def test_a_full_disk_is_found_before_anything_is_pruned(tiny_folder, tmp_path, m
     with pytest.raises(ModelError, match=r"pruning will write 0\.00 GiB below .*; make room"):
         run(composed(*SMALL, f"model.path={tiny_folder}", "offload=disk"), tmp_path)
     assert not (tmp_path / "windows.parquet").exists()
+
+
+def test_a_disk_that_hidden_states_fill_up_ends_in_a_sentence_once(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    kept = keeper(Place.disk, gone)(torch.ones(1, 2))
+    kept.get()
+    kept._path = Path("/dev/full")
+    kept._written = OnDisk._thread.submit(kept._write, torch.ones(1, 4096))
+    with pytest.raises(ModelError, match=r"hidden states can't be written .*room on the disk"):
+        kept.get()
+    assert torch.equal(keeper(Place.disk, tmp_path)(torch.ones(3)).get(), torch.ones(3))
 
 
 def test_a_disk_that_fills_up_ends_in_a_sentence(tiny_folder, tmp_path, monkeypatch):
