@@ -42,8 +42,9 @@ class DiskSource:
         prefix = f"{self._paths[index]}."
         if index in self._readable:
             with safe_open(self._readable[index], "pt") as file:
-                return {name.removeprefix(prefix): file.get_tensor(name) for name in sorted(file.keys())}
-        return {name.removeprefix(prefix): self._loader[name] for name in self._names[index]}
+                return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in sorted(file.keys())}
+        # cloned one by one: they are views of the file's memory map, whose pages go with them
+        return {name.removeprefix(prefix): self._loader[name].clone() for name in self._names[index]}
 
     def write(self, index: int, weights: Weights) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ class DiskSource:
         """
         for index in range(len(self._paths)):
             if index not in self._readable:
-                self.write(index, {name: tensor.clone() for name, tensor in self.read(index).items()})
+                self.write(index, self.read(index))
         save_rest(self.folder)
         with safe_open(self.folder / "model.safetensors", "pt") as file:
             rest = {name: size_of(file.get_tensor(name)) for name in sorted(file.keys())}

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
-from statprune.malloc import return_at_once
+from statprune.malloc import give_back, return_at_once
 
 Weights = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ class Source(Protocol):
     """Where the weights of blocks are kept; called by one thread at a time."""
 
     def read(self, index: int) -> Weights:
-        """A block's weights on the host, by parameter name within the block."""
+        """A block's weights on the host, by parameter name within the block; the caller may change them."""
 
     def write(self, index: int, weights: Weights) -> None:
         """Keep a block's changed weights, given on the host."""
@@ -42,6 +42,7 @@ class HostSource:
 
     def __init__(self, modules: list[nn.Module], pin: bool):
         self._blocks: list[Weights] = []
+        self._pin = pin
         for module in modules:
             for parameter in module.parameters():
                 if pin:  # one at a time: the model is not held twice
@@ -49,7 +50,8 @@ class HostSource:
             self._blocks.append({name: parameter.detach() for name, parameter in module.named_parameters()})
 
     def read(self, index: int) -> Weights:
-        return self._blocks[index]
+        # pinned ones are copied to a GPU, and not changed
+        return {name: tensor if self._pin else tensor.clone() for name, tensor in self._blocks[index].items()}
 
     def write(self, index: int, weights: Weights) -> None:
         for name, tensor in weights.items():
@@ -157,7 +159,7 @@ class Streamer:
     def _fetch(self, index: int) -> Weights:
         weights = self.source.read(index)
         if self._stream is None:
-            return {name: weights[name].to(self.device, copy=True) for name in self._parameters[index]}
+            return {name: weights[name].to(self.device) for name in self._parameters[index]}
         with torch.cuda.stream(self._stream):
             arrived = {n: weights[n].to(self.device, non_blocking=True) for n in self._parameters[index]}
         self._stream.synchronize()
@@ -170,6 +172,7 @@ class Streamer:
         if self._stream is not None:
             # their memory is the copying stream's, which uses it again only after what was computed with them
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        give_back()
         if changed:
             self.settle()  # a full disk shows here
             self._writing = self._thread.submit(self._keep, index, weights)
@@ -185,6 +188,8 @@ class Streamer:
             weights.clear()  # off the device before the next block comes
             weights = host
         self.source.write(index, weights)
+        weights.clear()
+        give_back()
 
 
 def is_here(parameter: Tensor) -> bool:
