@@ -14,12 +14,12 @@ from typing import Any
 import measure
 import torch
 from accelerate import init_empty_weights
+from methods import METHODS, prepared
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from statprune import Energy, Unstructured, get_method, prune
+from statprune import prune
 from statprune.activations import Place, keeper
-from statprune.masks import Group
 from statprune.offload import Streamer, Weights, placeholder
 from statprune.structure import find_blocks
 
@@ -88,7 +88,7 @@ def build(shape: str, device: str) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="*", choices=SHAPES, default=["7b", "70b"])
-    parser.add_argument("--method", nargs="*", choices=("wanda", "cvr+energy", "sparsegpt"))
+    parser.add_argument("--method", nargs="*", choices=METHODS)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--seq-len", type=int, default=2048)
     parser.add_argument("--propagation", choices=("pruned", "sequential", "dense"), default="pruned")
@@ -118,8 +118,6 @@ def _row(shape: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]
     model = build(shape, device)
     vocabulary = SHAPES[shape][5]
     windows: Tensor = torch.randint(vocabulary, (arguments.samples, arguments.seq_len))
-    method, _, compensation = name.partition("+")
-    pattern = Unstructured(0.5, Group.matrix if method == "sparsegpt" else Group.row)
     blocks = find_blocks(model, windows)
     streamed = SHAPES[shape][6]
     if device == "cuda":
@@ -129,9 +127,7 @@ def _row(shape: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]
     phases = prune(
         model,
         windows,
-        get_method(method),
-        pattern,
-        Energy() if compensation else None,
+        *prepared(name),
         arguments.propagation,
         blocks=blocks,
         keep=keeper(Place.host if streamed else Place.device, None),

@@ -7,9 +7,7 @@ For an environment of its own (llm_compressor_requirements.txt):
 TOKENS.pt holds {"calibration": (samples, seq_len), "evaluation": (windows, seq_len)}, token ids saved by torch.save.
 """
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import measure
@@ -36,10 +34,7 @@ def calibration_loader(windows: Tensor) -> DataLoader[Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder that from_pretrained opens")
-    parser.add_argument("tokens", type=Path, help="calibration and evaluation windows, as saved by torch.save")
-    parser.add_argument("result", type=Path, help="JSON file to write")
+    parser = measure.parser_of_a_run(__doc__)
     parser.add_argument("--method", choices=MODIFIERS, required=True)
     parser.add_argument("--pattern", choices=MASK_STRUCTURES, required=True)
     arguments = parser.parse_args()

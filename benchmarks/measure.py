@@ -1,5 +1,6 @@
 """What all benchmarks measure alike: memory, time, the plain forward, perplexity; and on which machine."""
 
+import argparse
 import ctypes
 import datetime
 import gc
@@ -20,6 +21,15 @@ from torch.nn import functional
 
 FORWARD_BATCH = 8  # windows that go through the plain forward together
 WARM_UP_TOKENS = 32
+
+
+def parser_of_a_run(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what both tools' scripts are given: a model, windows, and where the result goes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder that from_pretrained opens")
+    parser.add_argument("tokens", type=Path, help="calibration and evaluation windows, as saved by torch.save")
+    parser.add_argument("result", type=Path, help="JSON file to write")
+    return parser
 
 
 def memory(field: str) -> int:

@@ -6,26 +6,21 @@ python ours.py MODEL_FOLDER TOKENS.pt RESULT.json --method cvr+energy --pattern 
 import argparse
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import measure
 import torch
+from methods import METHODS, prepared
 from torch import Tensor
 
-from statprune import Energy, NofM, Unstructured, get_method, load_model, prune
-from statprune.masks import Group
+from statprune import load_model, prune
 
-METHODS = ("plain_forward", "wanda", "cvr+energy", "sparsegpt")
-PATTERNS = {"0.5": Unstructured(0.5), "2:4": NofM(2, 4)}
+PATTERNS = ("0.5", "2:4")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder that from_pretrained opens")
-    parser.add_argument("tokens", type=Path, help="calibration and evaluation windows, as saved by torch.save")
-    parser.add_argument("result", type=Path, help="JSON file to write")
-    parser.add_argument("--method", choices=METHODS, required=True)
+    parser = measure.parser_of_a_run(__doc__)
+    parser.add_argument("--method", choices=("plain_forward", *METHODS), required=True)
     parser.add_argument("--pattern", choices=PATTERNS, default="0.5")
     parser.add_argument("--propagation", choices=("pruned", "sequential", "dense"), default="pruned")
     parser.add_argument("--batch-size", type=int)
@@ -45,10 +40,6 @@ def main() -> None:
 
 
 def _prune(model: Any, tokens: dict[str, Tensor], arguments: argparse.Namespace) -> dict[str, Any]:
-    name, _, compensation = arguments.method.partition("+")
-    pattern = PATTERNS[arguments.pattern]
-    if name == "sparsegpt" and isinstance(pattern, Unstructured):
-        pattern = Unstructured(pattern.ratio, Group.matrix)
     phases: dict[str, float] = {}
 
     def work() -> None:
@@ -56,9 +47,7 @@ def _prune(model: Any, tokens: dict[str, Tensor], arguments: argparse.Namespace)
             prune(
                 model,
                 tokens["calibration"],
-                get_method(name),
-                pattern,
-                Energy() if compensation else None,
+                *prepared(arguments.method, arguments.pattern),
                 arguments.propagation,
                 arguments.batch_size,
             )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import measure
+from methods import prepared
 
-from statprune import Energy, Unstructured, calibration_windows, get_method, load_model, prune
-from statprune.masks import Group
+from statprune import calibration_windows, load_model, prune
 from statprune.structure import find_blocks
 
 # bytes that each float32 weight must travel: read, and written pruned; with compensation, for columns and for rows,
@@ -47,18 +47,7 @@ def _row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     forward = min(measure.plain_forward_seconds(model, windows) for _ in range(2))
     bandwidth = measure.copy_bandwidth()
     blocks = find_blocks(model, windows)
-    method, _, compensation = name.partition("+")
-    pattern = Unstructured(0.5, Group.matrix if method == "sparsegpt" else Group.row)
-    layers: list[dict[str, Any]] = []
-    phases = prune(
-        model,
-        windows,
-        get_method(method),
-        pattern,
-        Energy() if compensation else None,
-        blocks=blocks,
-        on_block=lambda _index, _count, reports: layers.extend(reports),
-    )
+    phases = prune(model, windows, *prepared(name), blocks=blocks)
     floor = sum(layer.weights for block in blocks for layer in block.layers) * BYTES[name] / bandwidth
     total = sum(phases.values())
     # the second walk through the blocks leaves the last one out; it is what a forward of them costs

@@ -1,7 +1,7 @@
 """Where the hidden states of windows wait between two blocks: on the device, on the host, or in files.
 
-Hidden states on their way to the device can be sent for
-ahead of time, and those on their way back are copied while the device goes on.
+Hidden states on their way to the device can be sent for ahead of time, and those on their way back are copied while the
+device goes on.
 """
 
 import tempfile
@@ -38,6 +38,9 @@ class Kept(Protocol):
     def get(self) -> Tensor:
         """The hidden states, on the device."""
 
+    def copy(self) -> "Kept":
+        """What goes on keeping these, whatever replaces them here."""
+
     def replaced(self, hidden: Tensor) -> "Kept":
         """What keeps ``hidden`` in place of these, which are not asked for again."""
 
@@ -56,6 +59,9 @@ class OnDevice:
 
     def get(self) -> Tensor:
         return self._hidden
+
+    def copy(self) -> "OnDevice":
+        return OnDevice(self._hidden.clone())
 
     def replaced(self, hidden: Tensor) -> "OnDevice":
         if hidden.shape != self._hidden.shape or hidden.dtype != self._hidden.dtype:
@@ -106,6 +112,9 @@ class OnHost:
         hidden.record_stream(current)
         return hidden
 
+    def copy(self) -> "OnHost":
+        return self  # never changed
+
     def replaced(self, hidden: Tensor) -> "OnHost":
         return OnHost(hidden)
 
@@ -143,6 +152,9 @@ class OnDisk:
         hidden, self._on_way = self._on_way.result(), None
         return hidden.to(self._device)
 
+    def copy(self) -> "OnDisk":
+        return self  # never changed
+
     def replaced(self, hidden: Tensor) -> "OnDisk":
         return OnDisk(hidden, self._path.parent)
 
@@ -151,8 +163,7 @@ class OnDisk:
         values.tofile(self._path)  # and not into a memory map, where a full disk kills the process
 
     def _read(self) -> Tensor:
-        mapped = np.memmap(self._path, np.uint8, "r")
-        return torch.from_numpy(np.array(mapped)).view(self._dtype).view(self._shape)
+        return torch.from_numpy(np.fromfile(self._path, np.uint8)).view(self._dtype).view(self._shape)
 
 
 def _written(future: Future[None]) -> None:

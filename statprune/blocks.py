@@ -28,14 +28,12 @@ class Batch:
 
     Attributes:
         kept: input of the next block, (windows, seq_len, hidden_size) in most models, where it waits.
-        keep: keeps such an input.
         windows: how many there are.
         tokens: how many there are.
         calls: for every block, the arguments besides the hidden states that the model calls it with.
     """
 
     kept: Kept
-    keep: Keep
     windows: int
     tokens: int
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
@@ -51,7 +49,7 @@ class Batch:
 
     def copy(self) -> "Batch":
         """The same windows on another way."""
-        return replace(self, kept=self.keep(self.hidden.clone()))
+        return replace(self, kept=self.kept.copy())
 
     def run(self, block: Block) -> Tensor:
         """The block's output hidden states."""
@@ -103,9 +101,8 @@ def capture(model: Any, blocks: list[Block], windows: Tensor, batch_size: int, k
             model(input_ids=ids.to(model.device), use_cache=False)
         if len(calls) < len(blocks):
             raise ModelError(f"{type(model).__name__} does not call the blocks given; find them in this very model")
-        batches.append(
-            Batch(keep(inputs[0].clone(memory_format=torch.contiguous_format)), keep, len(ids), ids.numel(), calls)
-        )
+        kept = keep(inputs[0].clone(memory_format=torch.contiguous_format))
+        batches.append(Batch(kept, len(ids), ids.numel(), calls))
     return batches
 
 
@@ -205,10 +202,9 @@ class Collector:
     def complete(self, layer: Layer) -> InputStatistics:
         """The layer's statistics once all windows have come to it, in all processes, which all call this."""
         statistics = self.statistics[layer.name]
-        if id(statistics) not in self._merged:
+        if size() > 1 and id(statistics) not in self._merged:
             self._merged.add(id(statistics))
-            if size() > 1:
-                statistics.merge_processes()
+            statistics.merge_processes()
         return statistics
 
     def finished(self, min_expert_tokens: int) -> dict[str, InputStatistics]:

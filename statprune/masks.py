@@ -119,12 +119,16 @@ class NofM:
         _check_finite(score)
         # group position first, so that every comparison runs over contiguous memory
         groups = score.view(rows, columns // self.of, self.of).permute(2, 0, 1).contiguous()
+        return self.best(groups).permute(1, 2, 0).reshape(rows, columns)
+
+    def best(self, groups: Tensor) -> Tensor:
+        """Keep mask (bool) of finite scores of shape (of, ...), the members of each group along the first dimension."""
         rank = torch.zeros_like(groups, dtype=torch.int16)
         for i in range(self.of):
             before = groups[i] < groups[i + 1 :]
             rank[i + 1 :] += before
             rank[i] += (~before).sum(0, dtype=torch.int16)
-        return (rank >= self.of - self.keep).permute(1, 2, 0).reshape(rows, columns)
+        return rank >= self.of - self.keep
 
 
 def whole(count: float) -> int:

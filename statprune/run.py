@@ -66,6 +66,7 @@ def run(config: RunConfig, folder: Path) -> dict[str, Any]:
 
 def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) -> dict[str, Any]:
     seconds: dict[str, float] = {}
+    saves = config.settings.save_model and rank() == 0
     device = _device(config.settings.device)
     start(device)
     log.info("loading %s", config.model.path)
@@ -78,7 +79,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
             config.model.trust_remote_code,
             str(device),
             config.settings.offload.value,
-            folder / ("model" if config.settings.save_model and rank() == 0 else UNSAVED),
+            folder / ("model" if saves else UNSAVED),
         )
     if (streamer := streamer_of(model)) is not None:
         cleanup.callback(streamer.close)
@@ -104,7 +105,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
         for phase, value in _prune(config, model, blocks, calibration, folder, tracker, layers, keep).items():
             seconds[phase] = seconds.get(phase, 0) + value
     unsaved = None
-    if config.settings.save_model and rank() == 0:
+    if saves:
         with _phase(seconds, "save"):  # before the evaluation, which could fail
             unsaved = _save(model, tokenizer, folder / "model")
     pruned = dense
@@ -129,7 +130,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
         "seconds": seconds,
         "memory": _memory(prediction, place, load_peak, device),
     }
-    if config.settings.save_model and rank() == 0 and unsaved is None:
+    if saves and unsaved is None:
         (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
     for source, losses in pruned.items():
         if not losses.isfinite().all():

@@ -121,20 +121,12 @@ def _solve_columns(
     for column in range(len(columns)):
         if nofm and column % nofm[1] == 0:
             group = slice(column, column + nofm[1])
-            kept = _best_of_group((columns[group] / diagonal[group, None]).square_(), nofm[0])
+            kept = NofM(*nofm).best((columns[group] / diagonal[group, None]).square_())
             keep[:, group], removed[group] = kept.T, ~kept
         torch.mul(columns[column], removed[column], out=errors[column]).div_(diagonal[column])
         columns[column].masked_fill_(removed[column], 0)
         columns[column + 1 :].addr_(factor[column, column + 1 :], errors[column], alpha=-1)
     return keep, errors.T
-
-
-def _best_of_group(score: Tensor, count: int) -> Tensor:
-    """Mask of the ``count`` highest of each column of ``score``, (M, out_features), as ``NofM.select`` has it."""
-    member = torch.arange(len(score), device=score.device)
-    earlier = member[:, None, None] > member[None, :, None]
-    mine, other = score[:, None], score[None]
-    return ((other > mine) | ((other == mine) & earlier)).sum(1) < count
 
 
 CUSTOMARY_GROUP = Group.matrix  # over the whole column block, as in the authors' code

@@ -1,9 +1,11 @@
 """Tiny random models of every family, from the families' own configuration classes."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 VOCABULARY = 97
@@ -120,3 +122,23 @@ def tiny(name: str) -> Any:
             if parameter.ndim >= 2:
                 parameter.normal_(0, 0.2)
     return model.eval()
+
+
+class Model(nn.Module):
+    """As little as a causal language model needs, from a list of blocks."""
+
+    def __init__(self, *blocks, hidden=16):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.layers = nn.Embedding(VOCABULARY, hidden), nn.ModuleList(blocks)
+        self.device, self.config = torch.device("cpu"), SimpleNamespace()
+        self.eval()
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, use_cache=False):
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return SimpleNamespace(logits=hidden @ self.embed.weight.T)

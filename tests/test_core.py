@@ -11,7 +11,7 @@ from statprune.compensation import Energy
 from statprune.masks import Group, NofM, Unstructured
 from statprune.methods import get_method
 from statprune.scores import CvrOptions, NoOptions, RiaOptions, cvr, ria, wanda
-from statprune.sparsegpt import _best_of_group, inverse_factor
+from statprune.sparsegpt import inverse_factor
 from statprune.statistics import InputStatistics, StatisticsKind
 
 
@@ -226,7 +226,7 @@ def test_layers_of_one_input_are_factorised_once(monkeypatch):
 @pytest.mark.parametrize(("keep", "of"), [(2, 4), (4, 8), (1, 4), (3, 5)])
 def test_a_group_is_selected_as_n_of_m_selects_it(keep, of):
     score = torch.randint(0, 4, (50, of), generator=torch.Generator().manual_seed(0)).float()
-    assert torch.equal(_best_of_group(score.T, keep).T, NofM(keep, of).select(score))
+    assert torch.equal(NofM(keep, of).best(score.T).T, NofM(keep, of).select(score))
 
 
 def test_the_inverse_factor_is_that_of_the_definition():

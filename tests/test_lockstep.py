@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from conftest import tiny_llama
-from families import UNUSUAL, VOCABULARY, tiny
+from families import UNUSUAL, VOCABULARY, Model, tiny
 from torch import nn
 
 from statprune.compensation import Energy
@@ -117,26 +117,6 @@ class Block(nn.Module):
         return hidden + self.linear(hidden) if hidden_states.flatten()[0] > 0 else hidden
 
 
-class Model(nn.Module):
-    def __init__(self, way):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed = nn.Embedding(97, 8)
-        with torch.no_grad():
-            self.embed.weight[:, 0] = torch.where(torch.arange(97) < 50, 1.0, -1.0)
-        self.layers = nn.ModuleList([Block(way)])
-        self.device = torch.device("cpu")
-
-    def get_input_embeddings(self):
-        return self.embed
-
-    def forward(self, input_ids, use_cache=False):
-        hidden = self.embed(input_ids)
-        for layer in self.layers:
-            hidden = layer(hidden)
-        return hidden
-
-
 @pytest.mark.parametrize(
     ("way", "message"),
     [
@@ -150,8 +130,11 @@ class Model(nn.Module):
 def test_what_can_not_be_walked_in_lockstep_says_so(way, message):
     windows = WINDOWS.clone()
     windows[0, 0], windows[-1, 0] = 3, 90
+    model = Model(Block(way), hidden=8)
+    with torch.no_grad():
+        model.embed.weight[:, 0] = torch.where(torch.arange(97) < 50, 1.0, -1.0)
     with pytest.raises(ModelError, match=message):
-        sequential(Model(way).eval(), windows=windows)
+        sequential(model, windows=windows)
 
 
 def test_a_failure_in_the_middle_ends_all_threads():

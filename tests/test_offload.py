@@ -123,6 +123,7 @@ def test_at_most_two_blocks_are_on_the_device(tmp_path):
     prune(model, WINDOWS % 97, get_method("wanda"), Unstructured(0.5))
     assert all(len(indices) == 1 for indices in seen) and seen[-3:] == [[0], [1], [2]]
     assert max(count for _, count in fetched) <= 1 and here() == []
+    streamer.close()
 
 
 def test_a_block_asked_for_twice_is_loaded_once_and_shared_parameters_stay():

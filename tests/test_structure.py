@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from families import VOCABULARY, tiny
+from families import VOCABULARY, Model, tiny
 from torch import nn
 
 from statprune.blocks import capture, observe
@@ -181,26 +181,6 @@ class Block(nn.Module):
 
     def forward(self, hidden_states, **_):
         return hidden_states + self.linear(hidden_states)
-
-
-class Model(nn.Module):
-    """As little as a causal language model needs, from a list of blocks."""
-
-    def __init__(self, *blocks, hidden=16):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed, self.layers = nn.Embedding(VOCABULARY, hidden), nn.ModuleList(blocks)
-        self.device, self.config = torch.device("cpu"), SimpleNamespace()
-        self.eval()
-
-    def get_input_embeddings(self):
-        return self.embed
-
-    def forward(self, input_ids, use_cache=False):
-        hidden = self.embed(input_ids)
-        for layer in self.layers:
-            hidden = layer(hidden)
-        return SimpleNamespace(logits=hidden @ self.embed.weight.T)
 
 
 def test_matrices_of_any_layout_and_product_are_found():
