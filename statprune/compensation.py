@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from statprune.parts import row_parts
 from statprune.statistics import InputStatistics
 
 
@@ -49,29 +51,54 @@ class Energy:
             The weight with the mask applied again, and the scales' range with the energy ratios Ẽ/E that remain:
             since the mask comes last and rows change columns, neither energy is met exactly.
         """
-        weight = pruned
-        report: dict[str, Tensor] = {}
-        mask = keep.to(dense.dtype)
-        means = [dense.mean(dim, keepdim=True) for dim in (0, 1)]
-        energies = [energy(dense, mean, dim) for dim, mean in enumerate(means)]
-        for dim, (name, wanted) in enumerate((("column", self.columns), ("row", self.rows))):
-            if wanted:
-                scale = self._scale(energies[dim], energy(weight, means[dim], dim))
-                weight = (weight - means[dim]).mul_(scale).add_(means[dim]).mul_(mask)
-                report |= {
-                    f"{name}_scale_min": scale.min(),
-                    f"{name}_scale_mean": scale.mean(),
-                    f"{name}_scale_max": scale.max(),
-                    f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale)).double().mean(),
-                }
-        for dim, name in enumerate(("column", "row")):
-            report[f"{name}_energy_ratio"] = energy(weight, means[dim], dim).sum() / energies[dim].sum()
-        return weight, report
+        parts = row_parts(dense)
+        column_mean, row_mean = (dense.mean(dim, keepdim=True) for dim in (0, 1))
+        column_dense = _column_energy(dense, column_mean, parts)
+        row_dense, row_after, row_scale = (torch.ones_like(row_mean) for _ in range(3))
+        column_scale, column_after = torch.ones_like(column_mean), torch.zeros_like(column_mean)
+        if self.columns:
+            column_scale = self._scale(column_dense, _column_energy(pruned, column_mean, parts))
+        result = torch.empty_like(dense)
+        for rows in parts:
+            weight, mask = result[rows].copy_(pruned[rows]), keep[rows].to(dense.dtype)
+            row_dense[rows] = energy(dense[rows], row_mean[rows], 1)
+            if self.columns:
+                _rescale(weight, column_mean, column_scale, mask)
+            if self.rows:
+                row_scale[rows] = self._scale(row_dense[rows], energy(weight, row_mean[rows], 1))
+                _rescale(weight, row_mean[rows], row_scale[rows], mask)
+            column_after += energy(weight, column_mean, 0)
+            row_after[rows] = energy(weight, row_mean[rows], 1)
+        report = self._described("column", column_scale) if self.columns else {}
+        report |= self._described("row", row_scale) if self.rows else {}
+        report["column_energy_ratio"] = column_after.sum() / column_dense.sum()
+        report["row_energy_ratio"] = row_after.sum() / row_dense.sum()
+        return result, report
 
     def _scale(self, dense: Tensor, pruned: Tensor) -> Tensor:
         return (dense / (pruned + self.epsilon)).sqrt().clamp(self.min_scale, self.max_scale)
+
+    def _described(self, name: str, scale: Tensor) -> dict[str, Tensor]:
+        return {
+            f"{name}_scale_min": scale.min(),
+            f"{name}_scale_mean": scale.mean(),
+            f"{name}_scale_max": scale.max(),
+            f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale)).double().mean(),
+        }
 
 
 def energy(weight: Tensor, mean: Tensor, dim: int) -> Tensor:
     """Σ (W − μ)² along ``dim``, over all entries: a pruned zero counts μ² (paper §3.2)."""
     return (weight - mean).square_().sum(dim, keepdim=True)
+
+
+def _column_energy(weight: Tensor, mean: Tensor, parts: list[slice]) -> Tensor:
+    total = torch.zeros_like(mean)
+    for rows in parts:
+        total += energy(weight[rows], mean, 0)
+    return total
+
+
+def _rescale(weight: Tensor, mean: Tensor, scale: Tensor, mask: Tensor) -> None:
+    """Ŵ ← M · (μ + s (Ŵ − μ)), in place."""
+    weight.sub_(mean).mul_(scale).add_(mean).mul_(mask)

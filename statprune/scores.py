@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from statprune.masks import Group
+from statprune.parts import row_parts
 from statprune.statistics import InputStatistics, StatisticsKind
 
 
@@ -98,10 +99,17 @@ def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Ten
         activation = statistics.variance.to(weight.dtype).pow(options.activation_power)
     else:
         activation = statistics.norm.to(weight.dtype)
-    # summed in float64 in two passes, which is exact enough, and twenty times as fast as torch's running variance
-    variance = (weight - weight.mean(0, dtype=torch.float64).to(weight.dtype)).square_().mean(0, dtype=torch.float64)
-    column = (variance.to(weight.dtype) + options.epsilon).pow(-options.alpha / 2)
+    column = (_column_variance(weight).to(weight.dtype) + options.epsilon).pow(-options.alpha / 2)
     return weight.abs().mul_(activation * column)
+
+
+def _column_variance(weight: Tensor) -> Tensor:
+    """Population variances of the columns, float64: summed in two passes, exact enough, and faster than torch's."""
+    mean = weight.mean(0, dtype=torch.float64).to(weight.dtype)
+    total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+    for rows in row_parts(weight):
+        total += (weight[rows] - mean).square_().sum(0, dtype=torch.float64)
+    return total / len(weight)
 
 
 @dataclass(frozen=True)
