@@ -47,9 +47,9 @@ def statprune(*overrides: str, cwd: Path, **environment: str) -> subprocess.Comp
 
 
 def composed(*overrides: str) -> RunConfig:
-    """The checked configuration of one job, as the command composes it."""
+    """The checked configuration of one job, as the command composes it; without a cache, unless one is given."""
     with initialize_config_module("statprune.conf", version_base="1.3"):
-        raw: Any = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        raw: Any = OmegaConf.to_container(compose("config", ["cache=null", *overrides]), resolve=True)
     return parse_config(raw)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-import struct
 from enum import Enum
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 from conftest import composed, statprune, tiny_llama, tiny_tokenizer
 from hydra import compose, initialize_config_module
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
+from wandb_files import wandb_run
 
 from statprune import config
 from statprune.compensation import Energy
@@ -226,36 +226,6 @@ def test_another_text_and_model_with_per_block_lines(tmp_path, tiny_folder):
     pruned, dense = (f"{record['metrics']['perplexity']['text'][key]:.4f}" for key in ("pruned", "dense"))
     for part in ("| wanda |", "4:8; achieved 0.50000", "2 windows of 32 tokens, seed 0", f"| {dense} | {pruned} |"):
         assert part in card, part
-
-
-def wandb_run(file):
-    """Config, history and summary of W&B's offline file: protobuf records in LevelDB's log format."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, position, whole = file.read_bytes(), 7, b""
-    result = {"config": {}, "history": [], "summary": {}}
-    while position < len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        whole += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind not in (1, 4):  # a record that goes on in the next block
-            continue
-        record, whole = wandb_internal_pb2.Record.FromString(whole), b""
-        if record.HasField("run"):
-            result["config"] |= json_items(record.run.config.update)
-        elif record.HasField("history"):
-            result["history"].append(json_items(record.history.item))
-        elif record.HasField("summary"):
-            result["summary"] |= json_items(record.summary.update)
-    return result
-
-
-def json_items(items):
-    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
 def test_dense_measures_without_pruning(tmp_path, tiny_folder):

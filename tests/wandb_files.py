@@ -1,0 +1,41 @@
+"""Read the files that W&B writes offline."""
+
+import json
+import struct
+
+
+def wandb_run(file):
+    """What W&B's offline file says of its run: protobuf records in LevelDB's log format."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, position, whole = file.read_bytes(), 7, b""
+    result = {"config": {}, "history": [], "summary": {}, "artifacts": set(), "finished": False}
+    while position < len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        whole += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind not in (1, 4):  # a record that goes on in the next block
+            continue
+        record, whole = wandb_internal_pb2.Record.FromString(whole), b""
+        if record.HasField("run"):
+            result["config"] |= json_items(record.run.config.update)
+            run = record.run
+            result |= {"id": run.run_id, "group": run.run_group, "job_type": run.job_type, "tags": [*run.tags]}
+            result |= {"name": run.display_name, "notes": run.notes}
+        elif record.HasField("history"):
+            result["history"].append(json_items(record.history.item))
+        elif record.HasField("artifact") or record.request.HasField("log_artifact"):
+            result["artifacts"].add(record.artifact.type or record.request.log_artifact.artifact.type)
+        elif record.HasField("exit"):
+            result |= {"finished": True, "exit_code": record.exit.exit_code}
+        elif record.HasField("summary"):
+            result["summary"] |= json_items(record.summary.update)
+    return result
+
+
+def json_items(items):
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
