@@ -73,7 +73,11 @@ def test_all_bad_input_is_reported_in_sentences_before_anything_starts(overrides
     "arguments,multirun,message",
     [
         (["method=null"], False, "method=null is not a choice; choose one of cvr, dense"),
-        (["~compensation"], False, "~compensation would leave the run without it; choose one of energy, none"),
+        (
+            ["~compensation"],
+            False,
+            "~compensation would leave the run without it; choose one of columns, energy, none, rows",
+        ),
         (["evaluation.seq_len=${nope}"], False, "nope"),
         (["seed=99999999999999999999"], False, "is outside [0, 2**63)"),
         (["=3"], False, "=3 has no name before ="),
@@ -103,27 +107,33 @@ def test_sweeps_and_printing_check_their_overrides_and_text_files_too(tmp_path):
         assert "calibration.path=empty.txt is empty" in done.stderr and "evaluation.path=empty.txt is" in done.stderr
 
 
-def test_a_folder_that_cant_be_written_or_holds_a_run_is_refused(tmp_path):
+def test_a_folder_that_cant_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in ("/proc/nope", str(tmp_path / "file"), str(tmp_path / "file" / "below")):
         (problem,) = folder_problems([f"hydra.run.dir={folder}"])
         assert f"the folder {folder} can't be written" in problem
-    (tmp_path / "result.json").write_text("{}")
-    (problem,) = folder_problems(["seed=1", f"hydra.run.dir='{tmp_path}'"])
-    assert "holds a finished run" in problem
     assert folder_problems([f"hydra.run.dir={tmp_path / 'new'}"]) == []
 
 
-def test_run_names_tell_the_pattern(tiny_folder):
+def test_run_names_tell_the_pattern_and_have_a_hash_of_what_they_do_not_tell(tiny_folder):
     def name(*overrides):
         with initialize_config_module("statprune.conf", version_base="1.3"):
-            return run_name(_root_=compose("config", [f"model.path={tiny_folder}", *overrides]))
+            return run_name(_root_=compose("config", [*overrides], return_hydra_config=True))
 
-    assert name("sparsity.ratio=0") == "model_bundled_0_cvr_energy_s0"
-    assert name("sparsity='2_4'", "method=wanda") == "model_bundled_2_4_wanda_none_s0"
-    assert name("method=dense") == "model_bundled_dense_dense_none_s0"
-    assert name("sparsity.layer_ratios=[0.5]", "seed=3") == "model_bundled_given_cvr_energy_s3"
-    assert name("sparsity.allocation=owl") == "model_bundled_owl0.5_cvr_energy_s0"
+    start = "SmolLM2-135M-Instruct.Q4_1_bundled"
+    assert name() == f"{start}_0.5_cvr_energy_s0"
+    assert name("sparsity.ratio=0") == f"{start}_0_cvr_energy_s0"
+    assert name("sparsity='2_4'", "method=wanda") == f"{start}_2_4_wanda_none_s0"
+    assert name("sparsity.keep=2", "sparsity.of=4", "method=wanda") == f"{start}_2_4_wanda_none_s0"
+    assert name("method=dense", "evaluation=none") == f"{start}_dense_dense_none_s0"
+    assert name("sparsity.allocation=owl", "compensation=rows") == f"{start}_owl0.5_cvr_energy-rows_s0"
+    assert name("compensation.columns=false", "compensation.rows=false") == f"{start}_0.5_cvr_energy-off_s0"
+    assert name("experiment=smoke", "method.alpha=0.5", "verbose=true") == f"{start}_0.5_cvr_energy_s0"
+    given = [name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")]
+    assert all(re.fullmatch(rf"{start}_given_cvr_energy_s3_[0-9a-f]{{8}}", text) for text in given)
+    others = [name("method.alpha=1"), name("method.alpha=2"), name(f"model.path={tiny_folder}"), *given]
+    assert len(set(others)) == 5 and name("method.alpha=1.0") == others[0]
+    assert re.fullmatch(r"model_bundled_0\.5_cvr_energy_s0_[0-9a-f]{8}", others[2])
 
 
 def test_numbers_that_are_not_finite_are_null_and_warned_about(tmp_path, caplog):
@@ -217,9 +227,10 @@ def test_another_text_and_model_with_per_block_lines(tmp_path, tiny_folder):
     phases = ("load", "calibrate", "observe", "solve", "propagate", "evaluate", "save")
     assert all(record["seconds"][phase] > 0 for phase in phases)
     read_back = wandb_run(next((folder / "wandb").glob("offline-run-*/*.wandb")))
+    blocks = [row for row in read_back["history"] if "block" in row]
     assert read_back["config"]["method"] == {"name": "wanda"}
-    assert [row["block"] for row in read_back["history"]] == [0, 1, 2]
-    assert all(row["block/sparsity"] == 0.5 and row["block/seconds"] > 0 for row in read_back["history"])
+    assert [row["block"] for row in blocks] == [0, 1, 2]
+    assert all(row["block/sparsity"] == 0.5 and row["block/seconds"] > 0 for row in blocks)
     assert read_back["summary"]["perplexity/text"] == record["metrics"]["perplexity"]["text"]["pruned"]
     card = (folder / "model" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
