@@ -1,6 +1,6 @@
 """(e) A sweep of twelve jobs in one process, against twelve processes: the same runs on the bundled model.
 
-python sweeps.py [--samples 4] [--seq-len 256]
+python sweeps.py [--samples 2] [--seq-len 64]
 """
 
 import argparse
@@ -16,13 +16,13 @@ from typing import Any
 import measure
 
 METHODS, PATTERNS, SEEDS = ("magnitude", "wanda", "cvr"), ("unstructured", "2_4"), (0, 1)
-WINDOWS = 4  # evaluated in every run
+WINDOWS = 2  # evaluated in every run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--seq-len", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--seq-len", type=int, default=64)
     arguments = parser.parse_args()
     rows = [_row(propagation, arguments) for propagation in ("pruned", "dense")]
     result = {
