@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.compose import override_problems
@@ -21,6 +22,7 @@ from statprune.config import parse_config
 from statprune.console import configure_logging
 from statprune.distributed import rank, stop
 from statprune.errors import ConfigError, StatpruneError
+from statprune.slots import take_gpu
 
 
 def run_name(*, _root_: DictConfig) -> str:
@@ -50,11 +52,19 @@ def _pattern_name(config: DictConfig) -> str:
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, torch.cuda.device_count()), replace=True)
+OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, torch.cuda.device_count()), replace=True)
+
+_in_command = False  # cli runs in this process; not so in the processes that a launcher starts for its jobs
+
+
+class JobError(CompactHydraException):
+    """What went wrong in another process's job; Hydra prints only the message, in the process that started the sweep."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
-def main(composed: DictConfig) -> None:
-    """Hydra's entry point for one job."""
+def main(composed: DictConfig) -> float | None:
+    """Hydra's entry point for one job; returns what a sweeper minimises: the first dataset's perplexity."""
     raw: Any = OmegaConf.to_container(composed, resolve=True)
     try:
         config = parse_config(raw)
@@ -62,10 +72,12 @@ def main(composed: DictConfig) -> None:
         from statprune.summary import print_summary
 
         configure_logging(config.settings.verbose, quiet=rank() > 0)
+        _set_up_worker()
         folder = Path(HydraConfig.get().runtime.output_dir)
         record = run(config, folder)
         if rank() == 0:
             print_summary(record, folder)
+        return next((each["pruned"] for each in record["metrics"]["perplexity"].values()), None)
     except ConfigError as error:
         _fail(error.problems if rank() == 0 else [])  # every process finds the same
     except StatpruneError as error:
@@ -75,7 +87,14 @@ def main(composed: DictConfig) -> None:
         _fail([f"the GPU's memory is too small ({reason}); lower the batch sizes, or choose offload=cpu or disk"])
 
 
-def _fail(problems: list[str]) -> None:
+def _set_up_worker() -> None:
+    if not _in_command and HydraConfig.get().launcher._target_.endswith(".JoblibLauncher"):
+        take_gpu()  # Slurm and Ray give a job its own
+
+
+def _fail(problems: list[str]) -> NoReturn:
+    if not _in_command:  # launchers wait for a result, or run the job again, where its process just ends
+        raise JobError("\n".join(f"statprune: {problem}" for problem in problems))
     for problem in problems:
         print(f"statprune: {problem}", file=sys.stderr)
     raise SystemExit(1)
@@ -83,6 +102,8 @@ def _fail(problems: list[str]) -> None:
 
 def cli() -> None:
     """Console script ``statprune``; ``python -m statprune`` is the same."""
+    global _in_command
+    _in_command = True
     arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
     given = get_args_parser().parse_known_args(arguments)[0]
     if not (given.help or given.hydra_help or given.info or given.shell_completion):
