@@ -4,14 +4,17 @@ import difflib
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,6 +30,16 @@ PLUGINS = {
     "ray": ("ray", "hydra-ray-launcher"),
     "optuna": ("optuna", "hydra-optuna-sweeper"),
 }
+
+
+def prefer_own_presets() -> None:
+    """Drop the plugins' configs of the names that conf/hydra has: Hydra would take them for schemas of ours, and warn."""
+    Plugins.instance()  # finds the plugins, which store them
+    stored = ConfigStore.instance().repo["hydra"]
+    for group in ("launcher", "sweeper"):
+        own = files("statprune.conf") / "hydra" / group
+        for name in [each.name for each in own.iterdir()]:
+            stored[group].pop(name, None)
 
 
 def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[str]:
@@ -46,7 +59,11 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
     # a sweeper's own search spaces (interval) are not listed, and checked when it draws from them
     listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
     if len(listed) < len(overrides) and not any(override.key_or_group == "hydra/sweeper" for override in overrides):
-        return [f"{override.input_line} needs a sweeper; add hydra/sweeper=optuna" for override in overrides if override not in listed]
+        return [
+            f"{override.input_line} needs a sweeper; add hydra/sweeper=optuna"
+            for override in overrides
+            if override not in listed
+        ]
     (jobs,) = BasicSweeper.split_arguments(listed, None) if swept else ([list(arguments)],)
     with initialize_config_module("statprune.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.compose import override_problems
+from statprune.compose import override_problems, prefer_own_presets
 from statprune.config import parse_config
 from statprune.console import configure_logging
 from statprune.distributed import rank, stop
@@ -59,7 +59,7 @@ _in_command = False  # cli runs in this process; not so in the processes that a 
 
 
 class JobError(CompactHydraException):
-    """What went wrong in another process's job; Hydra prints only the message, in the process that started the sweep."""
+    """What went wrong in another process's job; Hydra prints just the message where the sweep was started."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
@@ -106,6 +106,7 @@ def cli() -> None:
     _in_command = True
     arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
     given = get_args_parser().parse_known_args(arguments)[0]
+    prefer_own_presets()
     if not (given.help or given.hydra_help or given.info or given.shell_completion):
         problems = override_problems(given.overrides, given.multirun)
         if not (problems or given.cfg):

@@ -1,4 +1,4 @@
-"""A sweep through each launcher gives what it gives in one process; Optuna minimises perplexity. ``make test-cluster``."""
+"""A sweep through each launcher gives what it gives in one process; Optuna minimises. Run by ``make test-cluster``."""
 
 import json
 import os
@@ -30,6 +30,7 @@ def tiny(folder: Path) -> list[str]:
 def sweep(cwd: Path, *overrides: str, fails: bool = False, **environment: str) -> subprocess.CompletedProcess:
     done = statprune("-m", *overrides, cwd=cwd, **QUIET, **environment)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    assert "Warning" not in done.stderr or fails
     return done
 
 
