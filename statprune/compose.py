@@ -33,7 +33,7 @@ PLUGINS = {
 
 
 def prefer_own_presets() -> None:
-    """Drop the plugins' configs of the names that conf/hydra has: Hydra would take them for schemas of ours, and warn."""
+    """Drop the plugins' configs that conf/hydra has by the same name: Hydra would take them for ours' schemas."""
     Plugins.instance()  # finds the plugins, which store them
     stored = ConfigStore.instance().repo["hydra"]
     for group in ("launcher", "sweeper"):
