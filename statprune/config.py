@@ -21,6 +21,7 @@ from statprune.errors import ConfigError
 from statprune.hub import model_path_problem, offload_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
 from statprune.methods import customary_group, method_names, options_class
+from statprune.naming import NOT_IN_HASH
 from statprune.sparsegpt import SparseGPTOptions
 
 
@@ -116,10 +117,19 @@ class EvaluationConfig:
 
 @dataclass
 class TrackingConfig:
-    """Weights & Biases: offline or disabled."""
+    """Weights & Biases: offline, online or disabled; ``group`` None is the run's name.
+
+    ``artifacts`` may hold masks and model, which are uploaded with the run.
+    """
 
     mode: str = "disabled"
     project: str = "statprune"
+    entity: str | None = None
+    group: str | None = None
+    job_type: str = "prune"
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    artifacts: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -134,6 +144,8 @@ class Settings:
     seed: int = 0
     save_model: bool = False
     verbose: bool = False
+    rerun: bool = False
+    cache: str | None = None
 
 
 @dataclass
@@ -172,8 +184,7 @@ class RunConfig:
 
     def hash(self) -> str:
         """16 hex digits over everything that can change a number."""
-        without = ("name", "tracking", "verbose", "save_model", "offload", "activations")
-        values = {key: value for key, value in self.resolved().items() if key not in without}
+        values = {key: value for key, value in self.resolved().items() if key not in NOT_IN_HASH}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -259,8 +270,15 @@ def _check_values(
     _check_paths(model, calibration, evaluation, problems)
     if problem := offload_problem(model.path, settings.offload.value):
         problems.append(problem)
-    if tracking.mode not in ("offline", "disabled"):
-        problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline or disabled")
+    if tracking.mode not in ("offline", "online", "disabled"):
+        problems.append(f"tracking.mode={tracking.mode} is unknown; choose offline, online or disabled")
+    problems += [
+        f"tracking.artifacts has {name!r}, which is unknown; choose from masks and model"
+        for name in tracking.artifacts
+        if name not in ("masks", "model")
+    ]
+    if "model" in tracking.artifacts and not settings.save_model:
+        problems.append("tracking.artifacts has model, which is not saved; set save_model=true")
     try:
         device = torch.device("cpu" if settings.device == "auto" else settings.device)
     except RuntimeError:

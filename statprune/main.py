@@ -1,5 +1,6 @@
 """The command: compose the config, run, print the summary."""
 
+import functools
 import os
 import re
 import signal
@@ -8,93 +9,68 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
-import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.compose import override_problems, prefer_own_presets
-from statprune.config import parse_config
 from statprune.console import configure_logging
-from statprune.distributed import rank, stop
-from statprune.errors import ConfigError, StatpruneError
-from statprune.slots import take_gpu
-
-
-def run_name(*, _root_: DictConfig) -> str:
-    """Readable name of a run's folder: model, calibration, pattern, method, compensation, seed."""
-    model = Path(str(_root_.model.path)).name.removesuffix(".gguf")
-    parts = [
-        model,
-        _root_.calibration.source,
-        _pattern_name(_root_),
-        _root_.method.name,
-        _root_.compensation.name,
-        f"s{_root_.seed}",
-    ]
-    return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
-
-
-def _pattern_name(config: DictConfig) -> str:
-    sparsity = config.sparsity
-    if config.method.name == "dense":
-        return "dense"
-    if sparsity.keep is not None:
-        return f"{sparsity.keep}_{sparsity.of}"
-    if sparsity.layer_ratios is not None:
-        return "given"
-    ratio = 0.5 if sparsity.ratio is None else sparsity.ratio
-    return str(ratio) if sparsity.allocation == "uniform" else f"{sparsity.allocation}{ratio}"
-
+from statprune.distributed import rank, size, stop
+from statprune.naming import run_name
+from statprune.slots import take_gpu, visible_gpus
+from statprune.sweep import LEDGER, ledger, note, outcomes, preset_grid, print_sweep
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, torch.cuda.device_count()), replace=True)
-OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, torch.cuda.device_count()), replace=True)
-
-_in_command = False  # cli runs in this process; not so in the processes that a launcher starts for its jobs
-
-
-class JobError(CompactHydraException):
-    """What went wrong in another process's job; Hydra prints just the message where the sweep was started."""
+OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
+OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
 def main(composed: DictConfig) -> float | None:
-    """Hydra's entry point for one job; returns what a sweeper minimises: the first dataset's perplexity."""
-    raw: Any = OmegaConf.to_container(composed, resolve=True)
-    try:
-        config = parse_config(raw)
-        from statprune.run import run  # slow to import: not for --help or a typo
-        from statprune.summary import print_summary
+    """Hydra's entry point for one job; what a sweeper minimises: the pruned perplexity, None where the job failed."""
+    from statprune.job import (
+        RUNNING,
+        Outcome,
+        carry_out,
+        print_line,
+        to_json,
+    )  # slow to import: not for --help or a typo
+    from statprune.summary import print_summary
 
-        configure_logging(config.settings.verbose, quiet=rank() > 0)
-        _set_up_worker()
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        record = run(config, folder)
-        if rank() == 0:
-            print_summary(record, folder)
-        return next((each["pruned"] for each in record["metrics"]["perplexity"].values()), None)
-    except ConfigError as error:
-        _fail(error.problems if rank() == 0 else [])  # every process finds the same
-    except StatpruneError as error:
-        _fail([str(error)])
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        _fail([f"the GPU's memory is too small ({reason}); lower the batch sizes, or choose offload=cpu or disk"])
-
-
-def _set_up_worker() -> None:
-    if not _in_command and HydraConfig.get().launcher._target_.endswith(".JoblibLauncher"):
+    job = HydraConfig.get()
+    folder, is_sweep = Path(job.runtime.output_dir), job.mode is RunMode.MULTIRUN
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    configure_logging(composed.verbose is True, quiet=rank() > 0)
+    if str(job.launcher._target_).endswith(".JoblibLauncher"):
         take_gpu()  # Slurm and Ray give a job its own
+    if is_sweep:
+        note(job.job.num, to_json(Outcome(folder, RUNNING)))
+    outcome = carry_out(composed, folder, _bench(keeps=is_sweep), others_follow=is_sweep)
+    if is_sweep:
+        note(job.job.num, to_json(outcome))
+    if rank() == 0 and is_sweep:
+        print_line(outcome)
+    elif rank() == 0 and outcome.record is not None:
+        print_summary(outcome.record, folder)
+    if outcome.reasons and not is_sweep:
+        _fail(outcome.reasons if rank() == 0 else [])  # every process finds the same
+    return outcome.metric
 
 
-def _fail(problems: list[str]) -> NoReturn:
-    if not _in_command:  # launchers wait for a result, or run the job again, where its process just ends
-        raise JobError("\n".join(f"statprune: {problem}" for problem in problems))
+@functools.cache
+def _bench(keeps: bool) -> Any:
+    """The one workbench of this process, which outlives its jobs."""
+    from statprune.sharing import Workbench
+
+    return Workbench(keeps and size() == 1)
+
+
+def _fail(problems: list[str]) -> None:
     for problem in problems:
         print(f"statprune: {problem}", file=sys.stderr)
     raise SystemExit(1)
@@ -102,13 +78,19 @@ def _fail(problems: list[str]) -> NoReturn:
 
 def cli() -> None:
     """Console script ``statprune``; ``python -m statprune`` is the same."""
-    global _in_command
-    _in_command = True
     arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
     given = get_args_parser().parse_known_args(arguments)[0]
+    is_sweep = given.multirun
     prefer_own_presets()
     if not (given.help or given.hydra_help or given.info or given.shell_completion):
-        problems = override_problems(given.overrides, given.multirun)
+        grid = preset_grid(given.overrides)
+        if grid is not None and not given.cfg:
+            is_sweep = True
+            added = [_quote_pattern(f"{key}={values}") for key, values in grid.items()]
+            given.overrides = [*added, *given.overrides]
+            _add_overrides(*added, "hydra.sweeper.params=null")
+            sys.argv[1:1] = [] if given.multirun else ["--multirun"]
+        problems = override_problems(given.overrides, is_sweep)
         if not (problems or given.cfg):
             problems = folder_problems(given.overrides)
         if problems:
@@ -116,8 +98,31 @@ def cli() -> None:
     # torchrun, Slurm and kill end a process so: leave nothing temporary behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _own_folder():
-        main()
+        if is_sweep and rank() == 0 and not given.cfg:
+            _sweep()
+        else:
+            main()
     stop()
+
+
+def _add_overrides(*overrides: str) -> None:
+    """Put overrides beside those given: argparse takes no second group of them, behind an option."""
+    given = get_args_parser().parse_known_args(sys.argv[1:])[0].overrides
+    place = sys.argv.index(given[0], 1) if given else len(sys.argv)
+    sys.argv[place:place] = overrides
+
+
+def _sweep() -> None:
+    """Run all jobs; whatever becomes of some, tell how each ended."""
+    with ledger() as folder:
+        _add_overrides(f"+hydra.job.env_set.{LEDGER}='{folder}'")
+        try:
+            main()
+        finally:
+            jobs = outcomes(folder)
+            is_well = print_sweep(jobs) if jobs else True
+    if not is_well:
+        raise SystemExit(1)
 
 
 @contextmanager
@@ -128,7 +133,7 @@ def _own_folder() -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as made:
         folder = os.path.relpath(made)  # short and plain, whatever the names above it
-        sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", "hydra.output_subdir=null"]
+        _add_overrides(f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}")
         yield
 
 
@@ -146,8 +151,6 @@ def folder_problems(overrides: list[str]) -> list[str]:
         return [
             f"the folder {folder} can't be written ({error.strerror}); run elsewhere, or give another hydra.run.dir"
         ]
-    if (folder / "result.json").exists():
-        return [f"the folder {folder} holds a finished run; give another hydra.run.dir, or move that run away"]
     return []
 
 

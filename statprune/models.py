@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -295,6 +296,16 @@ def check_tokens(model: Any, windows: Tensor) -> None:
             f"the text has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "
             "give the tokenizer that belongs to the model"
         )
+
+
+def save_masks(blocks: list[Block], path: Path) -> None:
+    """One bit per weight, 1 where it was kept, by the layers' full names: the stored matrix's rows, packed by NumPy."""
+    masks: dict[str, Any] = {}
+    for block in blocks:
+        with block.loaded():
+            for layer in block.layers:
+                masks[block.full(layer)] = np.packbits((layer.stored != 0).cpu().numpy(), axis=1)
+    np.savez(path, **masks)
 
 
 def coverage(blocks: list[Block], pruned: bool = True) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from statprune.malloc import give_back, return_at_once
 from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
-from statprune.statistics import InputStatistics
+from statprune.statistics import DenseStatistics, InputStatistics
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
 
@@ -46,6 +46,7 @@ def prune(
     allocation: Any = None,
     min_expert_tokens: int = 32,
     keep: Keep = OnDevice,
+    statistics: DenseStatistics | None = None,
 ) -> dict[str, float]:
     """Prune the model's decoder blocks in place.
 
@@ -64,6 +65,8 @@ def prune(
         allocation: None (every layer has the pattern's ratio), an ``Owl``, or explicit ratios (``given_ratios``).
         min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
         keep: where the windows' hidden states wait between two blocks (``activations.keeper``).
+        statistics: for propagation=dense: used where they are collected already, with these very arguments, and
+            collected where they are empty.
 
     Returns:
         Seconds by phase: calibrate, allocate (with OWL), observe, solve, propagate.
@@ -91,12 +94,15 @@ def prune(
     mine = share(len(windows))
     sample = _sampled(windows, mine, seed)
     with eager_experts(model):
-        batches = capture(model, blocks, windows[mine], batch_size, keep)
+        known = statistics if propagation == "dense" else None
+        batches: list[Batch] = []
+        if known is None or not known.blocks or isinstance(allocation, Owl):
+            batches = capture(model, blocks, windows[mine], batch_size, keep)
         clock.lap("calibrate")
         patterns = layer_patterns(blocks, pattern, allocation, batches, min_expert_tokens)
         if isinstance(allocation, Owl):
             clock.lap("allocate")
-        loop = _Loop(method, patterns, compensation, propagation, min_expert_tokens, sample, clock)
+        loop = _Loop(method, patterns, compensation, propagation, min_expert_tokens, sample, clock, known)
         reporter = _Reporter(len(blocks), on_block, lag=1 if model.device.type == "cuda" else 0)
         with reporter:
             for block in blocks:
@@ -163,6 +169,7 @@ class _Loop:
     min_expert_tokens: int
     sample: Tensor
     clock: Clock
+    known: DenseStatistics | None
 
     def prune(self, block: Block, batches: list[Batch], is_last: bool) -> list[dict[str, Any]]:
         """Prune the block and take the windows through it; reports of the layers that this process solved."""
@@ -171,14 +178,22 @@ class _Loop:
             propagated = self._in_lockstep(block, batches, reports)
         else:
             propagated = self.propagation == "dense"
-            needs = self.method.needs
-            statistics = observe(block, batches, needs, self.sample, propagated, self.min_expert_tokens)
-            self._solve(block, block.layers, statistics, reports)
+            self._solve(block, block.layers, self._observe(block, batches, propagated), reports)
         self.clock.lap("observe")
         if not propagated and not is_last:  # the last block's output feeds no other
             advance(block, batches)
         self.clock.lap("propagate")
         return reports
+
+    def _observe(self, block: Block, batches: list[Batch], propagated: bool) -> Mapping[str, InputStatistics]:
+        known = self.known
+        if known is not None and block.index in known.blocks:
+            return known.blocks[block.index]
+        kind = self.method.needs if known is None else known.kind
+        statistics = observe(block, batches, kind, self.sample, propagated, self.min_expert_tokens)
+        if known is not None:
+            known.blocks[block.index] = statistics
+        return statistics
 
     def _in_lockstep(self, block: Block, batches: list[Batch], reports: list[dict[str, Any]]) -> bool:
         """Prune each layer once all windows have come to it; whether the batches hold the pruned block's outputs then.

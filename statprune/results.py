@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from statprune.errors import StatpruneError
+
 SCHEMA_VERSION = 1
 PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "wandb")
 
@@ -24,6 +26,23 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The folder's record, or None.
+
+    Raises:
+        StatpruneError: it is damaged.
+    """
+    path = folder / "result.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["config_hash"], record["config"], record["metrics"]["perplexity"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StatpruneError(f"{path} can't be read ({error}); delete it, or give rerun=true to replace it") from error
+    return record
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,77 +35,104 @@ from statprune.memory import (
     restart_peaks,
 )
 from statprune.methods import get_method
-from statprune.models import Block, check_tokens, coverage, load_model, save_model, sparsity, streamer_of
+from statprune.models import Block, check_tokens, coverage, load_model, save_masks, save_model, sparsity, streamer_of
 from statprune.prune import automatic_batch_size, prune
 from statprune.results import SCHEMA_VERSION, environment, write_json
-from statprune.statistics import StatisticsKind
+from statprune.sharing import Workbench, fingerprint, identity, software
+from statprune.statistics import DenseStatistics, StatisticsKind
 from statprune.structure import find_blocks
 from statprune.tracking import Tracker
 
 log = logging.getLogger(__name__)
+MASKS = "masks.npz"
 UNSAVED = ".pruned"  # where offload=disk keeps pruned blocks of a model that is not saved
 
 
-def run(config: RunConfig, folder: Path) -> dict[str, Any]:
+def run(config: RunConfig, folder: Path, bench: Workbench | None = None) -> dict[str, Any]:
     """Carry out one run and write its files into ``folder``; returns the record.
+
+    Args:
+        config: what to do.
+        folder: of the run.
+        bench: what runs of this process share.
 
     Raises:
         StatpruneError: the model or the data can't be used as asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(
-        config.tracking.mode if rank() == 0 else "disabled", config.tracking.project, folder, config.resolved()
-    )
+    for left in folder.glob(".result.json.*"):  # by a process that was killed
+        left.unlink()
+    bench = bench or Workbench(keeps=False)
+    bench.begin()
+    tracker = Tracker(config, folder, active=rank() == 0)
+    layers: list[dict[str, Any]] = []
     try:
         with ExitStack() as cleanup:
-            record = _run(config, folder, tracker, cleanup)
+            record = _run(config, folder, tracker, cleanup, bench, layers)
     except BaseException:
-        tracker.finish({}, failed=True)
+        bench.after_a_failure()
+        tracker.finish({}, layers, {}, failed=True)
         raise
-    tracker.finish(_summary(record))
+    tracker.finish(summary(record), layers, {"masks": folder / MASKS, "model": folder / "model"})
     return record
 
 
-def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) -> dict[str, Any]:
+def _run(
+    config: RunConfig,
+    folder: Path,
+    tracker: Tracker,
+    cleanup: ExitStack,
+    bench: Workbench,
+    layers: list[dict[str, Any]],
+) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     saves = config.settings.save_model and rank() == 0
-    device = _device(config.settings.device)
+    device = choose_device(config.settings.device)
     start(device)
     log.info("loading %s", config.model.path)
     cleanup.callback(shutil.rmtree, folder / UNSAVED, ignore_errors=True)
+    opened = [*(getattr(config.model, key) for key in ("path", "dtype", "revision", "trust_remote_code"))]
     with _phase(seconds, "load"):
-        model, tokenizer = load_model(
-            config.model.path,
-            config.model.dtype.value,
-            config.model.revision,
-            config.model.trust_remote_code,
-            str(device),
-            config.settings.offload.value,
-            folder / ("model" if saves else UNSAVED),
+        model, tokenizer = bench.model(
+            [*opened, identity(config.model.path), str(device), config.settings.offload],
+            lambda: load_model(
+                config.model.path,
+                config.model.dtype.value,
+                config.model.revision,
+                config.model.trust_remote_code,
+                str(device),
+                config.settings.offload.value,
+                folder / ("model" if saves else UNSAVED),
+            ),
         )
     if (streamer := streamer_of(model)) is not None:
         cleanup.callback(streamer.close)
     _check_lengths(config, model)
     # everything that can be wrong with model and data is found before the first expensive step
-    evaluation = _evaluation_windows(config, tokenizer)
+    evaluation = _evaluation_windows(config, tokenizer, bench)
     calibration = None
     if config.method != "dense":
         with _phase(seconds, "calibrate"):
-            calibration = _calibration_windows(config, tokenizer)
+            calibration = _calibration_windows(config, tokenizer, bench)
     with _phase(seconds, "find"):
-        blocks = _find_blocks(config, model, calibration, evaluation)
+        blocks = _find_blocks(config, model, calibration, evaluation, bench)
     covered = coverage(blocks, pruned=calibration is not None)
     load_peak = peak_host()
     place, prediction = _plan_memory(config, model, blocks, calibration, evaluation, folder)
     keep = keeper(place, folder)
 
+    cache, key = _dense_key(config, model, evaluation, device)
     with _phase(seconds, "evaluate"):
-        dense = _evaluate(model, blocks, evaluation, config, "dense", keep)
+        dense = bench.dense_losses(key, cache, lambda: _evaluate(model, blocks, evaluation, config, "dense", keep))
     _write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
-    layers: list[dict[str, Any]] = []
     if calibration is not None:
-        for phase, value in _prune(config, model, blocks, calibration, folder, tracker, layers, keep).items():
+        statistics = _dense_statistics(config, blocks, bench)
+        bench.about_to_prune(blocks)
+        pruning = _prune(config, model, blocks, calibration, folder, tracker, layers, keep, statistics)
+        for phase, value in pruning.items():
             seconds[phase] = seconds.get(phase, 0) + value
+        if "masks" in config.tracking.artifacts and rank() == 0:
+            save_masks(blocks, folder / MASKS)
     unsaved = None
     if saves:
         with _phase(seconds, "save"):  # before the evaluation, which could fail
@@ -128,6 +157,7 @@ def _run(config: RunConfig, folder: Path, tracker: Tracker, cleanup: ExitStack) 
         },
         "calibration": calibration.info if calibration else None,
         "seconds": seconds,
+        "reused": bench.reused,
         "memory": _memory(prediction, place, load_peak, device),
     }
     if saves and unsaved is None:
@@ -154,7 +184,8 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:
     return None
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device that a name means to this process."""
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     if device.type == "cuda" and size() > 1:
         if device.index is not None:
@@ -185,19 +216,39 @@ def _check_lengths(config: RunConfig, model: Any) -> None:
 
 
 def _find_blocks(
-    config: RunConfig, model: Any, calibration: Windows | None, evaluation: dict[str, Windows]
+    config: RunConfig, model: Any, calibration: Windows | None, evaluation: dict[str, Windows], bench: Workbench
 ) -> list[Block]:
     """The blocks, and whether the pattern and its allocation fit them."""
-    windows = [calibration, *evaluation.values()]
-    for part in windows:
-        if part is not None:
-            check_tokens(model, part.ids)
-    tokens = torch.arange(64)[None] % model.get_input_embeddings().weight.shape[0]
-    ids = next((part.ids for part in windows if part is not None), tokens)
-    blocks = find_blocks(model, ids, config.model.exclude, config.model.prune_routers)
+    windows = [part.ids for part in (calibration, *evaluation.values()) if part is not None]
+    for ids in windows:
+        check_tokens(model, ids)
+    tokens = windows[0] if windows else torch.arange(64)[None] % model.get_input_embeddings().weight.shape[0]
+    blocks = bench.blocks(
+        [config.model.exclude, config.model.prune_routers, fingerprint(tokens)],
+        lambda: find_blocks(model, tokens, config.model.exclude, config.model.prune_routers),
+    )
     if calibration is not None:
         check_pattern(blocks, config.pattern, config.allocation)
     return blocks
+
+
+def _dense_key(
+    config: RunConfig, model: Any, evaluation: dict[str, Windows], device: torch.device
+) -> tuple[Path | None, Any]:
+    """Where the dense model's losses are kept, and what they depend on; nowhere where the model can't be told apart."""
+    known = identity(config.model.path, model)
+    place = Path(config.settings.cache) if config.settings.cache and known and size() == 1 else None
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    windows = {source: fingerprint(part.ids) for source, part in evaluation.items()}
+    dtype = str(next(model.parameters()).dtype)
+    return place, [Path(config.model.path).name, known, dtype, windows, config.evaluation.batch_size, where, software()]
+
+
+def _dense_statistics(config: RunConfig, blocks: list[Block], bench: Workbench) -> DenseStatistics | None:
+    if config.settings.propagation is not Propagation.dense:
+        return None
+    key = [asdict(config.calibration), config.settings.seed, config.model.exclude, config.model.prune_routers]
+    return bench.statistics(key, get_method(config.method).needs, blocks)
 
 
 def _experts(layers: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> int:
@@ -219,25 +270,23 @@ def _sparsity(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any
     }
 
 
-def _calibration_windows(config: RunConfig, tokenizer: Any) -> Windows:
+def _calibration_windows(config: RunConfig, tokenizer: Any, bench: Workbench) -> Windows:
     options = config.calibration
-    return calibration_windows(
-        tokenizer, options.source, options.samples, options.seq_len, config.settings.seed, options.path
+    key = (options.source, options.samples, options.seq_len, config.settings.seed, options.path)
+    return bench.windows(
+        ["calibration", *key, identity(options.path or "")], lambda: calibration_windows(tokenizer, *key)
     )
 
 
-def _evaluation_windows(config: RunConfig, tokenizer: Any) -> dict[str, Windows]:
-    options = config.evaluation
-    return {
-        source: evaluation_windows(
-            tokenizer,
-            source,
-            options.seq_len,
-            options.max_windows,
-            options.path_of(source),
+def _evaluation_windows(config: RunConfig, tokenizer: Any, bench: Workbench) -> dict[str, Windows]:
+    options, found = config.evaluation, {}
+    for source in options.datasets:
+        key = (source, options.seq_len, options.max_windows, options.path_of(source))
+        found[source] = bench.windows(
+            ["evaluation", *key, identity(options.path_of(source) or "")],
+            partial(evaluation_windows, tokenizer, *key),
         )
-        for source in options.datasets
-    }
+    return found
 
 
 def _evaluate(
@@ -319,6 +368,7 @@ def _prune(
     tracker: Tracker,
     reports: list[dict[str, Any]],
     keep: Keep,
+    statistics: DenseStatistics | None,
 ) -> dict[str, float]:
     """Prune, write each layer's report as it comes, and add it to ``reports``; returns seconds by phase."""
     with (
@@ -351,6 +401,7 @@ def _prune(
             allocation=config.allocation,
             min_expert_tokens=config.calibration.min_expert_tokens,
             keep=keep,
+            statistics=statistics,
         )
 
 
@@ -400,14 +451,18 @@ def _perplexities(
     }
 
 
-def _summary(record: dict[str, Any]) -> dict[str, Any]:
-    summary = {"sparsity/achieved": record["sparsity"]["achieved"]}
-    summary |= {f"coverage/{key}": record["coverage"][key] for key in ("prunable", "pruned", "skipped")}
+def summary(record: dict[str, Any]) -> dict[str, Any]:
+    """The record's final numbers under the names they have in W&B."""
+    finals = {"sparsity/achieved": record["sparsity"]["achieved"], "sparsity/target": record["sparsity"]["target"]}
+    finals |= {f"coverage/{key}": record["coverage"][key] for key in ("prunable", "pruned", "skipped")}
     for source, values in record["metrics"]["perplexity"].items():
-        summary[f"perplexity/{source}"] = values["pruned"]
-        summary[f"perplexity/{source}_dense"] = values["dense"]
-    summary |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
-    return summary | {"memory/peak_gib": record["memory"]["peak_host_bytes"] / 2**30}
+        finals[f"perplexity/{source}"] = values["pruned"]
+        finals[f"perplexity/{source}_dense"] = values["dense"]
+    finals |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
+    for where in ("host", "device"):
+        finals[f"memory/peak_{where}_gib"] = record["memory"][f"peak_{where}_bytes"] / 2**30
+    peak = "device" if record["memory"]["peak_device_bytes"] else "host"
+    return finals | {"memory/peak_gib": finals[f"memory/peak_{peak}_gib"]}
 
 
 @contextmanager

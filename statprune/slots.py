@@ -5,9 +5,13 @@ import os
 import socket
 from itertools import count
 
-import torch
-
 _held: list[socket.socket] = []
+
+
+def visible_gpus() -> int:
+    import torch  # slow: not for --help or a typo
+
+    return torch.cuda.device_count()
 
 
 def take_gpu() -> None:
@@ -15,6 +19,8 @@ def take_gpu() -> None:
 
     Where there are more siblings than GPUs, they are spread evenly. A second call does nothing.
     """
+    import torch  # slow: not for --help or a typo
+
     gpus = torch.cuda.device_count()
     if gpus and not _held:
         torch.cuda.set_device(_take_slot(f"statprune-{os.getppid()}") % gpus)

@@ -71,7 +71,7 @@ class SparseGPT:
             raise ValueError(f"method.block_size={self.options.block_size} is not divisible by M={pattern.of}")
         # layers of one input share it
         factor, damping, dead = statistics.once(
-            ("inverse factor", weight.dtype), lambda: self._factor(statistics, weight)
+            ("inverse factor", weight.dtype, self.options.damping), lambda: self._factor(statistics, weight)
         )
         # the loop works on columns, and has each in one piece of memory; the kernel reads rows
         work = weight.clone() if _has_kernel(weight) else weight.T.contiguous().T

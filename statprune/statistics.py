@@ -7,6 +7,7 @@ LeVeque (1979).
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -197,6 +198,19 @@ class InputStatistics:
         if not self._rows:
             return self._mean.new_zeros(0, self._mean.shape[0], dtype=self._dtype)
         return torch.cat(self._rows).to(self._dtype)
+
+
+@dataclass
+class DenseStatistics:
+    """Input statistics of a whole model that is not pruned: every method, ratio and pattern can use them.
+
+    Attributes:
+        kind: what is collected.
+        blocks: by block, the statistics of each layer; empty until a run has collected them.
+    """
+
+    kind: StatisticsKind
+    blocks: dict[int, dict[str, InputStatistics]] = field(default_factory=dict)
 
 
 def _add_products(gram: Tensor, rows: Tensor) -> None:

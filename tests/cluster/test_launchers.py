@@ -73,7 +73,7 @@ def test_joblib(expected, tiny_folder, tmp_path):
 def test_a_job_that_fails_ends_in_its_sentence_and_the_others_are_done(tiny_folder, tmp_path):
     lengths = [*tiny(tiny_folder), "calibration.seq_len=65,32", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = sweep(tmp_path, *lengths, fails=True)
-    assert "statprune: calibration.seq_len=65 is longer than the model's 64 positions; lower it" in done.stderr
+    assert "failed: calibration.seq_len=65 is longer than the model's 64 positions; lower it" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(records(tmp_path)) == 1
 

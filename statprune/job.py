@@ -1,0 +1,158 @@
+"""One job of a sweep, or a single run: skipped where it is finished, locked while it goes on, and never half told."""
+
+import json
+import logging
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from statprune.config import RunConfig, parse_config
+from statprune.distributed import gathered, rank, size, start
+from statprune.errors import ConfigError, StatpruneError
+from statprune.lock import locked
+from statprune.naming import differing_keys
+from statprune.results import read_record
+from statprune.run import choose_device, run
+from statprune.sharing import Workbench
+
+log = logging.getLogger(__name__)
+FINISHED, SKIPPED, FAILED, RUNNING = "finished", "skipped", "failed", "running"
+
+
+@dataclass
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        folder: of the run.
+        state: finished, skipped (it was finished before) or failed.
+        reasons: one sentence for each thing that is wrong.
+        record: of a finished run.
+    """
+
+    folder: Path
+    state: str
+    reasons: list[str] = field(default_factory=list)
+    record: dict[str, Any] | None = None
+
+    @property
+    def metric(self) -> float | None:
+        """Pruned perplexity on the first evaluation dataset, which a sweeper minimises."""
+        values = list(self.record["metrics"]["perplexity"].values()) if self.record else []
+        return values[0]["pruned"] if values else None
+
+
+def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
+    """Do one job.
+
+    Args:
+        composed: its configuration.
+        folder: of the run.
+        bench: what jobs of this process share.
+        others_follow: an error that is no user's is told with its traceback, and not raised.
+    """
+    try:
+        raw: Any = OmegaConf.to_container(composed, resolve=True)
+        config = parse_config(raw)
+        return _carry_out(config, composed, folder, bench)
+    except ConfigError as error:
+        return Outcome(folder, FAILED, error.problems)
+    except StatpruneError as error:
+        return Outcome(folder, FAILED, [str(error)])
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        advice = "lower the batch sizes, or choose offload=cpu or disk"
+        return Outcome(folder, FAILED, [f"the GPU's memory is too small ({reason}); {advice}"])
+    except Exception as error:
+        if not others_follow:
+            raise
+        traceback.print_exc()
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        return Outcome(folder, FAILED, [f"{type(error).__name__}: {reason} (its traceback is above)"])
+
+
+def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
+    if size() > 1:  # the first process alone knows the folder; the others do as it does
+        start(choose_device(config.settings.device))
+    if rank() > 0:
+        return _follow(config, folder, bench)
+    with ExitStack() as held:
+        try:
+            done = finished_record(config, folder)
+            if done is None:
+                held.enter_context(locked(folder))
+                done = finished_record(config, folder)  # another process may have held it until now
+        except StatpruneError as error:
+            gathered(str(error))
+            raise
+        gathered(RUNNING if done is None else SKIPPED)
+        if done is not None:
+            log.info("%s is finished already; rerun=true runs it again", folder)
+            return Outcome(folder, SKIPPED, record=done)
+        (folder / "result.json").unlink(missing_ok=True)
+        _keep_configuration(composed, folder)
+        return Outcome(folder, FINISHED, record=run(config, folder, bench))
+
+
+def _follow(config: RunConfig, folder: Path, bench: Workbench) -> Outcome:
+    answer = gathered(None)[0]
+    if answer == SKIPPED:
+        return Outcome(folder, SKIPPED)
+    if answer != RUNNING:
+        return Outcome(folder, FAILED, [answer])
+    return Outcome(folder, FINISHED, record=run(config, folder, bench))
+
+
+def finished_record(config: RunConfig, folder: Path) -> dict[str, Any] | None:
+    """The record of this very run, if the folder holds it; None where it has to be run.
+
+    Raises:
+        StatpruneError: the folder holds another run's record, or a damaged one.
+    """
+    record = None if config.settings.rerun else read_record(folder)
+    if record is None:
+        return None
+    if record["config_hash"] != config.hash():
+        before, now = record["config"], config.resolved()
+        keys = ", ".join(differing_keys(before, now)) or "none that this version knows"
+        raise StatpruneError(
+            f"{folder} holds a run with another configuration (differing keys: {keys}); "
+            "give another name, or rerun=true to replace it"
+        )
+    if config.settings.save_model and not (folder / "model" / "config.json").exists():
+        log.info("%s is finished, but its model was not saved: it is run again", folder)
+        return None
+    return record
+
+
+def _keep_configuration(composed: DictConfig, folder: Path) -> None:
+    """The files that Hydra keeps in ``.hydra``, which it would write before anyone knew whether the run is another."""
+    kept = folder / ".hydra"
+    kept.mkdir(exist_ok=True)
+    OmegaConf.save(composed, kept / "config.yaml")
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
+        OmegaConf.save(hydra.overrides.task, kept / "overrides.yaml")
+
+
+def to_json(outcome: Outcome) -> str:
+    """The outcome as one line, for the process that started the sweep."""
+    values = {"folder": str(outcome.folder), "state": outcome.state, "reasons": outcome.reasons}
+    return json.dumps(values | {"metric": outcome.metric})
+
+
+def print_line(outcome: Outcome) -> None:
+    """The outcome as people read it while a sweep goes on."""
+    text = f"{outcome.folder}: {outcome.state}"
+    if outcome.record is not None:
+        for source, values in outcome.record["metrics"]["perplexity"].items():
+            text += f", perplexity on {source} {values['dense']:.4f} dense, {values['pruned']:.4f} pruned"
+        text += f", sparsity {outcome.record['sparsity']['achieved']:.4f}"
+    print("; ".join([text, *outcome.reasons]), flush=True)
