@@ -24,7 +24,7 @@ def test_wandb_sweeps_name_keys_and_values_that_a_run_takes(path):
     assert described["metric"] == {"name": "perplexity/bundled", "goal": "minimize"}
     for bound in (0, -1):
         values = {key: list(_values(space))[bound] for key, space in described["parameters"].items()}
-        overrides = [f"{key}={value}" for key, value in values.items()]
+        overrides = [*described["command"][1:-1], *(f"{key}={value}" for key, value in values.items())]
         assert override_problems(overrides) == []
         assert composed(*overrides).method == "cvr"
 
