@@ -3,13 +3,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench clean
+.PHONY: run test test-cluster check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
+test-cluster: $(VENV)/.installed-cluster
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
+$(VENV)/.installed-cluster: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[joblib,slurm,ray,optuna]'
+	touch $@
 
 check: $(STAMP)
 	$(BIN)/ruff check .

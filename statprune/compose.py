@@ -1,21 +1,45 @@
 """Find everything wrong with command-line overrides at once; Hydra alone stops at the first unknown key."""
 
 import difflib
+import shutil
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config import parse_config
 from statprune.errors import ConfigError
+
+# what brings a launcher or sweeper: our extra, and the distribution of its plugin
+PLUGINS = {
+    "joblib": ("joblib", "hydra-joblib-launcher"),
+    "submitit_slurm": ("slurm", "hydra-submitit-launcher"),
+    "submitit_local": ("slurm", "hydra-submitit-launcher"),
+    "ray": ("ray", "hydra-ray-launcher"),
+    "optuna": ("optuna", "hydra-optuna-sweeper"),
+}
+
+
+def prefer_own_presets() -> None:
+    """Drop the plugins' configs that conf/hydra has by the same name: Hydra would take them for ours' schemas."""
+    Plugins.instance()  # finds the plugins, which store them
+    stored = ConfigStore.instance().repo["hydra"]
+    for group in ("launcher", "sweeper"):
+        own = files("statprune.conf") / "hydra" / group
+        for name in [each.name for each in own.iterdir()]:
+            stored[group].pop(name, None)
 
 
 def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[str]:
@@ -34,6 +58,12 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
         return [f"{override.input_line} lists several values; add -m to run them all" for override in swept]
     # a sweeper's own search spaces (interval) are not listed, and checked when it draws from them
     listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
+    if len(listed) < len(overrides) and not any(override.key_or_group == "hydra/sweeper" for override in overrides):
+        return [
+            f"{override.input_line} needs a sweeper; add hydra/sweeper=optuna"
+            for override in overrides
+            if override not in listed
+        ]
     (jobs,) = BasicSweeper.split_arguments(listed, None) if swept else ([list(arguments)],)
     with initialize_config_module("statprune.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -53,6 +83,11 @@ def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
         if not key:
             problems.append(f"{override.input_line} has no name before =; write key=value")
         elif key.startswith("hydra.") or override.input_line is None:
+            continue
+        elif key in ("hydra/launcher", "hydra/sweeper"):
+            problem = _choice_problem(override, loader.get_group_options(key)) or _plugin_problem(override)
+            problems += [problem] if problem else []
+        elif key.startswith("hydra/"):
             continue
         elif key not in groups:
             values.append(override)
@@ -82,6 +117,18 @@ def _choice_problem(override: Override, options: list[str]) -> str | None:
         return None
     shown = "null" if choice is None else choice
     return f"{key}={shown} is not a choice; choose one of {', '.join(options)}"
+
+
+def _plugin_problem(override: Override) -> str | None:
+    """What the chosen launcher or sweeper lacks here; Hydra itself ends in a traceback."""
+    extra, distribution = PLUGINS.get(str(override.value()), ("", ""))
+    try:
+        version(distribution or "statprune")
+    except PackageNotFoundError:
+        return f"{override.input_line} needs a package that is not installed; pip install 'statprune[{extra}]'"
+    if override.value() == "submitit_slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
+        return f"{override.input_line} finds no sbatch or srun on this machine; start it where Slurm's commands are"
+    return None
 
 
 def _has(composed: DictConfig, key: str) -> bool:

@@ -17,13 +17,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.compose import override_problems
+from statprune.compose import override_problems, prefer_own_presets
 from statprune.console import configure_logging
 from statprune.distributed import rank, size, stop
 from statprune.naming import run_name
+from statprune.slots import take_gpu, visible_gpus
 from statprune.sweep import LEDGER, ledger, note, outcomes, preset_grid, print_sweep
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
+OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
@@ -43,6 +46,8 @@ def main(composed: DictConfig) -> float | None:
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
     configure_logging(composed.verbose is True, quiet=rank() > 0)
+    if str(job.launcher._target_).endswith(".JoblibLauncher"):
+        take_gpu()  # Slurm and Ray give a job its own
     if is_sweep:
         note(job.job.num, to_json(Outcome(folder, RUNNING)))
     outcome = carry_out(composed, folder, _bench(keeps=is_sweep), others_follow=is_sweep)
@@ -76,6 +81,7 @@ def cli() -> None:
     arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
     given = get_args_parser().parse_known_args(arguments)[0]
     is_sweep = given.multirun
+    prefer_own_presets()
     if not (given.help or given.hydra_help or given.info or given.shell_completion):
         grid = preset_grid(given.overrides)
         if grid is not None and not given.cfg:
