@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +26,22 @@ class LockedError(StatpruneError):
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder meanwhile; a lock whose process has ended is taken over.
 
+    A job that Slurm has killed and started again elsewhere waits until its former self counts as dead.
+
     Raises:
         LockedError: a process that is alive holds it.
     """
     path = folder / LOCK
     me = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
-    _take(path, me)
+    patience = SILENCE + BEAT if int(os.environ.get("SLURM_RESTART_COUNT", "0")) else 0.0
+    end = time.monotonic() + patience
+    while (holder := _take(path, me)) is not None:
+        if time.monotonic() >= end:
+            raise LockedError(
+                f"{folder} is being written by process {holder['pid']} on {holder['host']}; "
+                f"wait for it, or delete {path} if that process has ended"
+            )
+        time.sleep(min(BEAT, patience / 10))
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, done), name="statprune-lock", daemon=True)
     beat.start()
@@ -42,7 +53,8 @@ def locked(folder: Path) -> Iterator[None]:
         _drop(path, me)
 
 
-def _take(path: Path, me: dict[str, Any]) -> None:
+def _take(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
+    """Write ``me`` into the lock, or return who holds it."""
     while True:
         with path.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # for these few lines only: what counts is what the file says
@@ -51,15 +63,12 @@ def _take(path: Path, me: dict[str, Any]) -> None:
             file.seek(0)
             holder = _read(file.read())
             if holder is not None and _lives(path, holder):
-                raise LockedError(
-                    f"{path.parent} is being written by process {holder['pid']} on {holder['host']}; "
-                    f"wait for it, or delete {path} if that process has ended"
-                )
+                return holder
             file.truncate(0)
             json.dump(me, file)
             file.flush()
             os.fsync(file.fileno())
-            return
+            return None
 
 
 def _drop(path: Path, me: dict[str, Any]) -> None:

@@ -89,21 +89,12 @@ def _run(
     saves = config.settings.save_model and rank() == 0
     device = choose_device(config.settings.device)
     start(device)
-    log.info("loading %s", config.model.path)
     cleanup.callback(shutil.rmtree, folder / UNSAVED, ignore_errors=True)
     opened = [*(getattr(config.model, key) for key in ("path", "dtype", "revision", "trust_remote_code"))]
     with _phase(seconds, "load"):
         model, tokenizer = bench.model(
             [*opened, identity(config.model.path), str(device), config.settings.offload],
-            lambda: load_model(
-                config.model.path,
-                config.model.dtype.value,
-                config.model.revision,
-                config.model.trust_remote_code,
-                str(device),
-                config.settings.offload.value,
-                folder / ("model" if saves else UNSAVED),
-            ),
+            lambda: _load(config, device, folder / ("model" if saves else UNSAVED)),
         )
     if (streamer := streamer_of(model)) is not None:
         cleanup.callback(streamer.close)
@@ -169,6 +160,19 @@ def _run(
     if unsaved is not None:
         raise unsaved
     return record
+
+
+def _load(config: RunConfig, device: torch.device, folder: Path) -> tuple[Any, Any]:
+    log.info("loading %s", config.model.path)
+    return load_model(
+        config.model.path,
+        config.model.dtype.value,
+        config.model.revision,
+        config.model.trust_remote_code,
+        str(device),
+        config.settings.offload.value,
+        folder,
+    )
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:

@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def preset_grid(overrides: list[str]) -> dict[str, str] | None:
 def ledger() -> Iterator[Path]:
     """A folder for the outcomes of a sweep's jobs, which goes when it has been read."""
     folder = Path("outputs", ".cache", "sweeps", f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError:  # runs are written elsewhere, and nothing can be written here
+        folder = Path(tempfile.mkdtemp(prefix="statprune-"))
     try:
         yield folder
     finally:
@@ -52,8 +56,9 @@ def note(number: int, line: str) -> None:
     if place := os.environ.get(LEDGER):
         path = Path(place) / f"{number}.json"
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(line, encoding="utf-8")
-        temporary.replace(path)
+        with suppress(OSError):  # it has ended, and its folder went with it: nobody is left to tell
+            temporary.write_text(line, encoding="utf-8")
+            temporary.replace(path)
 
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:

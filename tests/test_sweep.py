@@ -284,6 +284,13 @@ def test_a_folder_has_one_writer_and_dead_ones_are_taken_over(tmp_path, monkeypa
     os.utime(tmp_path / LOCK, (0, time.time() - lock.SILENCE - 60))
     with locked(tmp_path):
         pass
+    # a job that Slurm started again waits for its former self's silence
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(lock, "SILENCE", 1.0)
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    (tmp_path / LOCK).write_text(json.dumps(elsewhere))
+    with locked(tmp_path):
+        pass
     assert not (tmp_path / LOCK).exists()
 
 
