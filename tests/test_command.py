@@ -309,7 +309,7 @@ def test_help_names_every_group_choice_and_key(tmp_path):
     words = set(re.findall(r"[\w.]+", text))
     for folder in filter(Path.is_dir, CONF.iterdir()):
         assert folder.name in words
-        assert {file.stem for file in folder.glob("*.yaml")} <= words, folder.name
+        assert {file.stem for file in folder.rglob("*.yaml")} <= words, folder.name
     classes = [getattr(config, f"{name}Config") for name in ("Model", "Calibration", "Sparsity", "Evaluation")]
     classes += [config.TrackingConfig, Energy, *map(options_class, method_names())]
     for cls in classes:
