@@ -36,6 +36,7 @@ class _Held:
     dense: dict[str, Tensor] | None = None
     found: dict[str, list[Block]] = field(default_factory=dict)
     windows: dict[str, Windows] = field(default_factory=dict)
+    losses: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     statistics: dict[str, DenseStatistics] = field(default_factory=dict)
 
 
@@ -128,13 +129,18 @@ class Workbench:
         return held.statistics.setdefault(digest([key, int(collected)]), DenseStatistics(collected))
 
     def dense_losses(self, key: Any, cache: Path | None, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The dense model's window losses by dataset: measured once, and kept as files in ``cache``."""
-        path = None if cache is None else cache / "dense" / f"{digest(key)}.json"
-        known = None if path is None else _read_losses(path)
+        """The dense model's window losses by dataset: measured once, held, and kept as files in ``cache``."""
+        name = digest(key)
+        path = None if cache is None else cache / "dense" / f"{name}.json"
+        known = self._held.losses.get(name) if self._held is not None else None
+        if known is None and path is not None:
+            known = _read_losses(path)
         if known is not None:
             self._reuse("the dense perplexity")
             return known
         losses = measure()
+        if self._held is not None:
+            self._held.losses[name] = losses
         if path is not None and losses and all(values.isfinite().all() for values in losses.values()):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

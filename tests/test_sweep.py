@@ -204,6 +204,8 @@ def test_a_model_that_changed_on_disk_is_not_taken_from_memory_or_cache(tiny_fol
     changed.save_pretrained(folder)
     second = run(config, tmp_path / "c", bench)
     assert second["reused"] == []
+    uncached = run(tiny(folder, "method=ria", "cache=null"), tmp_path / "d", bench)
+    assert {"the model", "the dense perplexity"} <= set(uncached["reused"])
     dense = [record["metrics"]["perplexity"]["bundled"]["dense"] for record in (first, second)]
     assert dense[0] != dense[1]
 
