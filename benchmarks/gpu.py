@@ -86,11 +86,9 @@ def build(shape: str, device: str) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser_of_windows(__doc__, samples=128, seq_len=2048)
     parser.add_argument("--shape", nargs="*", choices=SHAPES, default=["7b", "70b"])
     parser.add_argument("--method", nargs="*", choices=METHODS)
-    parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--seq-len", type=int, default=2048)
     parser.add_argument("--propagation", choices=("pruned", "sequential", "dense"), default="pruned")
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()

@@ -32,6 +32,14 @@ def parser_of_a_run(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def parser_of_windows(description: str | None, samples: int = 24, seq_len: int = 512) -> argparse.ArgumentParser:
+    """A parser of how many calibration windows there are, and how long they are."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=samples)
+    parser.add_argument("--seq-len", type=int, default=seq_len)
+    return parser
+
+
 def memory(field: str) -> int:
     """VmRSS (resident now) or VmHWM (its peak) of this process, in bytes."""
     match = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)

@@ -20,10 +20,7 @@ BYTES = {"wanda": 8, "cvr+energy": 8 + 2 * 12, "sparsegpt": 8}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--seq-len", type=int, default=512)
-    arguments = parser.parse_args()
+    arguments = measure.parser_of_windows(__doc__).parse_args()
     logging.disable(logging.WARNING)
     rows = [_row(method, arguments) for method in BYTES]
     result = {

@@ -37,10 +37,8 @@ PEER_OF = {"wanda": "wanda", "cvr+energy": "wanda", "sparsegpt": "sparsegpt"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.parser_of_windows(__doc__)
     parser.add_argument("peer", type=Path, help="Python of the environment that has llm-compressor")
-    parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--seq-len", type=int, default=512)
     parser.add_argument("--evaluate", type=int, default=8, help="evaluation windows")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="methods; the plain forward is always run")

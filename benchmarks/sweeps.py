@@ -20,10 +20,7 @@ WINDOWS = 2  # evaluated in every run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--seq-len", type=int, default=64)
-    arguments = parser.parse_args()
+    arguments = measure.parser_of_windows(__doc__, samples=2, seq_len=64).parse_args()
     rows = [_row(propagation, arguments) for propagation in ("pruned", "dense")]
     result = {
         "what": "twelve jobs in one process against twelve processes, SmolLM2-135M, float32",

@@ -1,6 +1,5 @@
 """Every option: name, type, default, unit; and the checks that need no model. All problems are reported together."""
 
-import hashlib
 import json
 import math
 import re
@@ -21,7 +20,7 @@ from statprune.errors import ConfigError
 from statprune.hub import model_path_problem, offload_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
 from statprune.methods import customary_group, method_names, options_class
-from statprune.naming import NOT_IN_HASH
+from statprune.naming import NOT_IN_HASH, digest
 from statprune.sparsegpt import SparseGPTOptions
 
 
@@ -185,7 +184,7 @@ class RunConfig:
     def hash(self) -> str:
         """16 hex digits over everything that can change a number."""
         values = {key: value for key, value in self.resolved().items() if key not in NOT_IN_HASH}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(values, 16)
 
 
 def parse_config(raw: dict[str, Any]) -> RunConfig:

@@ -20,9 +20,9 @@ from statprune.naming import differing_keys
 from statprune.results import read_record
 from statprune.run import choose_device, run
 from statprune.sharing import Workbench
+from statprune.sweep import FAILED, FINISHED, RUNNING, SKIPPED
 
 log = logging.getLogger(__name__)
-FINISHED, SKIPPED, FAILED, RUNNING = "finished", "skipped", "failed", "running"
 
 
 @dataclass

@@ -22,7 +22,7 @@ from statprune.console import configure_logging
 from statprune.distributed import rank, size, stop
 from statprune.naming import run_name
 from statprune.slots import take_gpu, visible_gpus
-from statprune.sweep import LEDGER, ledger, note, outcomes, preset_grid, print_sweep
+from statprune.sweep import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
@@ -32,13 +32,7 @@ OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
 def main(composed: DictConfig) -> float | None:
     """Hydra's entry point for one job; what a sweeper minimises: the pruned perplexity, None where the job failed."""
-    from statprune.job import (
-        RUNNING,
-        Outcome,
-        carry_out,
-        print_line,
-        to_json,
-    )  # slow to import: not for --help or a typo
+    from statprune.job import Outcome, carry_out, print_line, to_json  # slow to import: not for --help or a typo
     from statprune.summary import print_summary
 
     job = HydraConfig.get()

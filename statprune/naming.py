@@ -38,8 +38,13 @@ def run_name(*, _root_: DictConfig) -> str:
     ]
     other = _other_keys(_root_)
     if other:
-        parts.append(hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8])
+        parts.append(digest(other, 8))
     return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
+
+
+def digest(value: Any, digits: int) -> str:
+    """Hexadecimal digits of a hash of plain values; what is none counts as it is written."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:digits]
 
 
 def differing_keys(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

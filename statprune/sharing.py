@@ -18,6 +18,7 @@ from statprune.calibration import Windows
 from statprune.hub import locate_model
 from statprune.memory import available_host
 from statprune.models import Block, streamer_of
+from statprune.naming import digest
 from statprune.results import write_json
 from statprune.statistics import DenseStatistics, StatisticsKind
 
@@ -61,7 +62,7 @@ class Workbench:
 
     def model(self, key: Any, load: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
         """Model and tokenizer, dense: the ones held where the key is the same."""
-        name = digest(key)
+        name = _key(key)
         held = self._held
         if held is not None and held.key == name and (held.dense is not None or not held.is_pruned):
             if held.is_pruned:
@@ -80,14 +81,14 @@ class Workbench:
     def blocks(self, key: Any, find: Callable[[], list[Block]]) -> list[Block]:
         """The model's blocks."""
         held = self._held
-        return find() if held is None else _remembered(held.found, digest(key), find)
+        return find() if held is None else _remembered(held.found, _key(key), find)
 
     def windows(self, key: Any, read: Callable[[], Windows]) -> Windows:
         """Token windows, which depend on the model's tokenizer."""
         held = self._held
         if held is None:
             return read()
-        name = digest(key)
+        name = _key(key)
         if name in held.windows:
             self._reuse(f"the {key[0]} tokens")
         return _remembered(held.windows, name, read)
@@ -117,7 +118,7 @@ class Workbench:
         if held is None:
             return None
         for collected in sorted(StatisticsKind):
-            known = held.statistics.get(digest([key, int(collected)]))
+            known = held.statistics.get(_key([key, int(collected)]))
             if collected >= kind and known is not None and len(known.blocks) == len(blocks):
                 self._reuse("the calibration pass")
                 return known
@@ -126,11 +127,11 @@ class Workbench:
             inputs = [{(layer.name, layer.in_features) for layer in block.layers} for block in blocks]
             if not _has_room(sum(2 * 8 * width**2 for names in inputs for _, width in names)):
                 return None
-        return held.statistics.setdefault(digest([key, int(collected)]), DenseStatistics(collected))
+        return held.statistics.setdefault(_key([key, int(collected)]), DenseStatistics(collected))
 
     def dense_losses(self, key: Any, cache: Path | None, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The dense model's window losses by dataset: measured once, held, and kept as files in ``cache``."""
-        name = digest(key)
+        name = _key(key)
         path = None if cache is None else cache / "dense" / f"{name}.json"
         known = self._held.losses.get(name) if self._held is not None else None
         if known is None and path is not None:
@@ -162,9 +163,8 @@ class Workbench:
             self.reused.append(what)
 
 
-def digest(value: Any) -> str:
-    """Hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
+def _key(value: Any) -> str:
+    return digest(value, 24)
 
 
 def fingerprint(ids: Tensor) -> list[Any]:
@@ -176,7 +176,7 @@ def identity(path: str, model: Any = None) -> Any:
     """What tells this model or text from another under the same path: files' sizes and times, or the hub's commit."""
     location = Path(locate_model(path)) if path else Path("/nowhere")
     if location.is_file():
-        location, files = location.parent, [location]
+        files = [location]
     else:
         files = sorted(file for file in location.glob("*") if file.is_file()) if location.is_dir() else []
     if files:

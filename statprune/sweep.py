@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+FINISHED, SKIPPED, FAILED, RUNNING = "finished", "skipped", "failed", "running"  # a job's states
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it tells how it ended
 
 
@@ -66,9 +67,9 @@ def outcomes(folder: Path) -> list[dict[str, Any]]:
     paths = sorted(folder.glob("*.json"), key=lambda path: int(path.stem))
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     for job in found:
-        if job["state"] == "running":
+        if job["state"] == RUNNING:
             job |= {
-                "state": "failed",
+                "state": FAILED,
                 "reasons": ["its process ended before the run did; start the same command again"],
             }
     return found
@@ -79,8 +80,8 @@ def print_sweep(jobs: list[dict[str, Any]]) -> bool:
     from rich.console import Console
     from rich.table import Table
 
-    failed = [job for job in jobs if job["state"] == "failed"]
-    counts = {state: sum(job["state"] == state for job in jobs) for state in ("finished", "skipped", "failed")}
+    failed = [job for job in jobs if job["state"] == FAILED]
+    counts = {state: sum(job["state"] == state for job in jobs) for state in (FINISHED, SKIPPED, FAILED)}
     table = Table(title=f"{len(jobs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
     for name, place in (("run", "left"), ("perplexity", "right"), ("state", "left")):
         table.add_column(name, justify=place, overflow="fold")  # type: ignore[arg-type]
