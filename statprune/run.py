@@ -5,14 +5,13 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from statprune.activations import Keep, Place, keeper
@@ -35,8 +34,9 @@ from statprune.memory import (
     restart_peaks,
 )
 from statprune.methods import get_method
-from statprune.models import Block, check_tokens, coverage, load_model, save_masks, save_model, sparsity, streamer_of
+from statprune.models import Block, check_tokens, coverage, load_model, save_masks, save_model, streamer_of
 from statprune.prune import automatic_batch_size, prune
+from statprune.record import achieved, block_means, perplexities, summary, without_own_statistics, write_windows
 from statprune.results import SCHEMA_VERSION, environment, write_json
 from statprune.sharing import Workbench, fingerprint, identity, software
 from statprune.statistics import DenseStatistics, StatisticsKind
@@ -115,7 +115,7 @@ def _run(
     cache, key = _dense_key(config, model, evaluation, device)
     with _phase(seconds, "evaluate"):
         dense = bench.dense_losses(key, cache, lambda: _evaluate(model, blocks, evaluation, config, "dense", keep))
-    _write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
+    write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
     if calibration is not None:
         statistics = _dense_statistics(config, blocks, bench)
         bench.about_to_prune(blocks)
@@ -133,19 +133,15 @@ def _run(
         with _phase(seconds, "evaluate"):
             pruned = _evaluate(model, blocks, evaluation, config, "pruned", keep)
 
-    _write_windows(folder, evaluation, dense, pruned)
+    write_windows(folder, evaluation, dense, pruned)
     record = {
         "schema_version": SCHEMA_VERSION,
         "config": config.resolved(),
         "config_hash": config.hash(),
         "environment": environment(device) | {"processes": size()},
-        "metrics": {"perplexity": _perplexities(evaluation, dense, pruned)},
-        "sparsity": _sparsity(config, blocks, layers),
-        "coverage": covered
-        | {
-            "experts_with_pooled_statistics": _experts(layers, lambda layer: layer["pooled_statistics"]),
-            "experts_without_tokens": _experts(layers, lambda layer: layer["calibration_tokens"] == 0),
-        },
+        "metrics": {"perplexity": perplexities(evaluation, dense, pruned)},
+        "sparsity": achieved(config, blocks, layers),
+        "coverage": covered | without_own_statistics(layers),
         "calibration": calibration.info if calibration else None,
         "seconds": seconds,
         "reused": bench.reused,
@@ -253,25 +249,6 @@ def _dense_statistics(config: RunConfig, blocks: list[Block], bench: Workbench) 
         return None
     key = [asdict(config.calibration), config.settings.seed, config.model.exclude, config.model.prune_routers]
     return bench.statistics(key, get_method(config.method).needs, blocks)
-
-
-def _experts(layers: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> int:
-    return len({(layer["block"], layer["expert"]) for layer in layers if wanted(layer)})
-
-
-def _sparsity(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Target over the pruned layers; achieved over all the blocks' matrices; and by block over its pruned layers."""
-
-    def mean(key: str, index: int | None = None) -> float | None:
-        part = [(layer[key], layer["weights"]) for layer in layers if index in (None, layer["block"])]
-        return sum(value * weights for value, weights in part) / sum(weights for _, weights in part) if part else None
-
-    uniform = config.pattern.target if layers else 0.0
-    return {
-        "target": uniform if config.allocation is None or not layers else mean("target_sparsity"),
-        "achieved": sparsity(blocks),
-        "blocks": [mean("sparsity", block.index) for block in blocks],
-    }
 
 
 def _calibration_windows(config: RunConfig, tokenizer: Any, bench: Workbench) -> Windows:
@@ -407,66 +384,6 @@ def _prune(
             keep=keep,
             statistics=statistics,
         )
-
-
-def block_means(layers: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over a block's layers; a layer without a number (no token was sampled for an expert) does not count."""
-    means = {}
-    for key in ("sparsity", "relative_output_error", "seconds"):
-        values = [layer[key] for layer in layers if layer[key] is not None]
-        if values:
-            means[key] = sum(values) / len(values)
-    return means
-
-
-def _write_windows(
-    folder: Path, evaluation: dict[str, Windows], dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]
-) -> None:
-    """One row per window: its mean loss in nats, dense and pruned (NaN while unknown), and its predicted tokens."""
-    parts = [
-        pd.DataFrame(
-            {
-                "dataset": source,
-                "window": range(len(losses)),
-                "tokens": evaluation[source].ids.shape[1] - 1,
-                "dense_loss": losses,
-                "pruned_loss": pruned.get(source, torch.full_like(losses, torch.nan)),
-            }
-        )
-        for source, losses in dense.items()
-    ]
-    empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
-    (pd.concat(parts) if parts else empty).to_parquet(folder / "windows.parquet")
-
-
-def _perplexities(
-    evaluation: dict[str, Windows], dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]
-) -> dict[str, Any]:
-    return {
-        source: {
-            "dense": dense[source].mean().exp().item(),
-            "pruned": pruned[source].mean().exp().item(),
-            "seq_len": windows.ids.shape[1],
-            "windows": windows.ids.shape[0],
-            "tokens": windows.ids.shape[0] * (windows.ids.shape[1] - 1),
-            **windows.info,
-        }
-        for source, windows in evaluation.items()
-    }
-
-
-def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """The record's final numbers under the names they have in W&B."""
-    finals = {"sparsity/achieved": record["sparsity"]["achieved"], "sparsity/target": record["sparsity"]["target"]}
-    finals |= {f"coverage/{key}": record["coverage"][key] for key in ("prunable", "pruned", "skipped")}
-    for source, values in record["metrics"]["perplexity"].items():
-        finals[f"perplexity/{source}"] = values["pruned"]
-        finals[f"perplexity/{source}_dense"] = values["dense"]
-    finals |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
-    for where in ("host", "device"):
-        finals[f"memory/peak_{where}_gib"] = record["memory"][f"peak_{where}_bytes"] / 2**30
-    peak = "device" if record["memory"]["peak_device_bytes"] else "host"
-    return finals | {"memory/peak_gib": finals[f"memory/peak_{peak}_gib"]}
 
 
 @contextmanager
