@@ -35,11 +35,13 @@ def documents(**_: Any) -> dict[str, datasets.Dataset]:
     texts = [prose(topic) for topic in bundled_topics("evaluation")]
     cuts = [cut for topic, runs in enumerate(texts) for run in runs for cut in cuts_of(topic, run)]
     rights = [right for topic, runs in enumerate(texts) for run in runs for right in disjoint_cuts(topic, run)]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    used: set[str] = set()
     for cut in generator.sample(rights, len(rights)):
         right = first_words(cut.after)
         wrong = distractors(len(right), " ".join(texts[cut.topic]), cut.topic, generator.sample(cuts, len(cuts)))
-        if len(wrong) == CHOICES - 1 and len(rows) < DOCUMENTS:
+        if len(wrong) == CHOICES - 1 and len(rows) < DOCUMENTS and right not in used:  # sentences recur in a topic
+            used.add(right)
             answer = generator.randrange(CHOICES)
             choices = [*wrong[:answer], right, *wrong[answer:]]
             rows.append({"context": last_words(cut.before), "choices": choices, "answer": answer})
