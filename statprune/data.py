@@ -91,7 +91,12 @@ def source_problem(source: str, part: str, path: str | None) -> str | None:
 
 
 def bundled_text(part: str) -> str:
-    """The Python documentation topics of this CPython, without repeats, split by topic.
+    """The topics of ``bundled_topics`` as one text."""
+    return "\n\n".join(bundled_topics(part))
+
+
+def bundled_topics(part: str) -> list[str]:
+    """The Python documentation topics of this CPython, without repeats, split by topic, longest first.
 
     Topics contain each other's sections: a paragraph counts once, in the longest topic that has it, so that no
     paragraph is in both parts. Every fifth topic is for evaluation.
@@ -112,7 +117,7 @@ def bundled_text(part: str) -> str:
             kept.append(text)
     for index, text in enumerate(kept):
         parts["evaluation" if index % 5 == 3 else "calibration"].append(text)
-    return "\n\n".join(parts[part])
+    return parts[part]
 
 
 def _file_text(path: str | None, part: str) -> str:
