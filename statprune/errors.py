@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def first_line(error: Exception) -> str:
+    """What another's error says, short enough for a sentence."""
+    return (str(error).strip() or "no reason given").splitlines()[0]
+
+
 class StatpruneError(Exception):
     """A problem the user can fix; the command prints its message without a traceback."""
 

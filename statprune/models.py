@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statprune.checkpoint import DiskSource, take_from_disk
-from statprune.errors import ModelError
+from statprune.errors import ModelError, first_line
 from statprune.hub import hub_access, locate_model, model_path_problem, offload_problem
 from statprune.offload import HostSource, Streamer
 
@@ -245,9 +245,7 @@ def _open(
         elif "Unrecognized configuration class" in str(error):
             reason = "transformers knows no causal language model of this type"
         else:
-            reason = (
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
-            )
+            reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(
             f"model.path={path} can't be opened as a causal language model ({reason}); give a local folder with model "
             "and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from statprune.blocks import advance, capture, hidden_of, split_call
-from statprune.errors import ModelError
+from statprune.errors import ModelError, first_line
 from statprune.malloc import give_back
 from statprune.matrices import leave_excluded, matrices
 from statprune.models import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
@@ -128,7 +128,7 @@ def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
     except ModelError:
         raise
     except Exception as error:  # a model of another kind fails in its own way
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
             f"{type(model).__name__} can't run on token ids alone ({type(error).__name__}: {reason}); "
             "only decoder language models can be pruned"
