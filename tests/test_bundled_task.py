@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+from lm_eval.tasks import TaskManager
 
 from statprune.data import bundled_text, bundled_topics
 
@@ -78,8 +79,7 @@ def test_neither_place_nor_length_nor_format_tells_the_answer(rows):
 
 
 def test_the_harness_loads_it_and_joins_context_and_choice_to_the_true_text(rows, topics):
-    tasks = pytest.importorskip("lm_eval.tasks")
-    manager = tasks.TaskManager(include_path=str(FOLDER), include_defaults=False, metadata={"pretrained": "a model"})
+    manager = TaskManager(include_path=str(FOLDER), include_defaults=False, metadata={"pretrained": "a model"})
     loaded = manager.load(["bundled"])
     task = loaded["tasks"]["bundled"]
     documents = list(task.test_docs())
