@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from statprune.record import stderr_of
+
 
 def model_card(record: dict[str, Any]) -> str:
     """Markdown with the hub's metadata header, from a run record."""
@@ -49,7 +51,31 @@ def model_card(record: dict[str, Any]) -> str:
             lines.append(f"| {where} | {values['dense']:.4f} | {values['pruned']:.4f} |")
     else:
         lines.append("Its perplexity was not measured.")
+    if zero_shot := record["metrics"].get("zero_shot"):
+        lines += ["", *_accuracies(zero_shot)]
     return "\n".join(lines) + "\n"
+
+
+def _accuracies(zero_shot: dict[str, Any]) -> list[str]:
+    """The tasks' table; a limit is told in its head, where the numbers are."""
+    protocol, mean = zero_shot["protocol"], zero_shot["mean"]
+    limit = f", only the first {protocol['limit']} documents of each" if protocol["limit"] else ""
+    lines = [f"| task (lm-eval {protocol['lm_eval']}{limit}) | metric | shots | documents | dense | pruned |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, task in zero_shot["tasks"].items():
+        metric = task["metric"]
+        cells = [f"{name}, version {task['version']}", metric, task["shots"], task["documents"]]
+        cells += [_number(task[side], metric, stderr_of(metric)) for side in ("dense", "pruned")]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    if len(zero_shot["averaged"]) > 1:
+        cells = [_number(mean, side, f"{side}_stderr") for side in ("dense", "pruned")]
+        lines.append(f"| mean of {', '.join(zero_shot['averaged'])} | | | | {' | '.join(cells)} |")
+    return lines
+
+
+def _number(values: dict[str, Any], key: str, error: str) -> str:
+    known = values.get(error)
+    return f"{values[key]:.4f}" + ("" if known is None else f" ± {known:.4f}")
 
 
 def _described(options: dict[str, Any]) -> str:

@@ -17,11 +17,15 @@ from statprune.allocation import Owl
 from statprune.compensation import Energy
 from statprune.data import SOURCES, source_problem
 from statprune.errors import ConfigError
+from statprune.evaluate.tasks import name_problems
 from statprune.hub import model_path_problem, offload_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
 from statprune.methods import customary_group, method_names, options_class
 from statprune.naming import NOT_IN_HASH, digest
 from statprune.sparsegpt import SparseGPTOptions
+
+# keys that mean nothing where no task is run
+OF_TASKS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
 
 
 class Dtype(Enum):
@@ -98,7 +102,11 @@ class SparsityConfig:
 
 @dataclass
 class EvaluationConfig:
-    """Perplexity: datasets, window length in tokens, how many windows (None: all)."""
+    """Perplexity: datasets, window length in tokens, how many windows (None: all). Accuracy: lm-eval's tasks.
+
+    ``metric`` stands for each task that has it; ``num_fewshot`` None is as each task defines, ``limit`` None all
+    documents, ``task_batch_size`` requests per forward, ``add_bos_token`` None as the tokenizer does.
+    """
 
     name: str = "perplexity"
     datasets: list[str] = field(default_factory=list)
@@ -106,6 +114,13 @@ class EvaluationConfig:
     max_windows: int | None = None
     batch_size: int = 4
     path: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    metric: str = "acc"
+    num_fewshot: int | None = None
+    limit: int | None = None
+    task_batch_size: int = 16
+    add_bos_token: bool | None = None
+    chat_template: bool = False
 
     def path_of(self, source: str) -> str | None:
         """The path that ``source`` reads: ``path`` is for text, or else for the only one of wikitext2 and c4."""
@@ -166,6 +181,9 @@ class RunConfig:
     def resolved(self) -> dict[str, Any]:
         """The configuration as plain values, as the record keeps it."""
         options = asdict(self.method_options) if self.method_options is not None else {}
+        evaluation = asdict(self.evaluation)
+        if not self.evaluation.tasks:
+            evaluation = {key: value for key, value in evaluation.items() if key not in OF_TASKS}
         compensation = (
             {"name": "none"} if self.compensation is None else {"name": "energy", **asdict(self.compensation)}
         )
@@ -176,7 +194,7 @@ class RunConfig:
             "sparsity": asdict(self.sparsity),
             "method": {"name": self.method, **options},
             "compensation": compensation,
-            "evaluation": asdict(self.evaluation),
+            "evaluation": evaluation,
             "tracking": asdict(self.tracking),
         }
         return json.loads(json.dumps(result, default=lambda value: value.value))
@@ -202,6 +220,8 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
         name: dict(raw.pop(name, None) or {})
         for name in ("model", "calibration", "sparsity", "method", "compensation", "evaluation", "tracking")
     }
+    if isinstance(sections["evaluation"].get("tasks"), str):  # evaluation.tasks=paper means [paper]
+        sections["evaluation"]["tasks"] = [sections["evaluation"]["tasks"]]
     settings = _build(Settings, raw, "", problems)
     model = _build(ModelConfig, sections["model"], "model.", problems)
     calibration = _build(CalibrationConfig, sections["calibration"], "calibration.", problems)
@@ -249,9 +269,9 @@ def _check_values(
     problems: list[str],
 ) -> None:
     for owner, prefix in ((calibration, "calibration"), (evaluation, "evaluation")):
-        for key in ("samples", "seq_len", "batch_size", "max_windows"):
+        for key in ("samples", "seq_len", "batch_size", "max_windows", "num_fewshot", "limit", "task_batch_size"):
             value = getattr(owner, key, None)
-            least = 2 if key == "seq_len" else 1
+            least = {"seq_len": 2, "num_fewshot": 0}.get(key, 1)
             if value is not None and value < least:
                 problems.append(f"{prefix}.{key}={value} is too small; give at least {least}")
     if calibration.source not in SOURCES:
@@ -261,6 +281,7 @@ def _check_values(
             problems.append(f"evaluation.datasets has {source!r}, which is unknown; choose from {', '.join(SOURCES)}")
     if len(set(evaluation.datasets)) < len(evaluation.datasets):
         problems.append("evaluation.datasets names a dataset twice; name each once")
+    problems += name_problems(evaluation.tasks)
     if not 0 <= settings.seed < 2**63:
         problems.append(f"seed={settings.seed} is outside [0, 2**63); give another")
     if calibration.min_expert_tokens < 0:

@@ -12,17 +12,20 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.accuracy import can_resume
 from statprune.config import RunConfig, parse_config
 from statprune.distributed import gathered, rank, size, start
-from statprune.errors import ConfigError, StatpruneError
+from statprune.errors import ConfigError, StatpruneError, first_line
 from statprune.lock import locked
 from statprune.naming import differing_keys
-from statprune.results import read_record
-from statprune.run import choose_device, run
+from statprune.results import MODEL, read_record
+from statprune.run import choose_device, complete, run
 from statprune.sharing import Workbench
+from statprune.summary import accuracy_line
 from statprune.sweep import FAILED, FINISHED, RUNNING, SKIPPED
 
 log = logging.getLogger(__name__)
+COMPLETING = "completing"  # what the first process tells the others: a pending run is completed
 
 
 @dataclass
@@ -43,9 +46,12 @@ class Outcome:
 
     @property
     def metric(self) -> float | None:
-        """Pruned perplexity on the first evaluation dataset, which a sweeper minimises."""
-        values = list(self.record["metrics"]["perplexity"].values()) if self.record else []
-        return values[0]["pruned"] if values else None
+        """Pruned perplexity on the first evaluation dataset, or else the zero-shot error; a sweeper minimises it."""
+        metrics = self.record["metrics"] if self.record else {"perplexity": {}}
+        for values in metrics["perplexity"].values():
+            return float(values["pruned"])
+        accuracy = metrics["zero_shot"]["mean"]["pruned"] if metrics.get("zero_shot") else None
+        return None if accuracy is None else 1 - accuracy
 
 
 def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
@@ -73,7 +79,7 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
         if not others_follow:
             raise
         traceback.print_exc()
-        reason = (str(error).strip() or "no message").splitlines()[0]
+        reason = first_line(error)
         return Outcome(folder, FAILED, [f"{type(error).__name__}: {reason} (its traceback is above)"])
 
 
@@ -91,7 +97,10 @@ def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Wor
         except StatpruneError as error:
             gathered(str(error))
             raise
-        gathered(RUNNING if done is None else SKIPPED)
+        pending = None if done is None or "pending" not in done else done
+        gathered(COMPLETING if pending else RUNNING if done is None else SKIPPED)
+        if pending:
+            return Outcome(folder, FINISHED, record=complete(config, folder, pending))
         if done is not None:
             log.info("%s is finished already; rerun=true runs it again", folder)
             return Outcome(folder, SKIPPED, record=done)
@@ -104,6 +113,8 @@ def _follow(config: RunConfig, folder: Path, bench: Workbench) -> Outcome:
     answer = gathered(None)[0]
     if answer == SKIPPED:
         return Outcome(folder, SKIPPED)
+    if answer == COMPLETING:
+        return Outcome(folder, FINISHED, record=complete(config, folder, None))
     if answer != RUNNING:
         return Outcome(folder, FAILED, [answer])
     return Outcome(folder, FINISHED, record=run(config, folder, bench))
@@ -111,6 +122,8 @@ def _follow(config: RunConfig, folder: Path, bench: Workbench) -> Outcome:
 
 def finished_record(config: RunConfig, folder: Path) -> dict[str, Any] | None:
     """The record of this very run, if the folder holds it; None where it has to be run.
+
+    A pending record lacks the zero-shot accuracies of a pruned model that is in the folder.
 
     Raises:
         StatpruneError: the folder holds another run's record, or a damaged one.
@@ -125,7 +138,12 @@ def finished_record(config: RunConfig, folder: Path) -> dict[str, Any] | None:
             f"{folder} holds a run with another configuration (differing keys: {keys}); "
             "give another name, or rerun=true to replace it"
         )
-    if config.settings.save_model and not (folder / "model" / "config.json").exists():
+    if "pending" in record:
+        if can_resume(record, folder):
+            return record
+        log.info("%s was not evaluated to its end, and its pruned model is not there: it is run again", folder)
+        return None
+    if config.settings.save_model and not (folder / MODEL / "config.json").exists():
         log.info("%s is finished, but its model was not saved: it is run again", folder)
         return None
     return record
@@ -154,5 +172,7 @@ def print_line(outcome: Outcome) -> None:
     if outcome.record is not None:
         for source, values in outcome.record["metrics"]["perplexity"].items():
             text += f", perplexity on {source} {values['dense']:.4f} dense, {values['pruned']:.4f} pruned"
+        if zero_shot := outcome.record["metrics"].get("zero_shot"):
+            text += ", " + accuracy_line(zero_shot)
         text += f", sparsity {outcome.record['sparsity']['achieved']:.4f}"
     print("; ".join([text, *outcome.reasons]), flush=True)

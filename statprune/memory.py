@@ -52,6 +52,7 @@ def need(
     batch_size: int,
     evaluation: tuple[int, int],
     evaluated_windows: int,
+    requests: tuple[int, int],
     kind: StatisticsKind,
     sequential: bool,
 ) -> Need:
@@ -64,6 +65,7 @@ def need(
         batch_size: calibration windows that run together.
         evaluation: windows that are evaluated together and their length.
         evaluated_windows: of the largest evaluation; all wait between two blocks where blocks are streamed.
+        requests: how many of lm-eval's run together and the longest one's length; zeros where there are none.
         kind: of the statistics.
         sequential: whether all windows pause inside a block.
     """
@@ -94,13 +96,15 @@ def need(
         statistics += 8 * sum(width**2 for _, _, width in distinct) + 8 * hidden**2
         solve += inputs**2 * (4 + 3 * 8)  # factor in both precisions, damped copy, inverse
     windows_together, evaluated = evaluation
+    losses = windows_together * evaluated * vocabulary * item + 2 * evaluated * vocabulary * 4
+    answers = 2 * requests[0] * requests[1] * vocabulary * item  # logits and their logarithms
     return Need(
         blocks=2 * max(streamer.block_bytes) if streamer is not None else 0,
         activations=max(count * length, waiting) * hidden * item,
         walk=walk if windows else 0,
         statistics=statistics if windows else 0,
         solve=solve if windows else 0,
-        evaluate=windows_together * evaluated * vocabulary * item + 2 * evaluated * vocabulary * 4,
+        evaluate=max(losses, answers),
     )
 
 

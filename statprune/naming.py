@@ -79,7 +79,9 @@ def _compensation_name(compensation: Mapping[str, Any]) -> str:
 def _other_keys(config: DictConfig) -> dict[str, Any]:
     """Values unlike those that the chosen groups alone compose; what the name shows is left out."""
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
-    plain = _composed(tuple(sorted((k, v) for k, v in choices.items() if v and not k.startswith("hydra/"))))
+    # no part of the name tells of the evaluation: another than the default's is a difference
+    named = {key: value for key, value in choices.items() if value and key != "evaluation"}
+    plain = _composed(tuple(sorted((k, v) for k, v in named.items() if not k.startswith("hydra/"))))
     here: Any = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
     )

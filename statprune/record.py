@@ -19,11 +19,32 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
     for source, values in record["metrics"]["perplexity"].items():
         finals[f"perplexity/{source}"] = values["pruned"]
         finals[f"perplexity/{source}_dense"] = values["dense"]
+    finals |= _accuracies(record["metrics"].get("zero_shot"))
     finals |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
     for where in ("host", "device"):
         finals[f"memory/peak_{where}_gib"] = record["memory"][f"peak_{where}_bytes"] / 2**30
     peak = "device" if record["memory"]["peak_device_bytes"] else "host"
     return finals | {"memory/peak_gib": finals[f"memory/peak_{peak}_gib"]}
+
+
+def stderr_of(metric: str) -> str:
+    """Name of the metric's standard error, as lm-eval forms it: acc_stderr, and exact_match_stderr,filter."""
+    name, comma, chosen = metric.partition(",")
+    return f"{name}_stderr{comma}{chosen}"
+
+
+def _accuracies(zero_shot: dict[str, Any] | None) -> dict[str, Any]:
+    """Every metric of every task, and the mean accuracy."""
+    if zero_shot is None:
+        return {}
+    finals = {}
+    for name, task in zero_shot["tasks"].items():
+        for side, suffix in (("pruned", ""), ("dense", "_dense")):
+            for metric, value in task[side].items():
+                finals[f"zero_shot/{name}/{metric}{suffix}"] = value
+    for key, value in zero_shot["mean"].items():
+        finals[f"zero_shot/mean/{key}"] = value
+    return finals | {"zero_shot/limit": zero_shot["protocol"]["limit"]}
 
 
 def perplexities(

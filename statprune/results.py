@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from statprune.card import model_card
 from statprune.errors import StatpruneError
 
 SCHEMA_VERSION = 1
-PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core", "wandb")
+BLOCKS, MODEL = "blocks.jsonl", "model"
+PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "numpy", "hydra-core", "wandb")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -26,6 +28,16 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def finish_record(folder: Path, record: dict[str, Any], is_saved: bool) -> None:
+    """Write the record, and the card of the model if that is saved.
+
+    The record comes last: what it stands beside is whole.
+    """
+    if is_saved:
+        (folder / MODEL / "README.md").write_text(model_card(record), encoding="utf-8")
+    write_json(folder / "result.json", record)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -43,6 +55,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StatpruneError(f"{path} can't be read ({error}); delete it, or give rerun=true to replace it") from error
     return record
+
+
+def read_layers(folder: Path) -> list[dict[str, Any]]:
+    """The reports that a run wrote, one for each layer it pruned."""
+    lines = (folder / BLOCKS).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _finite(value: Any) -> Any:

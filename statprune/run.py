@@ -4,24 +4,30 @@ import json
 import logging
 import math
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from statprune.accuracy import (
+    add_accuracies,
+    dense_answers,
+    discard_unsaved,
+    find_tasks,
+    kept_in,
+    rehearsed,
+    resume,
+)
 from statprune.activations import Keep, Place, keeper
 from statprune.allocation import check_pattern
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
-from statprune.card import model_card
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.console import progress
 from statprune.distributed import gathered, local_rank, rank, share, size, start
-from statprune.errors import ModelError
+from statprune.errors import ModelError, first_line
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
 from statprune.memory import (
     Prediction,
@@ -37,15 +43,15 @@ from statprune.methods import get_method
 from statprune.models import Block, check_tokens, coverage, load_model, save_masks, save_model, streamer_of
 from statprune.prune import automatic_batch_size, prune
 from statprune.record import achieved, block_means, perplexities, summary, without_own_statistics, write_windows
-from statprune.results import SCHEMA_VERSION, environment, write_json
-from statprune.sharing import Workbench, fingerprint, identity, software
+from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers, write_json
+from statprune.sharing import Workbench, cache_of, fingerprint, identity
 from statprune.statistics import DenseStatistics, StatisticsKind
 from statprune.structure import find_blocks
+from statprune.timing import phase
 from statprune.tracking import Tracker
 
 log = logging.getLogger(__name__)
 MASKS = "masks.npz"
-UNSAVED = ".pruned"  # where offload=disk keeps pruned blocks of a model that is not saved
 
 
 def run(config: RunConfig, folder: Path, bench: Workbench | None = None) -> dict[str, Any]:
@@ -73,7 +79,56 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None) -> dict
         bench.after_a_failure()
         tracker.finish({}, layers, {}, failed=True)
         raise
-    tracker.finish(summary(record), layers, {"masks": folder / MASKS, "model": folder / "model"})
+    tracker.finish(summary(record), layers, {"masks": folder / MASKS, "model": folder / MODEL})
+    return record
+
+
+@dataclass
+class _Work:
+    """What the steps of one run share, once everything that can be wrong with its input was found."""
+
+    config: RunConfig
+    folder: Path
+    bench: Workbench
+    device: torch.device
+    seconds: dict[str, float]
+    model: Any
+    tokenizer: Any
+    blocks: list[Block]
+    covered: dict[str, Any]
+    calibration: Windows | None
+    evaluation: dict[str, Windows]
+    zero_shot: Any
+    load_peak: int
+    place: Place
+    prediction: Prediction
+
+    @property
+    def keep(self) -> Keep:
+        """Where hidden states wait."""
+        return keeper(self.place, self.folder)
+
+
+def complete(config: RunConfig, folder: Path, record: dict[str, Any] | None) -> dict[str, Any]:
+    """Carry out what a pending run lacks: the zero-shot evaluation of its pruned model; returns the record.
+
+    Args:
+        config: the run's.
+        folder: of the run.
+        record: the pending one; None in other processes than the first.
+
+    Raises:
+        StatpruneError: the tasks can't be run.
+    """
+    device = choose_device(config.settings.device)
+    start(device)
+    tracker = Tracker(config, folder, active=rank() == 0)
+    try:
+        record = resume(config, folder, record, device)
+    except BaseException:
+        tracker.finish({}, [], {}, failed=True)
+        raise
+    tracker.finish(summary(record), read_layers(folder), {"masks": folder / MASKS, "model": folder / MODEL})
     return record
 
 
@@ -85,77 +140,141 @@ def _run(
     bench: Workbench,
     layers: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    work = _prepared(config, folder, cleanup, bench)
+    dense, answers = _measured_dense(work)
+    write_windows(folder, work.evaluation, dense, {})  # kept even if a later step fails
+    pruned, unsaved = dense, None
+    if work.calibration is not None:
+        statistics = _dense_statistics(config, work.blocks, bench)
+        bench.about_to_prune(work.blocks)
+        pruning = _prune(work, work.calibration, tracker, layers, statistics)
+        for name, value in pruning.items():
+            work.seconds[name] = work.seconds.get(name, 0) + value
+        if "masks" in config.tracking.artifacts and rank() == 0:
+            save_masks(work.blocks, folder / MASKS)
+    if _keeps(config):
+        with phase(work.seconds, "save"):  # before the evaluation, which could fail
+            unsaved = _save(work.model, work.tokenizer, kept_in(config, folder))
+    if work.calibration is not None:
+        with phase(work.seconds, "evaluate"):
+            pruned = _evaluate(work, "pruned")
+
+    write_windows(folder, work.evaluation, dense, pruned)
+    for source, losses in pruned.items():
+        if not losses.isfinite().all():
+            log.warning("the pruned perplexity on %s is not finite: weights or activations overflow", source)
+    record = _record(work, layers, dense, pruned)
+    if work.zero_shot is not None:
+        _measure_accuracy(work, record, answers, is_kept=unsaved is None)
+    is_saved = _saves(config) and unsaved is None
+    finish_record(folder, record, is_saved)
+    if unsaved is not None and _saves(config):
+        raise unsaved
+    return record
+
+
+def _prepared(config: RunConfig, folder: Path, cleanup: ExitStack, bench: Workbench) -> _Work:
+    """Everything that can be wrong with tasks, model and data is found here, before the first expensive step."""
     seconds: dict[str, float] = {}
-    saves = config.settings.save_model and rank() == 0
     device = choose_device(config.settings.device)
     start(device)
-    cleanup.callback(shutil.rmtree, folder / UNSAVED, ignore_errors=True)
+    cleanup.callback(discard_unsaved, folder)
+    suite = find_tasks(config, seconds)
     opened = [*(getattr(config.model, key) for key in ("path", "dtype", "revision", "trust_remote_code"))]
-    with _phase(seconds, "load"):
+    with phase(seconds, "load"):
         model, tokenizer = bench.model(
             [*opened, identity(config.model.path), str(device), config.settings.offload],
-            lambda: _load(config, device, folder / ("model" if saves else UNSAVED)),
+            lambda: _load(config, device, kept_in(config, folder)),
         )
     if (streamer := streamer_of(model)) is not None:
         cleanup.callback(streamer.close)
     _check_lengths(config, model)
-    # everything that can be wrong with model and data is found before the first expensive step
     evaluation = _evaluation_windows(config, tokenizer, bench)
     calibration = None
     if config.method != "dense":
-        with _phase(seconds, "calibrate"):
+        with phase(seconds, "calibrate"):
             calibration = _calibration_windows(config, tokenizer, bench)
-    with _phase(seconds, "find"):
+    with phase(seconds, "find"):
         blocks = _find_blocks(config, model, calibration, evaluation, bench)
     covered = coverage(blocks, pruned=calibration is not None)
+    zero_shot = rehearsed(config, suite, model, tokenizer, seconds)
     load_peak = peak_host()
-    place, prediction = _plan_memory(config, model, blocks, calibration, evaluation, folder)
-    keep = keeper(place, folder)
+    place, prediction = _plan_memory(config, model, blocks, calibration, evaluation, zero_shot, folder)
+    return _Work(
+        config,
+        folder,
+        bench,
+        device,
+        seconds,
+        model,
+        tokenizer,
+        blocks,
+        covered,
+        calibration,
+        evaluation,
+        zero_shot,
+        load_peak,
+        place,
+        prediction,
+    )
 
-    cache, key = _dense_key(config, model, evaluation, device)
-    with _phase(seconds, "evaluate"):
-        dense = bench.dense_losses(key, cache, lambda: _evaluate(model, blocks, evaluation, config, "dense", keep))
-    write_windows(folder, evaluation, dense, {})  # kept even if a later step fails
-    if calibration is not None:
-        statistics = _dense_statistics(config, blocks, bench)
-        bench.about_to_prune(blocks)
-        pruning = _prune(config, model, blocks, calibration, folder, tracker, layers, keep, statistics)
-        for phase, value in pruning.items():
-            seconds[phase] = seconds.get(phase, 0) + value
-        if "masks" in config.tracking.artifacts and rank() == 0:
-            save_masks(blocks, folder / MASKS)
-    unsaved = None
-    if saves:
-        with _phase(seconds, "save"):  # before the evaluation, which could fail
-            unsaved = _save(model, tokenizer, folder / "model")
-    pruned = dense
-    if calibration is not None:
-        with _phase(seconds, "evaluate"):
-            pruned = _evaluate(model, blocks, evaluation, config, "pruned", keep)
 
-    write_windows(folder, evaluation, dense, pruned)
-    record = {
+def _measured_dense(work: _Work) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The dense model's window losses, and its answers to the zero-shot tasks."""
+    cache, key = _dense_key(work)
+    with phase(work.seconds, "evaluate"):
+        dense = work.bench.dense_losses(key, cache, lambda: _evaluate(work, "dense"))
+    if work.zero_shot is None:
+        return dense, {}
+    with phase(work.seconds, "zero_shot"):
+        return dense, dense_answers(work.config, work.zero_shot, work.model, work.device, work.bench)
+
+
+def _record(
+    work: _Work, layers: list[dict[str, Any]], dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    return {
         "schema_version": SCHEMA_VERSION,
-        "config": config.resolved(),
-        "config_hash": config.hash(),
-        "environment": environment(device) | {"processes": size()},
-        "metrics": {"perplexity": perplexities(evaluation, dense, pruned)},
-        "sparsity": achieved(config, blocks, layers),
-        "coverage": covered | without_own_statistics(layers),
-        "calibration": calibration.info if calibration else None,
-        "seconds": seconds,
-        "reused": bench.reused,
-        "memory": _memory(prediction, place, load_peak, device),
+        "config": work.config.resolved(),
+        "config_hash": work.config.hash(),
+        "environment": environment(work.device) | {"processes": size()},
+        "metrics": {"perplexity": perplexities(work.evaluation, dense, pruned)},
+        "sparsity": achieved(work.config, work.blocks, layers),
+        "coverage": work.covered | without_own_statistics(layers),
+        "calibration": work.calibration.info if work.calibration else None,
+        "seconds": work.seconds,
+        "reused": work.bench.reused,
+        "memory": _memory(work.prediction, work.place, work.load_peak, work.device),
     }
-    if saves and unsaved is None:
-        (folder / "model" / "README.md").write_text(model_card(record), encoding="utf-8")
-    for source, losses in pruned.items():
-        if not losses.isfinite().all():
-            log.warning("the pruned perplexity on %s is not finite: weights or activations overflow", source)
-    write_json(folder / "result.json", record)  # last: what it stands beside is whole
-    if unsaved is not None:
-        raise unsaved
-    return record
+
+
+def _measure_accuracy(work: _Work, record: dict[str, Any], dense: dict[str, Any], is_kept: bool) -> None:
+    """Add the zero-shot accuracies to the record, which is written without them first: a failure leaves it."""
+    if work.calibration is None:
+        add_accuracies(record, work.zero_shot, work.folder, dense, dense)
+        return
+    kept = kept_in(work.config, work.folder) if is_kept else None
+    add_accuracies(record, work.zero_shot, work.folder, dense, None, kept)
+    if rank() == 0:
+        write_json(work.folder / "result.json", record)
+    try:
+        with phase(work.seconds, "zero_shot"):
+            pruned = work.zero_shot.measure(work.model, "pruned")
+    except BaseException:
+        if rank() == 0 and kept is not None:
+            log.warning("the pruned model is kept in %s: the same command evaluates it without pruning again", kept)
+        raise
+    add_accuracies(record, work.zero_shot, work.folder, dense, pruned)
+    record["memory"] = _memory(work.prediction, work.place, work.load_peak, work.device)
+
+
+def _saves(config: RunConfig) -> bool:
+    return config.settings.save_model and rank() == 0
+
+
+def _keeps(config: RunConfig) -> bool:
+    """Whether this process writes the model: it was asked to, or a zero-shot evaluation that fails goes on from it."""
+    return _saves(config) or (rank() == 0 and bool(config.evaluation.tasks) and config.method != "dense")
 
 
 def _load(config: RunConfig, device: torch.device, folder: Path) -> tuple[Any, Any]:
@@ -176,7 +295,8 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:
     try:
         save_model(model, tokenizer, folder)
     except Exception as error:  # a full disk, a model class whose saving is broken
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        (folder / "config.json").unlink(missing_ok=True)  # without it nobody takes the folder for a model
+        reason = first_line(error)
         return ModelError(
             f"the pruned model could not be saved to {folder} ({type(error).__name__}: {reason}); "
             "its measurements are in result.json, run again with room on the disk to save it"
@@ -232,16 +352,11 @@ def _find_blocks(
     return blocks
 
 
-def _dense_key(
-    config: RunConfig, model: Any, evaluation: dict[str, Windows], device: torch.device
-) -> tuple[Path | None, Any]:
-    """Where the dense model's losses are kept, and what they depend on; nowhere where the model can't be told apart."""
-    known = identity(config.model.path, model)
-    place = Path(config.settings.cache) if config.settings.cache and known and size() == 1 else None
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    windows = {source: fingerprint(part.ids) for source, part in evaluation.items()}
-    dtype = str(next(model.parameters()).dtype)
-    return place, [Path(config.model.path).name, known, dtype, windows, config.evaluation.batch_size, where, software()]
+def _dense_key(work: _Work) -> tuple[Path | None, Any]:
+    """Where the dense model's losses are kept, and what they depend on."""
+    windows = {source: fingerprint(part.ids) for source, part in work.evaluation.items()}
+    place, model = cache_of(work.config, work.model, work.device)
+    return place, [*model, windows, work.config.evaluation.batch_size]
 
 
 def _dense_statistics(config: RunConfig, blocks: list[Block], bench: Workbench) -> DenseStatistics | None:
@@ -270,18 +385,16 @@ def _evaluation_windows(config: RunConfig, tokenizer: Any, bench: Workbench) -> 
     return found
 
 
-def _evaluate(
-    model: Any, blocks: list[Block], evaluation: dict[str, Windows], config: RunConfig, name: str, keep: Keep
-) -> dict[str, torch.Tensor]:
-    losses, batch_size = {}, config.evaluation.batch_size
-    for source, windows in evaluation.items():
+def _evaluate(work: _Work, name: str) -> dict[str, torch.Tensor]:
+    losses, batch_size, model = {}, work.config.evaluation.batch_size, work.model
+    for source, windows in work.evaluation.items():
         ids = windows.ids[share(len(windows.ids))]
         own = torch.empty(0, dtype=torch.float64)
         with progress(f"{name} perplexity on {source}", len(ids)) as advance:
             if len(ids) and streamer_of(model) is None:
                 own = window_losses(model, ids, batch_size, advance)
             elif len(ids):
-                own = window_losses_by_block(model, blocks, ids, batch_size, keep, advance)
+                own = window_losses_by_block(model, work.blocks, ids, batch_size, work.keep, advance)
         losses[source] = torch.cat(gathered(own))
     return losses
 
@@ -292,6 +405,7 @@ def _plan_memory(
     blocks: list[Block],
     calibration: Windows | None,
     evaluation: dict[str, Windows],
+    zero_shot: Any,
     folder: Path,
 ) -> tuple[Place, Prediction]:
     """Where calibration windows wait, and the peaks to come; from here on peaks are measured."""
@@ -303,6 +417,7 @@ def _plan_memory(
         config.calibration.batch_size or automatic_batch_size(config.calibration.seq_len, model.device),
         (config.evaluation.batch_size, config.evaluation.seq_len) if evaluation else (0, 0),
         max((len(windows.ids) for windows in evaluation.values()), default=0),
+        (config.evaluation.task_batch_size, zero_shot.plan.longest) if zero_shot is not None else (0, 0),
         get_method(method).needs if calibration else StatisticsKind.NONE,
         config.settings.propagation is Propagation.sequential,
     )
@@ -341,19 +456,16 @@ def _memory(prediction: Prediction, place: Place, load_peak: int, device: torch.
 
 
 def _prune(
-    config: RunConfig,
-    model: Any,
-    blocks: list[Block],
+    work: _Work,
     calibration: Windows,
-    folder: Path,
     tracker: Tracker,
     reports: list[dict[str, Any]],
-    keep: Keep,
     statistics: DenseStatistics | None,
 ) -> dict[str, float]:
     """Prune, write each layer's report as it comes, and add it to ``reports``; returns seconds by phase."""
+    config, blocks = work.config, work.blocks
     with (
-        (folder / "blocks.jsonl").open("w", encoding="utf-8") as file,
+        (work.folder / BLOCKS).open("w", encoding="utf-8") as file,
         progress("pruning blocks", len(blocks)) as advance,
     ):
 
@@ -369,7 +481,7 @@ def _prune(
 
         options = config.method_options
         return prune(
-            model,
+            work.model,
             calibration.ids,
             get_method(config.method, **{key: getattr(options, key) for key in options.__dataclass_fields__}),
             config.pattern,
@@ -381,13 +493,6 @@ def _prune(
             blocks=blocks,
             allocation=config.allocation,
             min_expert_tokens=config.calibration.min_expert_tokens,
-            keep=keep,
+            keep=work.keep,
             statistics=statistics,
         )
-
-
-@contextmanager
-def _phase(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from statprune.calibration import Windows
+from statprune.config import RunConfig
+from statprune.distributed import size
 from statprune.hub import locate_model
 from statprune.memory import available_host
 from statprune.models import Block, streamer_of
@@ -37,7 +39,7 @@ class _Held:
     dense: dict[str, Tensor] | None = None
     found: dict[str, list[Block]] = field(default_factory=dict)
     windows: dict[str, Windows] = field(default_factory=dict)
-    losses: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, DenseStatistics] = field(default_factory=dict)
 
 
@@ -131,24 +133,52 @@ class Workbench:
 
     def dense_losses(self, key: Any, cache: Path | None, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The dense model's window losses by dataset: measured once, held, and kept as files in ``cache``."""
+        values = self._dense(
+            "the dense perplexity",
+            key,
+            None if cache is None else cache / "dense",
+            lambda: {source: losses.tolist() for source, losses in measure().items()},
+            lambda values: all(math.isfinite(sum(losses)) for losses in values.values()),
+        )
+        return {source: torch.tensor(losses, dtype=torch.float64) for source, losses in values.items()}
+
+    def dense_accuracies(self, key: Any, cache: Path | None, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The dense model's answers to zero-shot tasks: measured once, held, and kept as files in ``cache``."""
+        return self._dense(
+            "the dense accuracies",
+            key,
+            None if cache is None else cache / "zero_shot",
+            measure,
+            lambda values: bool(values["metrics"]) and all(len(row) == 5 for row in values["documents"]),
+        )
+
+    def _dense(
+        self,
+        what: str,
+        key: Any,
+        folder: Path | None,
+        measure: Callable[[], dict[str, Any]],
+        is_whole: Callable[[dict[str, Any]], bool],
+    ) -> dict[str, Any]:
+        """Plain values by name, from memory, from a file, or measured and kept in both."""
         name = _key(key)
-        path = None if cache is None else cache / "dense" / f"{name}.json"
-        known = self._held.losses.get(name) if self._held is not None else None
+        path = None if folder is None else folder / f"{name}.json"
+        known = self._held.measured.get(name) if self._held is not None else None
         if known is None and path is not None:
-            known = _read_losses(path)
+            known = _read_values(path, is_whole)
         if known is not None:
-            self._reuse("the dense perplexity")
+            self._reuse(what)
             return known
-        losses = measure()
+        values = measure()
         if self._held is not None:
-            self._held.losses[name] = losses
-        if path is not None and losses and all(values.isfinite().all() for values in losses.values()):
+            self._held.measured[name] = values
+        if path is not None and values and is_whole(values):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, {source: values.tolist() for source, values in losses.items()})
+                write_json(path, values)
             except OSError as error:
-                log.warning("the dense perplexity could not be kept in %s (%s)", path.parent, error.strerror)
-        return losses
+                log.warning("%s could not be kept in %s (%s)", what, path.parent, error.strerror)
+        return values
 
     def after_a_failure(self) -> None:
         """Let go of everything: a run that failed may have left it in any state."""
@@ -184,6 +214,14 @@ def identity(path: str, model: Any = None) -> Any:
     return getattr(getattr(model, "config", None), "_commit_hash", None)
 
 
+def cache_of(config: RunConfig, model: Any, device: torch.device) -> tuple[Path | None, list[Any]]:
+    """Where results of the dense model are kept, nowhere where it can't be told from others; and what tells it."""
+    known = identity(config.model.path, model)
+    place = Path(config.settings.cache) if config.settings.cache and known and size() == 1 else None
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return place, [Path(config.model.path).name, known, str(next(model.parameters()).dtype), where, software()]
+
+
 def software() -> list[Any]:
     """What the last bits of a loss depend on besides model and windows."""
     return [*(metadata.version(name) for name in ("statprune", "torch", "transformers")), torch.get_num_threads()]
@@ -200,13 +238,14 @@ def _has_room(size: int) -> bool:
     return available is None or size < ROOM * available
 
 
-def _read_losses(path: Path) -> dict[str, Tensor] | None:
+def _read_values(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        losses = {source: torch.tensor(part, dtype=torch.float64) for source, part in values.items()}
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if is_whole(values):
+            return values
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError):
-        log.warning("%s is damaged and not used", path)
-        return None
-    return losses if all(math.isfinite(part.sum()) for part in losses.values()) else None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        pass
+    log.warning("%s is damaged and not used", path)
+    return None

@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from statprune.record import stderr_of
+
 
 def print_summary(record: dict[str, Any], folder: Path) -> None:
     """The table at the end of a run."""
@@ -33,10 +35,55 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
             table.add_row(f"peak {where} memory (predicted)", f"{peak / 2**30:.2f} GiB ({predicted})")
     console = Console()
     console.print(table)
+    if zero_shot := record["metrics"].get("zero_shot"):
+        console.print(_accuracy_table(zero_shot))
     console.print(_coverage_table(record["coverage"]))
     here = Path.cwd()
     shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
     console.print(f"files: {shown}", soft_wrap=True)
+
+
+def accuracy_line(zero_shot: dict[str, Any]) -> str:
+    """The mean accuracy for a line of a sweep."""
+    mean, limit = zero_shot["mean"], zero_shot["protocol"]["limit"]
+    if mean["dense"] is None:
+        return f"{len(zero_shot['tasks'])} zero-shot tasks without an accuracy"
+    text = f"zero-shot accuracy {mean['dense']:.4f} dense, {mean['pruned']:.4f} pruned"
+    return text + (f" (first {limit} documents of each task)" if limit else "")
+
+
+def _accuracy_table(zero_shot: dict[str, Any]) -> Table:
+    """A row for each task and one for the mean; ± is a standard error, the difference's over the same documents."""
+    tasks, mean, limit = zero_shot["tasks"], zero_shot["mean"], zero_shot["protocol"]["limit"]
+    # what all tasks have in common is told once
+    cells = {name: {"metric": task["metric"], "shots": str(task["shots"])} for name, task in tasks.items()}
+    shared = {key: {task[key] for task in cells.values()} for key in ("metric", "shots")}
+    varying = [key for key, values in shared.items() if len(values) > 1]
+    told = [*shared["metric"]] if "metric" not in varying else []
+    told += [f"{shots} shots" for shots in shared["shots"]] if "shots" not in varying else []
+    told += [f"only the first {limit} documents of each task"] if limit else []
+    table = Table(title="zero-shot accuracy" + (f": {', '.join(told)}" if told else ""))
+    for name in ("task", *varying):
+        table.add_column(name)
+    for name in ("n", "dense", "pruned", "difference"):
+        table.add_column(name, justify="right")
+    for name, task in tasks.items():
+        error = stderr_of(task["metric"])
+        sides = [_with_error(task[side][task["metric"]], task[side].get(error)) for side in ("dense", "pruned")]
+        difference = _with_error(task["difference"], task["difference_stderr"], "+")
+        table.add_row(name, *(cells[name][key] for key in varying), str(task["documents"]), *sides, difference)
+    if mean["dense"] is not None and len(zero_shot["averaged"]) > 1:
+        sides = [_with_error(mean[side], mean[f"{side}_stderr"]) for side in ("dense", "pruned")]
+        difference = _with_error(mean["difference"], mean["difference_stderr"], "+")
+        table.add_section()
+        table.add_row(f"mean of {len(zero_shot['averaged'])}", *("" for _ in varying), "", *sides, difference)
+    return table
+
+
+def _with_error(value: float | None, error: float | None, sign: str = "") -> str:
+    if value is None:  # not finite, or not a number
+        return "none"
+    return f"{value:{sign}.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _coverage_table(covered: dict[str, Any]) -> Table:

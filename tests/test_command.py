@@ -125,12 +125,14 @@ def test_run_names_tell_the_pattern_and_have_a_hash_of_what_they_do_not_tell(tin
     assert name("sparsity.ratio=0") == f"{start}_0_cvr_energy_s0"
     assert name("sparsity='2_4'", "method=wanda") == f"{start}_2_4_wanda_none_s0"
     assert name("sparsity.keep=2", "sparsity.of=4", "method=wanda") == f"{start}_2_4_wanda_none_s0"
-    assert name("method=dense", "evaluation=none") == f"{start}_dense_dense_none_s0"
+    assert name("method=dense") == f"{start}_dense_dense_none_s0"
     assert name("sparsity.allocation=owl", "compensation=rows") == f"{start}_owl0.5_cvr_energy-rows_s0"
     assert name("compensation.columns=false", "compensation.rows=false") == f"{start}_0.5_cvr_energy-off_s0"
     assert name("experiment=smoke", "method.alpha=0.5", "verbose=true") == f"{start}_0.5_cvr_energy_s0"
     given = [name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")]
     assert all(re.fullmatch(rf"{start}_given_cvr_energy_s3_[0-9a-f]{{8}}", text) for text in given)
+    measured = {name(f"evaluation={choice}") for choice in ("none", "zero_shot", "full")}
+    assert len(measured) == 3 and all(re.fullmatch(rf"{start}_0\.5_cvr_energy_s0_[0-9a-f]{{8}}", n) for n in measured)
     others = [name("method.alpha=1"), name("method.alpha=2"), name(f"model.path={tiny_folder}"), *given]
     assert len(set(others)) == 5 and name("method.alpha=1.0") == others[0]
     assert re.fullmatch(r"model_bundled_0\.5_cvr_energy_s0_[0-9a-f]{8}", others[2])

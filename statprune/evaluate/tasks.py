@@ -1,0 +1,229 @@
+"""Which lm-eval tasks an evaluation runs: task sets, lm-eval's own names, folders of task YAMLs; all found and read."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from statprune.errors import ConfigError, first_line
+from statprune.hub import hub_access
+
+TASK_SETS = {
+    # the paper names BoolQ, RTE, HellaSwag, WinoGrande, ARC and OBQA; that ARC means the challenge set is our reading
+    "paper": ("boolq", "rte", "hellaswag", "winogrande", "arc_challenge", "openbookqa"),
+    # Wanda's seven
+    "wanda7": ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
+}
+OWN = "statprune.tasks"  # the package whose YAMLs come with us
+FILES = ("json", "csv", "parquet", "arrow", "text", "xml", "webdataset", "imagefolder")  # datasets' readers of files
+
+
+@dataclass(frozen=True)
+class TaskSuite:
+    """Tasks that are ready to run.
+
+    Attributes:
+        manager: lm-eval's index of tasks.
+        items: lm-eval's Task and Group objects in the order asked for, their documents read.
+    """
+
+    manager: Any
+    items: list[Any]
+
+    @property
+    def tasks(self) -> list[Any]:
+        """Every single task, groups taken apart."""
+        return [task for item in self.items for task in (item.get_all_tasks() if is_group(item) else [item])]
+
+
+def is_group(item: Any) -> bool:
+    """Whether lm-eval's object is a group of tasks."""
+    return hasattr(item, "get_all_tasks")
+
+
+def is_path(name: str) -> bool:
+    """Whether a member of ``evaluation.tasks`` is a folder or a file, and no task's name."""
+    return "/" in name or name.endswith(".yaml") or name in (".", "..")
+
+
+def name_problems(names: Sequence[str]) -> list[str]:
+    """What is wrong with ``evaluation.tasks`` that can be told without lm-eval, a sentence each."""
+    problems = []
+    for name in names:
+        if is_path(name) and not Path(name).expanduser().exists():
+            problems.append(f"evaluation.tasks has {name}, which does not exist; give a folder of task YAMLs")
+    full = expanded(names)
+    twice = sorted({name for name in full if full.count(name) > 1})
+    if twice:
+        problems.append(f"evaluation.tasks has {', '.join(twice)} twice; name each task once")
+    return problems
+
+
+def expanded(names: Sequence[str]) -> list[str]:
+    """The names with task sets replaced by their tasks."""
+    return [task for name in names for task in TASK_SETS.get(name, (name,))]
+
+
+def load_tasks(names: Sequence[str]) -> TaskSuite:
+    """Find the tasks and read their documents.
+
+    Args:
+        names: task sets (paper, wanda7), tasks, groups and tags of lm-eval, bundled, folders of task YAMLs.
+
+    Raises:
+        ConfigError: a sentence for each name that is unknown, or whose task or data can't be loaded.
+    """
+    paths = [_absolute(name) for name in expanded(names) if is_path(name)]
+    places = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in paths))
+    problems = [problem for place in places for problem in _yaml_problems(place)]
+    manager = _manager(places, _stamps(places), include_defaults=False)
+    by_name = [name for name in expanded(names) if not is_path(name)]
+    if any(name not in manager.task_index for name in [*by_name, *_members(manager)]):
+        manager = _manager(places, _stamps(places), include_defaults=True)
+    wanted = []
+    for name in expanded(names):
+        if not is_path(name):
+            wanted.append(name)
+        elif found := _names_in(_absolute(name)):
+            wanted += found
+        elif not _yaml_problems(_absolute(name)):  # those are told already
+            problems.append(f"evaluation.tasks has {name}, which holds no YAML of an lm-eval task; give another folder")
+    items: list[Any] = []
+    with hub_access() if _reads_hub(manager, wanted) else nullcontext(True) as online:
+        for name in wanted:
+            found, problem = _load(manager, name, online)
+            items += found
+            problems += [problem] if problem else []
+    suite = TaskSuite(manager, items)
+    loaded = [task.task_name for task in suite.tasks]
+    twice = sorted({name for name in loaded if loaded.count(name) > 1})
+    if twice:
+        problems.append(f"evaluation.tasks leads to {', '.join(twice)} twice; name each task once")
+    problems += [problem for task in suite.tasks if (problem := _unfit(task))]
+    if problems:
+        raise ConfigError(problems)
+    return suite
+
+
+def _absolute(name: str) -> Path:
+    return Path(name).expanduser().resolve()
+
+
+@lru_cache(maxsize=8)
+def _manager(places: tuple[Path, ...], stamps: tuple[int, ...], include_defaults: bool) -> Any:
+    """lm-eval's index, which takes seconds with its own tasks; ``stamps`` tell whether a file was changed since."""
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=[str(files(OWN)), *map(str, places)], include_defaults=include_defaults)
+
+
+def _stamps(places: tuple[Path, ...]) -> tuple[int, ...]:
+    """When each YAML was written."""
+    return tuple(file.stat().st_mtime_ns for place in places for file in sorted(place.rglob("*.yaml")))
+
+
+def _names_in(path: Path) -> list[str]:
+    """Tasks and groups of a folder, or of one file; tasks that a group has are not named again."""
+    from lm_eval.tasks import TaskManager
+
+    index = TaskManager(include_path=str(path if path.is_dir() else path.parent), include_defaults=False).task_index
+    here = [
+        name
+        for name, entry in index.items()
+        if entry.yaml_path is not None and (path.is_dir() or entry.yaml_path == path)
+    ]
+    grouped = {member for name in here for member in _members_of(index[name])}
+    return [name for name in here if name not in grouped]
+
+
+def _members(manager: Any) -> list[str]:
+    return [name for entry in manager.task_index.values() for name in _members_of(entry)]
+
+
+def _members_of(entry: Any) -> list[str]:
+    """Names of the tasks and groups that a group's YAML lists."""
+    listed = (entry.cfg or {}).get("task")
+    names = []
+    for member in listed if isinstance(listed, list) else []:
+        name = member if isinstance(member, str) else member.get("group") or member.get("task")
+        names += [name] if isinstance(name, str) and not (isinstance(member, dict) and "dataset_path" in member) else []
+    return names
+
+
+def _yaml_problems(folder: Path) -> list[str]:
+    """Files that lm-eval would pass over without a word; one without a task's name is an include, and none."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    problems = []
+    for file in sorted(folder.rglob("*.yaml") if folder.is_dir() else [folder]):
+        try:
+            load_yaml(file, resolve_func=False)
+        except Exception as error:
+            problems.append(f"the task YAML {file} can't be read ({first_line(error)}); mend it or take it away")
+    return problems
+
+
+def _reads_hub(manager: Any, names: list[str]) -> bool:
+    """Whether a task's documents may come from the hub: not where all are files or made by the task's own code."""
+    for name in names:
+        entry = manager.task_index.get(name)
+        if entry is None:
+            continue
+        path = (entry.cfg or {}).get("dataset_path")
+        if path is None and (entry.cfg or {}).get("custom_dataset"):
+            continue
+        if path is None or not (path in FILES or Path(str(path)).exists()):
+            return True
+    return False
+
+
+def _load(manager: Any, name: str, online: bool) -> tuple[list[Any], str | None]:
+    """The task, group or tagged tasks of a name; or what is wrong, in a sentence."""
+    if name not in manager.task_index:
+        near = difflib.get_close_matches(name, manager.all_tasks, 1)
+        hint = f"did you mean {near[0]}?" if near else "`lm-eval ls tasks` lists its tasks"
+        folder = f" (for a folder, write ./{name})" if Path(name).is_dir() else ""
+        return [], f"evaluation.tasks has {name!r}, which lm-eval {version('lm_eval')} does not know{folder}; {hint}"
+    try:
+        loaded = manager.load([name])
+    except Exception as error:  # datasets, a YAML's own functions and lm-eval raise almost any type
+        return [], _load_problem(manager, name, error, online)
+    inner = {member for group in loaded["groups"].values() for member in group.child_names}
+    inner |= {task.task_name for group in loaded["groups"].values() for task in group.get_all_tasks()}
+    top = [item for key, item in (loaded["groups"] | loaded["tasks"]).items() if key not in inner]
+    return top, None
+
+
+def _load_problem(manager: Any, name: str, error: Exception, online: bool) -> str:
+    config = manager.task_index[name].cfg or {}
+    data = f" ({config['dataset_path']})" if config.get("dataset_path") else ""
+    asks_for_code = (config.get("dataset_kwargs") or {}).get("trust_remote_code") and not config.get("custom_dataset")
+    if "scripts are no longer supported" in str(error) or "trust_remote_code" in str(error):
+        return (
+            f"the task {name} needs a dataset{data} that comes with code of its own, which datasets "
+            f"{version('datasets')} does not run; save its data as JSON or Parquet, and give a folder with a task YAML"
+        )
+    if not online and isinstance(error, OSError | ValueError):
+        reason = "no network, and not in the local cache"
+        if asks_for_code:
+            reason += "; its YAML also asks to run the dataset's own code, which may not be possible"
+        return f"the data{data} of the task {name} can't be loaded ({reason}); connect to the network, or leave it out"
+    return f"the task {name} can't be loaded ({type(error).__name__}: {first_line(error)}); mend it, or leave it out"
+
+
+def _unfit(task: Any) -> str | None:
+    """Why this task can't be run here."""
+    if getattr(task, "UNSAFE_CODE", False):
+        return (
+            f"the task {task.task_name} runs code that the model writes (unsafe_code), which is not done; leave it out"
+        )
+    if getattr(task, "MULTIMODAL", False):
+        return f"the task {task.task_name} shows the model images or sound, not text alone; leave it out"
+    return None
