@@ -30,6 +30,7 @@ bench: $(STAMP) $(PEER)/.installed
 	$(BIN)/python benchmarks/phases.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/sweeps.py
+	$(BIN)/python benchmarks/zero_shot.py
 	$(BIN)/python benchmarks/side_by_side.py $(PEER)/bin/python
 	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python benchmarks/gpu.py; fi
 

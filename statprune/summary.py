@@ -34,6 +34,8 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
             predicted = f"{memory[f'predicted_{where}_bytes'] / 2**30:.2f}"
             table.add_row(f"peak {where} memory (predicted)", f"{peak / 2**30:.2f} GiB ({predicted})")
     console = Console()
+    if not console.is_terminal:  # a file is as wide as its widest table
+        console.width = 120
     console.print(table)
     if zero_shot := record["metrics"].get("zero_shot"):
         console.print(_accuracy_table(zero_shot))
@@ -83,7 +85,8 @@ def _accuracy_table(zero_shot: dict[str, Any]) -> Table:
 def _with_error(value: float | None, error: float | None, sign: str = "") -> str:
     if value is None:  # not finite, or not a number
         return "none"
-    return f"{value:{sign}.4f}" + ("" if error is None else f" ± {error:.4f}")
+    digits = ".4f" if abs(value) < 100 else ".6g"
+    return f"{value:{sign}{digits}}" + ("" if error is None else f" ± {error:{digits}}")
 
 
 def _coverage_table(covered: dict[str, Any]) -> Table:

@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 from conftest import composed, statprune, tiny_llama, tiny_tokenizer
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
 from test_command import tiny
 from test_distributed import torchrun
 from tokenizers.processors import TemplateProcessing
@@ -505,3 +507,37 @@ def test_settings_of_tasks_are_no_part_of_a_run_without_tasks():
     assert "tasks" not in plain.resolved()["evaluation"] and "limit" not in plain.resolved()["evaluation"]
     assert composed("evaluation.limit=3").hash() == plain.hash()
     assert composed("evaluation=full", "evaluation.tasks=bundled").evaluation.tasks == ["bundled"]
+
+
+def test_other_kinds_of_requests_have_the_harness_numbers_too(tiny_folder, tmp_path, monkeypatch):
+    """Perplexity of texts, words that have to be guessed (its error is bootstrapped) and generated ones."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = "<s>"
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    kinds = {
+        "guess": {"output_type": "loglikelihood", "metric_list": [{"metric": "acc"}, {"metric": "perplexity"}]},
+        "text": {"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "word_perplexity"}]},
+        "write": {"output_type": "generate_until", "metric_list": [{"metric": "exact_match"}]},
+    }
+    kinds["write"]["generation_kwargs"] = {"until": ["one"], "max_gen_toks": 8}
+    (tmp_path / "tasks").mkdir()
+    for name, kind in kinds.items():
+        choices(name, tmp_path / "tasks", 9, doc_to_choice=None, doc_to_target="{{' ' + choices[0]}}", **kind)
+    config = evaluated(tmp_path / "model", tmp_path / "tasks", "save_model=true", "evaluation.datasets=[]")
+    ours = run(config, tmp_path / "run")["metrics"]["zero_shot"]
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    theirs = simple_evaluate(
+        "hf",
+        model_args={"pretrained": str(tmp_path / "run" / "model")},
+        tasks=[*kinds],
+        task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        batch_size=16,
+        device="cpu",
+    )["results"]
+    for name, task in ours["tasks"].items():
+        for metric, value in task["pruned"].items():
+            their = theirs[name][f"{metric},none"]
+            assert value == (None if their == "N/A" else their)
+    assert ours["tasks"]["guess"]["pruned"]["perplexity_stderr"] > 0
+    assert ours["averaged"] == ["guess", "write"]

@@ -3,6 +3,7 @@
 import copy
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from unittest.mock import patch
 
 import lm_eval.api.task
 import lm_eval.evaluator
+import tqdm
 from lm_eval.models.huggingface import HFLM
 
 from statprune.distributed import gathered, rank, size
@@ -19,13 +21,15 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)  # what matters of its mess
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Switch off what no setting of lm-eval's reaches: its bar of prompts, and seconds spent on describing the machine.
+    """Switch off what no setting of lm-eval's reaches: its other bars, and seconds spent on describing the machine.
 
-    The record describes the machine itself.
+    The record describes the machine itself. Bootstrapping is left to this process: lm-eval would fork it, and children
+    of a process with threads can wait forever for a lock that one of them held. Its samples are the same.
     """
-    bar = functools.partial(lm_eval.api.task.tqdm, disable=True)
+    bar = functools.partial(tqdm.tqdm, disable=True)
     about = patch.multiple(lm_eval.evaluator, get_git_commit_hash=lambda: None, add_env_info=lambda results: None)
-    with patch.object(lm_eval.api.task, "tqdm", bar), about:
+    alone = patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"})
+    with patch.object(lm_eval.api.task, "tqdm", bar), patch.object(tqdm, "tqdm", bar), about, alone:
         yield
 
 

@@ -28,6 +28,8 @@ DOCUMENTS = "documents.parquet"
 # lm-eval's defaults, which its command line has, too
 SEEDS = {"random_seed": 0, "numpy_random_seed": 1234, "torch_random_seed": 1234, "fewshot_random_seed": 1234}
 
+BOOTSTRAPS = 100_000  # samples for standard errors that have no formula, lm-eval's default, too
+
 # What was measured of one model, as plain values:
 # metrics: {task or group: {metric: value, metric_stderr: value}};
 # documents: rows [task, document, its hash, metric, value]; truncated_requests: how many lost their beginning.
@@ -76,7 +78,7 @@ class ZeroShot:
             )
         rehearsal = Rehearsal(model, tokenizer, options.task_batch_size, options.add_bos_token)
         try:
-            results = self._evaluate(rehearsal)
+            results = self._evaluate(rehearsal, bootstrap_iters=0)
         except Exception as error:  # a template that does not fit a document, a metric that lacks a package
             log.debug("the rehearsal failed", exc_info=True)
             raise DataError(
@@ -122,7 +124,7 @@ class ZeroShot:
             "averaged": self.plan.averaged
         }
 
-    def _evaluate(self, harness: Harness) -> Any:
+    def _evaluate(self, harness: Harness, bootstrap_iters: int = BOOTSTRAPS) -> Any:
         options = self._options
         with quiet():
             results = simple_evaluate(
@@ -134,6 +136,7 @@ class ZeroShot:
                 apply_chat_template=options.chat_template,
                 fewshot_as_multiturn=options.chat_template,
                 task_manager=self._suite.manager,
+                bootstrap_iters=bootstrap_iters,
                 **SEEDS,
             )
         return gathered(results)[0] if size() > 1 else results
@@ -171,6 +174,7 @@ class ZeroShot:
             "chat_template": options.chat_template,
             "dtype": dtype,
             "seeds": SEEDS,
+            "bootstrap_iters": BOOTSTRAPS,
         }
         averaged = [name for item in self._suite.items for name in _averaged(item, tasks)]
         return Plan(tasks, averaged, protocol | harness_protocol, len(rehearsal.requests), rehearsal.longest())
