@@ -1,6 +1,6 @@
 """Energy compensation (EC): restore the energy that pruning took from columns and rows (paper §3.2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ class Energy:
     Attributes:
         columns: rescale columns first.
         rows: rescale rows second, on the result.
+        rows_first: rows before columns, the other order (not the paper's).
         min_scale: lower clamp of every scale (our reading; the paper names a clamp without bounds).
         max_scale: upper clamp of every scale.
         epsilon: added to the pruned energy before dividing.
@@ -23,6 +24,7 @@ class Energy:
 
     columns: bool = True
     rows: bool = True
+    rows_first: bool = False
     min_scale: float = 0.5
     max_scale: float = 2.0
     epsilon: float = 1e-12
@@ -52,6 +54,11 @@ class Energy:
             since the mask comes last and rows change columns, neither energy is met exactly.
         """
         parts = row_parts(dense)
+        if self.rows and self.rows_first:
+            alone = replace(self, columns=False, rows_first=False)
+            pruned, rows_report = alone.apply(dense, pruned, keep, statistics)
+            result, report = replace(self, rows=False).apply(dense, pruned, keep, statistics)
+            return result, rows_report | report
         column_mean, row_mean = (dense.mean(dim, keepdim=True) for dim in (0, 1))
         column_dense = _column_energy(dense, column_mean, parts)
         row_dense, row_after, row_scale = (torch.ones_like(row_mean) for _ in range(3))

@@ -22,6 +22,7 @@ NAMED = (
     "sparsity.allocation",
     "compensation.columns",
     "compensation.rows",
+    "compensation.rows_first",
 )
 
 
@@ -73,7 +74,10 @@ def _pattern_name(sparsity: Mapping[str, Any], method: str) -> str:
 def _compensation_name(compensation: Mapping[str, Any]) -> str:
     switches = {part: compensation[part] for part in ("columns", "rows") if part in compensation}
     on = [part for part, is_on in switches.items() if is_on]
-    return "-".join([str(compensation["name"]), *([] if len(on) == len(switches) else on or ["off"])])
+    words = on or ["off"]
+    if len(on) == len(switches):
+        words = ["rows", "first"] if compensation.get("rows_first") else []
+    return "-".join([str(compensation["name"]), *words])
 
 
 def _other_keys(config: DictConfig) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_all_bad_input_is_reported_in_sentences_before_anything_starts(overrides
         (
             ["~compensation"],
             False,
-            "~compensation would leave the run without it; choose one of columns, energy, none, rows",
+            "~compensation would leave the run without it; choose one of columns, energy, none, rows, rows_first",
         ),
         (["evaluation.seq_len=${nope}"], False, "nope"),
         (["seed=99999999999999999999"], False, "is outside [0, 2**63)"),
@@ -127,6 +127,7 @@ def test_run_names_tell_the_pattern_and_have_a_hash_of_what_they_do_not_tell(tin
     assert name("sparsity.keep=2", "sparsity.of=4", "method=wanda") == f"{start}_2_4_wanda_none_s0"
     assert name("method=dense") == f"{start}_dense_dense_none_s0"
     assert name("sparsity.allocation=owl", "compensation=rows") == f"{start}_owl0.5_cvr_energy-rows_s0"
+    assert name("compensation=rows_first") == f"{start}_0.5_cvr_energy-rows-first_s0"
     assert name("compensation.columns=false", "compensation.rows=false") == f"{start}_0.5_cvr_energy-off_s0"
     assert name("experiment=smoke", "method.alpha=0.5", "verbose=true") == f"{start}_0.5_cvr_energy_s0"
     given = [name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")]

@@ -123,31 +123,32 @@ def test_nan_scores_and_impossible_patterns_fail():
     assert "not divisible" in NofM(2, 4).problem(6)
 
 
-@pytest.mark.parametrize("columns,rows", [(True, True), (True, False), (False, True)])
-def test_energy_compensation_matches_the_papers_formula(columns, rows):
+@pytest.mark.parametrize("steps", [("columns", "rows"), ("columns",), ("rows",), ("rows", "columns")])
+def test_energy_compensation_matches_the_papers_formula(steps):
     w, _, statistics = make()
     keep = Unstructured(0.5).select(w.abs())
-    out_features, in_features = w.shape
-    wanted = (w * keep).tolist()
-    dense = w.tolist()
-    if columns:
-        for j in range(in_features):
-            mu = sum(dense[i][j] for i in range(out_features)) / out_features
-            e = sum((dense[i][j] - mu) ** 2 for i in range(out_features))
-            p = sum((wanted[i][j] - mu) ** 2 for i in range(out_features))
-            s = min(max(math.sqrt(e / (p + 1e-12)), 0.5), 2.0)
-            for i in range(out_features):
-                wanted[i][j] = ((wanted[i][j] - mu) * s + mu) * keep[i, j].item()
-    if rows:
-        for i in range(out_features):
-            mu = sum(dense[i]) / in_features
-            e = sum((v - mu) ** 2 for v in dense[i])
+    wanted, dense, mask = (w * keep).tolist(), w.tolist(), keep.tolist()
+    for step in steps:
+        if step == "columns":  # the same along the other direction
+            wanted, dense, mask = (
+                [list(line) for line in zip(*matrix, strict=True)] for matrix in (wanted, dense, mask)
+            )
+        for i, line in enumerate(dense):
+            mu = sum(line) / len(line)
+            e = sum((v - mu) ** 2 for v in line)
             p = sum((v - mu) ** 2 for v in wanted[i])
             s = min(max(math.sqrt(e / (p + 1e-12)), 0.5), 2.0)
-            wanted[i] = [((v - mu) * s + mu) * keep[i, j].item() for j, v in enumerate(wanted[i])]
-    result, report = Energy(columns=columns, rows=rows).apply(w, w * keep, keep, statistics)
+            wanted[i] = [((v - mu) * s + mu) * mask[i][j] for j, v in enumerate(wanted[i])]
+        if step == "columns":
+            wanted, dense, mask = (
+                [list(line) for line in zip(*matrix, strict=True)] for matrix in (wanted, dense, mask)
+            )
+    asked = Energy("columns" in steps, "rows" in steps, rows_first=steps[0] == "rows")
+    result, report = asked.apply(w, w * keep, keep, statistics)
     assert torch.allclose(result, torch.tensor(wanted, dtype=torch.float64))
-    assert ("row_scale_min" in report) == rows and ("column_scale_min" in report) == columns
+    assert ("row_scale_min" in report) == ("rows" in steps) and ("column_scale_min" in report) == ("columns" in steps)
+    ratio = (result - w.mean(0)).square().sum() / (w - w.mean(0)).square().sum()
+    assert report["column_energy_ratio"].item() == pytest.approx(ratio.item())
 
 
 @pytest.mark.parametrize("pattern", [Unstructured(0.5, Group.matrix), Unstructured(0.5), NofM(2, 4)])
