@@ -1,10 +1,12 @@
 """Find everything wrong with command-line overrides at once; Hydra alone stops at the first unknown key."""
 
 import difflib
+import json
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -32,9 +34,16 @@ PLUGINS = {
 }
 
 
-def prefer_own_presets() -> None:
-    """Drop the plugins' configs that conf/hydra has by the same name: Hydra would take them for ours' schemas."""
-    Plugins.instance()  # finds the plugins, which store them
+def prepare_plugins() -> None:
+    """Make our sweeper known, and drop the plugins' configs that conf/hydra has by the same name.
+
+    Hydra looks for plugins in folders, where an editable installation has none; and it would take the configs for
+    schemas of ours.
+    """
+    plugins = Plugins.instance()  # finds the others, which store their configs; it runs their modules anew
+    from hydra_plugins.statprune_cells import CellSweeper
+
+    plugins.register(CellSweeper)
     stored = ConfigStore.instance().repo["hydra"]
     for group in ("launcher", "sweeper"):
         own = files("statprune.conf") / "hydra" / group
@@ -65,12 +74,31 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
             if override not in listed
         ]
     (jobs,) = BasicSweeper.split_arguments(listed, None) if swept else ([list(arguments)],)
+    given = {override.key_or_group: override.value() for override in overrides}
+    if given.get("hydra/sweeper") == "cells":
+        cells = _cells(given.get("hydra.sweeper.file"))
+        if isinstance(cells, str):
+            return [cells]
+        jobs = [[*arguments, *cell] for cell in cells]
     with initialize_config_module("statprune.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         problems = [
             problem for job in jobs for problem in _problems(OverridesParser.create().parse_overrides(job), loader)
         ]
     return list(dict.fromkeys(problems))
+
+
+def _cells(file: Any) -> list[list[str]] | str:
+    """The jobs that a file lists, or what is wrong with it."""
+    if file is None:
+        return "hydra/sweeper=cells needs hydra.sweeper.file; name a JSON file with a list of lists of overrides"
+    try:
+        cells = json.loads(Path(str(file)).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"hydra.sweeper.file={file} can't be read ({error}); name a JSON file with a list of lists of overrides"
+    if not (isinstance(cells, list) and cells and all(isinstance(cell, list) for cell in cells)):
+        return f"hydra.sweeper.file={file} holds no list of lists of overrides; write one list for each job"
+    return [[str(override) for override in cell] for cell in cells]
 
 
 def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.compose import override_problems, prefer_own_presets
+from statprune.compose import override_problems, prepare_plugins
 from statprune.console import configure_logging
 from statprune.distributed import rank, size, stop
 from statprune.naming import run_name
@@ -75,7 +75,7 @@ def cli() -> None:
     arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
     given = get_args_parser().parse_known_args(arguments)[0]
     is_sweep = given.multirun
-    prefer_own_presets()
+    prepare_plugins()
     if not (given.help or given.hydra_help or given.info or given.shell_completion):
         grid = preset_grid(given.overrides)
         if grid is not None and not given.cfg:

@@ -11,7 +11,7 @@ from hydra import initialize_config_module
 from omegaconf import OmegaConf
 
 from statprune import compose, slots
-from statprune.compose import PLUGINS, override_problems, prefer_own_presets
+from statprune.compose import PLUGINS, override_problems, prepare_plugins
 
 SWEEPS = sorted((Path(__file__).parents[1] / "experiments" / "sweeps").glob("*.yaml"))
 
@@ -66,7 +66,7 @@ def test_launchers_are_checked(monkeypatch):
 
 @pytest.mark.parametrize("choice", ["joblib", "submitit_slurm", "ray"])
 def test_launcher_presets_compose_and_name_their_plugin(choice):
-    prefer_own_presets()
+    prepare_plugins()
     with initialize_config_module("statprune.conf", version_base="1.3"):
         config = compose_raw("config", [f"hydra/launcher={choice}"], return_hydra_config=True)
     launcher = OmegaConf.to_container(config.hydra.launcher, resolve=False)

@@ -1,0 +1,222 @@
+"""Run what a table lacks, and build it: python -m experiments.reproduce table=ppl [scale=bundled] [dry_run=true]."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from analysis.collect import collect
+from analysis.spec import Cell, Table, load_table, table_names
+from analysis.tables import Built, build, to_markdown, write_tables
+from statprune.compose import override_problems, prepare_plugins
+from statprune.config import parse_config
+from statprune.errors import ConfigError, StatpruneError
+from statprune.job import finished_record
+from statprune.main import run_name
+
+USAGE = """python -m experiments.reproduce table=NAME[,NAME...]|all [key=value ...]
+
+  table      {tables}, or the path of a YAML like those in experiments/tables
+  scale      bundled (the bundled model and data, no network; the default) or paper
+  models     [labels of the scale's models]; all of the table's
+  dry_run    true: list the cells and what they would cost, and stop
+  launcher   joblib, submitit_slurm, ray: as hydra/launcher
+  output     folder of the tables' files; outputs/tables/SCALE
+  overrides  [for all cells, such as device=cuda]
+"""
+
+
+@dataclass
+class Request:
+    """What the command was given."""
+
+    table: str | None = None
+    scale: str = "bundled"
+    models: list[str] | None = None
+    dry_run: bool = False
+    launcher: str = "basic"
+    output: str | None = None
+    overrides: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that cells stand on.
+
+    Attributes:
+        overrides: as the first of its cells has them.
+        config_hash: of its configuration.
+        folder: where its record is, or will be.
+        is_done: whether it is there.
+        seconds: what it costs, or cost.
+    """
+
+    overrides: tuple[str, ...]
+    config_hash: str
+    folder: Path
+    is_done: bool
+    seconds: float
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help"):
+        print(USAGE.format(tables=", ".join(table_names())))
+        return 0
+    try:
+        return reproduce(_request(given))
+    except ConfigError as error:
+        problems = error.problems
+    except StatpruneError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"reproduce: {problem}", file=sys.stderr)
+    return 1
+
+
+def reproduce(request: Request) -> int:
+    """List, run and build; returns 1 where a run failed.
+
+    Raises:
+        StatpruneError: the tables can't be read, run or built.
+    """
+    names = table_names() if request.table == "all" else str(request.table).split(",")
+    tables = [load_table(name, request.scale, request.models, request.overrides) for name in names]
+    prepare_plugins()
+    jobs = {cell: job for table in tables for cell, job in jobs_of(table).items()}
+    _print_plan(tables, jobs)
+    if request.dry_run:
+        return 0
+    missing = {job.config_hash: job for job in jobs.values() if not job.is_done}
+    status = _run(list(missing.values()), request.launcher) if missing else 0
+    folder = Path(request.output or f"outputs/tables/{request.scale}")
+    for table in tables:
+        built = built_from({cell: jobs[cell] for cell in table.cells}, table)
+        print(to_markdown(built))
+        print("files:", ", ".join(map(str, write_tables(built, folder))))
+    return status
+
+
+def jobs_of(table: Table) -> dict[Cell, Job]:
+    """The run of each cell; cells with one configuration share theirs.
+
+    Raises:
+        ConfigError: the overrides of a cell are wrong.
+    """
+    jobs: dict[Cell, Job] = {}
+    by_overrides: dict[tuple[str, ...], Job] = {}
+    with initialize_config_module("statprune.conf", version_base="1.3"):
+        for cell in table.cells:
+            if cell.overrides not in by_overrides:
+                by_overrides[cell.overrides] = _job(table, cell)
+            jobs[cell] = by_overrides[cell.overrides]
+    return jobs
+
+
+def built_from(jobs: dict[Cell, Job], table: Table) -> Built:
+    """The table as far as its runs are there.
+
+    Raises:
+        StatpruneError: its cells can't stand in one table.
+    """
+    folders = {job.folder.parent for job in jobs.values()}
+    frames = [collect(folder).frame for folder in sorted(folders)]
+    frame = frames[0] if len(frames) == 1 else _joined(frames)
+    return build(table, {cell: job.config_hash for cell, job in jobs.items()}, frame)
+
+
+def _joined(frames: list[Any]) -> Any:
+    import pandas as pd
+
+    return pd.concat(frames, ignore_index=True)
+
+
+def _request(arguments: list[str]) -> Request:
+    known = {field.name for field in fields(Request)}
+    problems = [
+        f"{argument} is not understood; write key=value with one of {', '.join(sorted(known))}"
+        for argument in arguments
+        if argument.partition("=")[0] not in known or "=" not in argument
+    ]
+    if problems:
+        raise ConfigError(problems)
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+    for key in ("models", "overrides"):
+        if isinstance(given.get(key), str):
+            given[key] = [given[key]]
+    if not given.get("table"):
+        raise ConfigError([f"table is missing; choose from {', '.join(table_names())}, or all"])
+    if not isinstance(given.get("dry_run", False), bool):
+        raise ConfigError([f"dry_run={given['dry_run']} is neither true nor false; write dry_run=true"])
+    return Request(**given)
+
+
+def _job(table: Table, cell: Cell) -> Job:
+    overrides = [_quoted(override) for override in cell.overrides]
+    try:
+        composed = compose("config", overrides, return_hydra_config=True)
+        folder = Path("outputs", composed.name, run_name(_root_=composed))
+        raw: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=True
+        )
+        config = parse_config(raw)
+    except Exception as error:  # told with all problems of the cell
+        problems = override_problems(overrides) or [str(error).splitlines()[0]]
+        where = " / ".join(part for part in cell.place if part)
+        raise ConfigError([f"table {table.name}, {where}: {problem}" for problem in problems]) from error
+    record = finished_record(config, folder)
+    is_done = record is not None and "pending" not in record
+    seconds = sum(record["seconds"].values()) if is_done and record is not None else cell.seconds
+    return Job(tuple(overrides), config.hash(), folder, is_done, seconds)
+
+
+def _quoted(override: str) -> str:
+    """``sparsity=2_4`` is the number 24 to Hydra."""
+    key, _, value = override.partition("=")
+    return f"{key}='{value}'" if key == "sparsity" and value.replace("_", "").isdigit() else override
+
+
+def _print_plan(tables: list[Table], jobs: dict[Cell, Job]) -> None:
+    """Every cell with its state, and what is still to be run."""
+    for table in tables:
+        print(f"{table.name}: {table.title} ({table.source or 'your own'}), {table.scale} scale")
+        places: dict[Any, list[Job]] = {}
+        for cell in table.cells:
+            places.setdefault(cell.place, []).append(jobs[cell])
+        for place, runs in places.items():
+            done = sum(job.is_done for job in runs)
+            state = "done" if done == len(runs) else f"{done} of {len(runs)} seeds done" if done else "missing"
+            print(f"  {' / '.join(part for part in place if part)}: {state}")
+    every = {job.config_hash: job for job in jobs.values()}.values()
+    missing = [job for job in every if not job.is_done]
+    measured = [job.seconds for job in every if job.is_done]
+    each = sum(measured) / len(measured) if measured else None
+    cost = sum(job.seconds if each is None else each for job in missing)
+    basis = "by the tables' own estimates" if each is None else f"{each:.0f} s each, as the {len(measured)} finished"
+    print(f"{len(every)} runs, {len(missing)} missing" + (f", about {_time(cost)} ({basis})" if missing else ""))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
+
+
+def _run(jobs: list[Job], launcher: str) -> int:
+    """One sweep over the jobs, which skips what another process has finished meanwhile."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "cells.json")
+        file.write_text(json.dumps([job.overrides for job in jobs]), encoding="utf-8")
+        command = [sys.executable, "-m", "statprune", "-m", "hydra/sweeper=cells", f"hydra.sweeper.file={file}"]
+        command += [f"hydra/launcher={launcher}", f"name={jobs[0].folder.parent.name}"]
+        return subprocess.run(command, env=os.environ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
