@@ -130,7 +130,8 @@ def resume(config: RunConfig, folder: Path, record: dict[str, Any] | None, devic
         if config.settings.save_model and kept.name != MODEL:
             shutil.rmtree(folder / MODEL, ignore_errors=True)
             kept.rename(folder / MODEL)
-        finish_record(folder, record, config.settings.save_model)
+        record["config"] = config.resolved()  # which may save what the first attempt would not
+        finish_record(folder, record, is_saved=(folder / MODEL / "config.json").exists())
         discard_unsaved(folder)
     return record
 

@@ -75,6 +75,8 @@ def _accuracies(zero_shot: dict[str, Any]) -> list[str]:
 
 def _number(values: dict[str, Any], key: str, error: str) -> str:
     known = values.get(error)
+    if values.get(key) is None:
+        return "none"
     return f"{values[key]:.4f}" + ("" if known is None else f" ± {known:.4f}")
 
 

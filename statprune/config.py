@@ -282,6 +282,9 @@ def _check_values(
     if len(set(evaluation.datasets)) < len(evaluation.datasets):
         problems.append("evaluation.datasets names a dataset twice; name each once")
     problems += name_problems(evaluation.tasks)
+    if evaluation.name in ("zero_shot", "full") and not evaluation.tasks:
+        other = "none" if evaluation.name == "zero_shot" else "perplexity"
+        problems.append(f"evaluation={evaluation.name} has no evaluation.tasks; name some, or give evaluation={other}")
     if not 0 <= settings.seed < 2**63:
         problems.append(f"seed={settings.seed} is outside [0, 2**63); give another")
     if calibration.min_expert_tokens < 0:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -105,6 +106,7 @@ def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Wor
             log.info("%s is finished already; rerun=true runs it again", folder)
             return Outcome(folder, SKIPPED, record=done)
         (folder / "result.json").unlink(missing_ok=True)
+        _remove_model(config, folder)
         _keep_configuration(composed, folder)
         return Outcome(folder, FINISHED, record=run(config, folder, bench))
 
@@ -147,6 +149,13 @@ def finished_record(config: RunConfig, folder: Path) -> dict[str, Any] | None:
         log.info("%s is finished, but its model was not saved: it is run again", folder)
         return None
     return record
+
+
+def _remove_model(config: RunConfig, folder: Path) -> None:
+    """Remove what an earlier run saved: beside another record it would pass for that one's model."""
+    model = folder / MODEL
+    if not Path(config.model.path).resolve().is_relative_to(model.resolve()):
+        shutil.rmtree(model, ignore_errors=True)
 
 
 def _keep_configuration(composed: DictConfig, folder: Path) -> None:

@@ -91,11 +91,15 @@ def cli() -> None:
             _fail(problems if rank() == 0 else [])
     # torchrun, Slurm and kill end a process so: leave nothing temporary behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with _own_folder():
-        if is_sweep and rank() == 0 and not given.cfg:
-            _sweep()
-        else:
-            main()
+    try:
+        with _own_folder():
+            if is_sweep and rank() == 0 and not given.cfg:
+                _sweep()
+            else:
+                main()
+    except KeyboardInterrupt:
+        print("statprune: interrupted; start the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
     stop()
 
 

@@ -48,8 +48,8 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
 def accuracy_line(zero_shot: dict[str, Any]) -> str:
     """The mean accuracy for a line of a sweep."""
     mean, limit = zero_shot["mean"], zero_shot["protocol"]["limit"]
-    if mean["dense"] is None:
-        return f"{len(zero_shot['tasks'])} zero-shot tasks without an accuracy"
+    if mean["dense"] is None or mean["pruned"] is None:
+        return f"{len(zero_shot['tasks'])} zero-shot tasks without a mean accuracy"
     text = f"zero-shot accuracy {mean['dense']:.4f} dense, {mean['pruned']:.4f} pruned"
     return text + (f" (first {limit} documents of each task)" if limit else "")
 

@@ -1,5 +1,6 @@
 """Sweeps over several machines or by Weights & Biases, as far as it shows without their packages."""
 
+import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -98,3 +99,19 @@ def _without_plugins(monkeypatch) -> None:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(compose, "version", version)
+
+
+def test_a_file_of_cells_lists_jobs_and_what_is_wrong_with_one_is_told(tmp_path):
+    asked = ["hydra/sweeper=cells"]
+    assert "needs hydra.sweeper.file" in override_problems(asked, multirun=True)[0]
+    file = tmp_path / "cells.json"
+    asked.append(f"hydra.sweeper.file={file}")
+    assert "can't be read" in override_problems(asked, multirun=True)[0]
+    for text, message in (("[]", "no list of lists"), ('{"a": 1}', "no list of lists"), ("[", "can't be read")):
+        file.write_text(text)
+        assert message in override_problems(asked, multirun=True)[0]
+    file.write_text(json.dumps([["method=wanda", "seed=1"], ["method=wnda"], ["sparsity.ratio=2"]]))
+    problems = override_problems(asked, multirun=True)
+    assert len(problems) == 2 and "method=wnda" in problems[0] and "sparsity.ratio=2.0" in problems[1]
+    file.write_text(json.dumps([["method=wanda", "seed=1"], ["method=ria", "sparsity='2_4'"]]))
+    assert override_problems(asked, multirun=True) == []

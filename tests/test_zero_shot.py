@@ -339,6 +339,12 @@ def bad_tasks(folder: Path) -> dict[str, str]:
     (folder / "script").mkdir()
     (folder / "script" / "data.py").write_text("import datasets\n")
     task_yaml("script", folder / "script", dataset_path=str(folder / "script" / "data.py"))
+    (folder / "missing").mkdir()
+    (folder / "missing" / "group.yaml").write_text(yaml.safe_dump({"group": "half", "task": ["nowhere"]}))
+    (folder / "twice").mkdir()
+    for file in ("first", "second"):
+        choices("same", folder / "twice", 3)
+        (folder / "twice" / "same.yaml").rename(folder / "twice" / f"{file}.yaml")
     code = folder / "unsafe"
     code.mkdir()
     choices("unsafe", code, 3, unsafe_code=True)
@@ -348,6 +354,8 @@ def bad_tasks(folder: Path) -> dict[str, str]:
         "broken": "broken.yaml can't be read",
         "remote": "(somebody/no-such-dataset) of the task remote can't be loaded (no network, and not in the",
         "script": "comes with code of its own, which datasets",
+        "missing": "the group half names nowhere, which lm-eval does not know",
+        "twice": "both define same; rename one",
         "unsafe": "runs code that the model writes",
     }
 
@@ -381,10 +389,12 @@ def test_the_command_says_what_is_wrong_with_tasks_before_the_model_is_loaded(tm
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("statprune: ")]
     assert "did you mean bundled?" in line and "loading" not in done.stderr
     assert not list(tmp_path.rglob("result.json"))
-    wrong = ["evaluation.tasks=[./no,boolq,paper]", "evaluation.limit=0", "evaluation.num_fewshot=-1"]
+    (tmp_path / "rows.json").write_text("{}")
+    wrong = ["evaluation.tasks=[./no,./rows.json,boolq,paper]", "evaluation.limit=0", "evaluation.num_fewshot=-1"]
     done = statprune("evaluation=zero_shot", *wrong, "evaluation.task_batch_size=0", cwd=tmp_path)
     lines = done.stderr.splitlines()
-    assert done.returncode == 1 and len(lines) == 5 and all(line.startswith("statprune: evaluation.") for line in lines)
+    assert done.returncode == 1 and len(lines) == 6 and all(line.startswith("statprune: evaluation.") for line in lines)
+    assert "./rows.json, which is no .yaml file" in done.stderr
     assert "has boolq twice" in done.stderr and "./no, which does not exist" in done.stderr
 
 
@@ -541,3 +551,69 @@ def test_other_kinds_of_requests_have_the_harness_numbers_too(tiny_folder, tmp_p
             assert value == (None if their == "N/A" else their)
     assert ours["tasks"]["guess"]["pruned"]["perplexity_stderr"] > 0
     assert ours["averaged"] == ["guess", "write"]
+
+
+def test_groups_may_hold_groups_and_tags(tmp_path):
+    for name, tag in (("first", "marked"), ("second", "marked"), ("third", "other")):
+        choices(name, tmp_path, 3, tag=tag)
+    inner = {"group": "inner", "task": ["third"]}
+    (tmp_path / "outer.yaml").write_text(yaml.safe_dump({"group": "outer", "task": ["marked", inner]}))
+    suite = load_tasks([str(tmp_path)])
+    assert [item.name for item in suite.items] == ["outer"]
+    assert sorted(task.task_name for task in suite.tasks) == ["first", "second", "third"]
+
+
+STRANGE = """
+def endless(doc, results):
+    return {"odd": float("inf")}
+"""
+
+
+def test_tasks_without_a_mean_and_numbers_that_are_not_finite_end_in_a_record(tiny_folder, tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "strange.py").write_text(STRANGE)
+    odd = [{"metric": "odd", "aggregation": "mean", "higher_is_better": True}]
+    choices("endless", folder, 4, metric_list=odd)
+    (folder / "endless.yaml").open("a").write("process_results: !function strange.endless\n")
+    text = {"output_type": "loglikelihood_rolling", "metric_list": [{"metric": "word_perplexity"}]}
+    choices("text", folder, 4, doc_to_choice=None, doc_to_target="{{question}}", **text)
+    cache = f"cache={tmp_path / 'cache'}"
+    first, second = (
+        run(evaluated(tiny_folder, folder, cache, f"seed={seed}"), tmp_path / str(seed), Workbench(keeps=False))
+        for seed in (0, 1)
+    )
+    assert "the dense accuracies" in second["reused"]
+    for record in (first, second):
+        zero_shot = record["metrics"]["zero_shot"]
+        assert zero_shot["tasks"]["endless"]["pruned"]["odd"] is None and zero_shot["mean"]["pruned"] is None
+        assert zero_shot["averaged"] == ["endless"]
+        print_summary(record, tmp_path)
+        assert "| endless, version 2.5 | odd | 0 | 4 | none | none |" in model_card(record)
+    alone = run(evaluated(tiny_folder, folder / "text.yaml"), tmp_path / "alone")
+    assert alone["metrics"]["zero_shot"]["averaged"] == [] and alone["metrics"]["zero_shot"]["mean"]["dense"] is None
+
+
+def test_tasks_that_write_need_a_token_that_ends(tiny_folder, tmp_path):
+    kind = {"output_type": "generate_until", "metric_list": [{"metric": "exact_match"}]}
+    choices("write", tmp_path, 3, doc_to_choice=None, doc_to_target="{{question}}", **kind)
+    with pytest.raises(ModelError, match="tasks write let the model write, and its tokenizer has no end-of-sequence"):
+        run(evaluated(tiny_folder, tmp_path), tmp_path / "run")
+
+
+def test_zero_shot_without_tasks_is_a_mistake():
+    with pytest.raises(ConfigError, match=r"evaluation=full has no evaluation\.tasks"):
+        composed("evaluation=full", "evaluation.tasks=[]")
+
+
+def test_a_model_of_an_earlier_run_does_not_stay_beside_another_record(tiny_folder, tmp_path):
+    changes = [
+        f"model.path={tiny_folder}",
+        "experiment=smoke",
+        "calibration.seq_len=32",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    assert statprune(*changes, "save_model=true", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "run" / "model" / "config.json").exists()
+    assert statprune(*changes, "seed=1", "rerun=true", cwd=tmp_path).returncode == 0
+    assert not (tmp_path / "run" / "model").exists()

@@ -56,8 +56,11 @@ def name_problems(names: Sequence[str]) -> list[str]:
     """What is wrong with ``evaluation.tasks`` that can be told without lm-eval, a sentence each."""
     problems = []
     for name in names:
-        if is_path(name) and not Path(name).expanduser().exists():
+        path = Path(name).expanduser()
+        if is_path(name) and not path.exists():
             problems.append(f"evaluation.tasks has {name}, which does not exist; give a folder of task YAMLs")
+        elif is_path(name) and path.is_file() and path.suffix != ".yaml":
+            problems.append(f"evaluation.tasks has {name}, which is no .yaml file; give a task's YAML or its folder")
     full = expanded(names)
     twice = sorted({name for name in full if full.count(name) > 1})
     if twice:
@@ -81,10 +84,11 @@ def load_tasks(names: Sequence[str]) -> TaskSuite:
     """
     paths = [_absolute(name) for name in expanded(names) if is_path(name)]
     places = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in paths))
-    problems = [problem for place in places for problem in _yaml_problems(place)]
+    problems = [problem for path in paths for problem in _yaml_problems(path)]
     manager = _manager(places, _stamps(places), include_defaults=False)
     by_name = [name for name in expanded(names) if not is_path(name)]
-    if any(name not in manager.task_index for name in [*by_name, *_members(manager)]):
+    members = [name for task in manager.task_index for name in _below(manager.task_index, [task])]
+    if any(name not in manager.task_index for name in [*by_name, *members]):
         manager = _manager(places, _stamps(places), include_defaults=True)
     wanted = []
     for name in expanded(names):
@@ -139,45 +143,52 @@ def _names_in(path: Path) -> list[str]:
         for name, entry in index.items()
         if entry.yaml_path is not None and (path.is_dir() or entry.yaml_path == path)
     ]
-    grouped = {member for name in here for member in _members_of(index[name])}
+    grouped = {member for name in here for member in _below(index, [name]) if member != name}
     return [name for name in here if name not in grouped]
 
 
-def _members(manager: Any) -> list[str]:
-    return [name for entry in manager.task_index.values() for name in _members_of(entry)]
-
-
-def _members_of(entry: Any) -> list[str]:
-    """Names of the tasks and groups that a group's YAML lists."""
-    listed = (entry.cfg or {}).get("task")
-    names = []
+def _below(index: Any, listed: Any) -> list[str]:
+    """Names of the tasks, tags and groups in a group's list, and of everything below them."""
+    names: list[str] = []
     for member in listed if isinstance(listed, list) else []:
-        name = member if isinstance(member, str) else member.get("group") or member.get("task")
-        names += [name] if isinstance(name, str) and not (isinstance(member, dict) and "dataset_path" in member) else []
+        if isinstance(member, dict) and isinstance(member.get("task"), list):  # a group that is written inside another
+            names += _below(index, member["task"])
+            continue
+        if isinstance(member, dict):
+            member = None if "dataset_path" in member else member.get("task")
+        if isinstance(member, str):
+            entry = index.get(member)
+            inner = ((entry.cfg or {}).get("task") if entry.cfg else sorted(entry.tags)) if entry is not None else None
+            names += [member, *_below(index, inner)]
     return names
 
 
-def _yaml_problems(folder: Path) -> list[str]:
+def _yaml_problems(path: Path) -> list[str]:
     """Files that lm-eval would pass over without a word; one without a task's name is an include, and none."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    problems = []
-    for file in sorted(folder.rglob("*.yaml") if folder.is_dir() else [folder]):
+    problems: list[str] = []
+    owners: dict[str, Path] = {}
+    for file in sorted(path.rglob("*.yaml") if path.is_dir() else [path]):
         try:
-            load_yaml(file, resolve_func=False)
+            described = load_yaml(file, resolve_func=False)
         except Exception as error:
             problems.append(f"the task YAML {file} can't be read ({first_line(error)}); mend it or take it away")
+            continue
+        name = described.get("group") or described.get("task")
+        if isinstance(name, str) and owners.setdefault(name, file) != file:
+            problems.append(f"{owners[name]} and {file} both define {name}; rename one")
     return problems
 
 
 def _reads_hub(manager: Any, names: list[str]) -> bool:
     """Whether a task's documents may come from the hub: not where all are files or made by the task's own code."""
-    for name in names:
+    for name in _below(manager.task_index, names):
         entry = manager.task_index.get(name)
-        if entry is None:
+        if entry is None or entry.cfg is None or isinstance(entry.cfg.get("task"), list):
             continue
-        path = (entry.cfg or {}).get("dataset_path")
-        if path is None and (entry.cfg or {}).get("custom_dataset"):
+        path = entry.cfg.get("dataset_path")
+        if path is None and entry.cfg.get("custom_dataset"):
             continue
         if path is None or not (path in FILES or Path(str(path)).exists()):
             return True
@@ -203,6 +214,9 @@ def _load(manager: Any, name: str, online: bool) -> tuple[list[Any], str | None]
 
 def _load_problem(manager: Any, name: str, error: Exception, online: bool) -> str:
     config = manager.task_index[name].cfg or {}
+    unknown = [member for member in _below(manager.task_index, [name]) if member not in manager.task_index]
+    if unknown:
+        return f"the group {name} names {', '.join(unknown)}, which lm-eval does not know; mend its YAML"
     data = f" ({config['dataset_path']})" if config.get("dataset_path") else ""
     asks_for_code = (config.get("dataset_kwargs") or {}).get("trust_remote_code") and not config.get("custom_dataset")
     if "scripts are no longer supported" in str(error) or "trust_remote_code" in str(error):

@@ -76,13 +76,19 @@ class ZeroShot:
                 "evaluation.chat_template=true, but the model's tokenizer has no chat template; "
                 "set evaluation.chat_template=false"
             )
+        writes = sorted(task.task_name for task in suite.tasks if task.OUTPUT_TYPE == "generate_until")
+        if writes and tokenizer.eos_token is None:
+            raise ModelError(
+                f"the tasks {', '.join(writes)} let the model write, and its tokenizer has no end-of-sequence token; "
+                "leave them out of evaluation.tasks, or give the tokenizer one"
+            )
         rehearsal = Rehearsal(model, tokenizer, options.task_batch_size, options.add_bos_token)
         try:
             results = self._evaluate(rehearsal, bootstrap_iters=0)
         except Exception as error:  # a template that does not fit a document, a metric that lacks a package
             log.debug("the rehearsal failed", exc_info=True)
             raise DataError(
-                f"the zero-shot tasks can't be run ({type(error).__name__}: {first_line(error)}); "
+                f"{self._culprit(model)} can't be run ({type(error).__name__}: {first_line(error)}); "
                 "mend the task, or leave it out of evaluation.tasks"
             ) from error
         self.plan = self._planned(rehearsal, results, str(model.dtype).removeprefix("torch."))
@@ -124,12 +130,23 @@ class ZeroShot:
             "averaged": self.plan.averaged
         }
 
-    def _evaluate(self, harness: Harness, bootstrap_iters: int = BOOTSTRAPS) -> Any:
+    def _culprit(self, model: Any) -> str:
+        """The task that fails when it is rehearsed alone."""
+        options = self._options
+        for item in self._suite.items:
+            rehearsal = Rehearsal(model, self._tokenizer, options.task_batch_size, options.add_bos_token)
+            try:
+                self._evaluate(rehearsal, bootstrap_iters=0, items=[item])
+            except Exception:
+                return f"the task {_name(item)}"
+        return "the zero-shot tasks"
+
+    def _evaluate(self, harness: Harness, bootstrap_iters: int = BOOTSTRAPS, items: list[Any] | None = None) -> Any:
         options = self._options
         with quiet():
             results = simple_evaluate(
                 model=harness,
-                tasks=self._suite.items,
+                tasks=self._suite.items if items is None else items,
                 num_fewshot=options.num_fewshot,
                 limit=options.limit,
                 batch_size=harness.batch_size,
@@ -184,6 +201,8 @@ class ZeroShot:
         if pruned is None:
             return {"difference": None, "difference_stderr": None}
         before, after = dense["metrics"][name][metric], pruned["metrics"][name][metric]
+        if before is None or after is None:
+            return {"difference": None, "difference_stderr": None}
         item = next(item for item in _all_items(self._suite.items) if _name(item) == name)
         shares = _shares(item, metric, self.plan.tasks)
         errors = [_paired_stderr(task, metric, dense, pruned) for task in shares]
@@ -195,7 +214,7 @@ def dense_scores(zero_shot: dict[str, Any], folder: Path) -> Scores:
     rows = pd.read_parquet(folder / DOCUMENTS)[["task", "document", "document_hash", "metric", "dense"]]
     return {
         "metrics": {name: task["dense"] for name, task in zero_shot["tasks"].items()},
-        "documents": rows.to_numpy().tolist(),
+        "documents": [[*row[:-1], _finite(row[-1])] for row in rows.to_numpy().tolist()],
         "truncated_requests": zero_shot["protocol"]["truncated_requests"],
     }
 
@@ -220,7 +239,7 @@ def _scores(results: Any) -> Scores:
                 value = sample[metric]
                 if isinstance(value, bool | int | float):
                     label = _label(metric, sample["filter"])
-                    documents.append([task, sample["doc_id"], sample["doc_hash"], label, float(value)])
+                    documents.append([task, sample["doc_id"], sample["doc_hash"], label, _finite(value)])
     return {"metrics": {name: _metrics(values) for name, values in results["results"].items()}, "documents": documents}
 
 
@@ -230,8 +249,13 @@ def _metrics(values: dict[str, Any]) -> dict[str, float | None]:
     for key, value in values.items():
         metric, comma, chosen = key.partition(",")
         if comma:
-            found[_label(metric, chosen)] = float(value) if isinstance(value, int | float) else None
+            found[_label(metric, chosen)] = _finite(value)
     return found
+
+
+def _finite(value: Any) -> float | None:
+    """The number, None where it is none: files hold only finite ones."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _label(metric: str, chosen: str) -> str:
@@ -289,26 +313,31 @@ def _paired_stderr(task: str, metric: str, dense: Scores, pruned: Scores) -> flo
         {document: value for name, document, _, label, value in scores["documents"] if (name, label) == (task, metric)}
         for scores in (dense, pruned)
     )
-    differences = torch.tensor([after[document] - before[document] for document in before], dtype=torch.float64)
-    if len(differences) < 2:
+    if len(before) < 2 or None in before.values() or None in after.values():
         return None
+    differences = torch.tensor([after[document] - before[document] for document in before], dtype=torch.float64)
     return float(differences.std(correction=1)) / math.sqrt(len(differences))
 
 
 def _mean(tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean accuracy over tasks, dense, pruned and their difference, with standard errors of independent tasks."""
-    result: dict[str, Any] = {}
-    for side in ("dense", "pruned"):
-        known = [task[side] for task in tasks]
-        whole = bool(tasks) and all(values is not None for values in known)
-        values = [side[task["metric"]] for side, task in zip(known, tasks, strict=True)] if whole else []
-        errors = [side.get(stderr_of(task["metric"])) for side, task in zip(known, tasks, strict=True)] if whole else []
-        result[side] = sum(values) / len(values) if values else None
-        result[f"{side}_stderr"] = _combined(errors, [1 / len(tasks)] * len(errors))
-    whole = result["pruned"] is not None
-    result["difference"] = result["pruned"] - result["dense"] if whole else None
-    errors = [task["difference_stderr"] for task in tasks] if whole else []
-    result["difference_stderr"] = _combined(errors, [1 / len(tasks)] * len(errors))
+    """Mean accuracy over tasks, dense, pruned and their difference, with standard errors of independent tasks.
+
+    What is not known of every task is None.
+    """
+    columns = {
+        "dense": [(task["dense"] or {}).get(task["metric"]) for task in tasks],
+        "dense_stderr": [(task["dense"] or {}).get(stderr_of(task["metric"])) for task in tasks],
+        "pruned": [(task["pruned"] or {}).get(task["metric"]) for task in tasks],
+        "pruned_stderr": [(task["pruned"] or {}).get(stderr_of(task["metric"])) for task in tasks],
+        "difference": [task["difference"] for task in tasks],
+        "difference_stderr": [task["difference_stderr"] for task in tasks],
+    }
+    result: dict[str, float | None] = {}
+    for name, values in columns.items():
+        if name.endswith("_stderr"):
+            result[name] = _combined(values, [1 / len(values)] * len(values) if values else [])
+        else:
+            result[name] = None if not values or None in values else sum(values) / len(values)
     return result
 
 
