@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from analysis.collect import collect
 from analysis.spec import Cell, Table, load_table, table_names
@@ -113,11 +118,17 @@ def jobs_of(table: Table) -> dict[Cell, Job]:
     """
     jobs: dict[Cell, Job] = {}
     by_overrides: dict[tuple[str, ...], Job] = {}
-    with initialize_config_module("statprune.conf", version_base="1.3"):
-        for cell in table.cells:
-            if cell.overrides not in by_overrides:
-                by_overrides[cell.overrides] = _job(table, cell)
-            jobs[cell] = by_overrides[cell.overrides]
+    cell = table.cells[0]
+    try:
+        with initialize_config_module("statprune.conf", version_base="1.3"):
+            for cell in table.cells:
+                if cell.overrides not in by_overrides:
+                    by_overrides[cell.overrides] = _job(cell)
+                jobs[cell] = by_overrides[cell.overrides]
+    except (HydraException, OmegaConfBaseException, ConfigError) as error:
+        problems = override_problems(_quoted(cell.overrides)) or [str(error).splitlines()[0]]
+        where = " / ".join(part for part in cell.place if part)
+        raise ConfigError([f"table {table.name}, {where}: {problem}" for problem in problems]) from error
     return jobs
 
 
@@ -129,14 +140,8 @@ def built_from(jobs: dict[Cell, Job], table: Table) -> Built:
     """
     folders = {job.folder.parent for job in jobs.values()}
     frames = [collect(folder).frame for folder in sorted(folders)]
-    frame = frames[0] if len(frames) == 1 else _joined(frames)
-    return build(table, {cell: job.config_hash for cell, job in jobs.items()}, frame)
-
-
-def _joined(frames: list[Any]) -> Any:
-    import pandas as pd
-
-    return pd.concat(frames, ignore_index=True)
+    hashes = {cell: job.config_hash for cell, job in jobs.items()}
+    return build(table, hashes, pd.concat(frames, ignore_index=True))
 
 
 def _request(arguments: list[str]) -> Request:
@@ -159,29 +164,22 @@ def _request(arguments: list[str]) -> Request:
     return Request(**given)
 
 
-def _job(table: Table, cell: Cell) -> Job:
-    overrides = [_quoted(override) for override in cell.overrides]
-    try:
-        composed = compose("config", overrides, return_hydra_config=True)
-        folder = Path("outputs", composed.name, run_name(_root_=composed))
-        raw: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=True
-        )
-        config = parse_config(raw)
-    except Exception as error:  # told with all problems of the cell
-        problems = override_problems(overrides) or [str(error).splitlines()[0]]
-        where = " / ".join(part for part in cell.place if part)
-        raise ConfigError([f"table {table.name}, {where}: {problem}" for problem in problems]) from error
+def _job(cell: Cell) -> Job:
+    composed = compose("config", _quoted(cell.overrides), return_hydra_config=True)
+    folder = Path("outputs", composed.name, run_name(_root_=composed))
+    raw: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=True
+    )
+    config = parse_config(raw)
     record = finished_record(config, folder)
     is_done = record is not None and "pending" not in record
     seconds = sum(record["seconds"].values()) if is_done and record is not None else cell.seconds
-    return Job(tuple(overrides), config.hash(), folder, is_done, seconds)
+    return Job(tuple(_quoted(cell.overrides)), config.hash(), folder, is_done, seconds)
 
 
-def _quoted(override: str) -> str:
-    """``sparsity=2_4`` is the number 24 to Hydra."""
-    key, _, value = override.partition("=")
-    return f"{key}='{value}'" if key == "sparsity" and value.replace("_", "").isdigit() else override
+def _quoted(overrides: Sequence[str]) -> list[str]:
+    """A choice such as ``sparsity=2_4``, which Hydra reads as the number 24, in quotes."""
+    return [re.sub(r"^(sparsity=)(\d+_\d+)$", r"\1'\2'", override) for override in overrides]
 
 
 def _print_plan(tables: list[Table], jobs: dict[Cell, Job]) -> None:
