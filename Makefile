@@ -3,10 +3,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-cluster check bench clean
+.PHONY: run tables test test-cluster check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
+
+# every table of the paper, and ours, on the bundled model
+tables: $(STAMP)
+	$(BIN)/python -m experiments.reproduce table=all
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
