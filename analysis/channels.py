@@ -26,9 +26,9 @@ def channel_scores(
         options: CVR's parameters; None: the paper's.
 
     Returns:
-        A row for each channel: ``activation`` (root mean square of x_j), ``wanda_factor`` and ``cvr_factor`` (what |W_ij|
-        is multiplied by, ‖x_j‖₂ and a_j · c_j, over its median; NaN where the whole column is zero), ``wanda_kept`` and
-        ``cvr_kept`` (share of the column's weights that the pattern keeps).
+        A row for each channel: ``activation`` (root mean square of x_j), ``wanda_factor`` and ``cvr_factor`` (what
+        |W_ij| is multiplied by, ‖x_j‖₂ and a_j · c_j, over its median; NaN where the whole column is zero),
+        ``wanda_kept`` and ``cvr_kept`` (share of the column's weights that the pattern keeps).
     """
     scores = {
         "wanda": wanda(weight, statistics, NoOptions()),

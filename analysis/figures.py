@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from analysis.channels import channel_scores
 from analysis.collect import layers
-from analysis.series import method_order, pareto_table, perplexities, sensitivity_table, sparsity_table
+from analysis.labels import place_labels
+from analysis.series import method_of, method_order, pareto_table, perplexities, sensitivity_table, sparsity_table
 from statprune.errors import StatpruneError
 from statprune.masks import Pattern, Unstructured
 from statprune.scores import CvrOptions
@@ -33,16 +33,26 @@ COLOURS = ("#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#009E73", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
 DPI = 150
+DODGE = 2.5
 PANELS = 12  # kinds of layers that are still readable side by side
 FIXED = {  # what would differ from day to day and from version to version
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
 }
-STYLE = matplotlib.rc_context(
-    {"font.family": "DejaVu Sans", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "pdf.fonttype": 42}
-    | {f"axes.spines.{side}": False for side in ("top", "right")}
-    | {"legend.frameon": False, "lines.markersize": 5, "errorbar.capsize": 2}
-)
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9,
+    "text.hinting": "none",  # texts have the same size at every resolution, and in the PDF
+    "pdf.fonttype": 42,  # text stays text
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.markersize": 5,
+    "errorbar.capsize": 2,
+}
+STYLE = matplotlib.rc_context(RC)
 
 
 def sparsity_curves(frame: pd.DataFrame, folder: Path, on: str = "bundled") -> list[Path]:
@@ -124,14 +134,14 @@ def score_outliers(
     return save(draw_channels(table, name, pattern.target), folder, "channels")
 
 
+@STYLE
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write PNG and PDF with fixed metadata; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^\w.-]", "-", name)
     paths = [folder / f"{stem}.{kind}" for kind in FIXED]
-    with matplotlib.rc_context({"pdf.fonttype": 42}):
-        for path, metadata in zip(paths, FIXED.values(), strict=True):
-            figure.savefig(path, dpi=DPI, metadata=metadata)
+    for path, metadata in zip(paths, FIXED.values(), strict=True):
+        figure.savefig(path, dpi=DPI, metadata=metadata)
     return paths
 
 
@@ -157,7 +167,7 @@ def draw_sensitivity(frame: pd.DataFrame, key: str, on: str) -> Figure:
     if key in COUNTS:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _draw_series(axes, table)
+    _draw_series(axes, table, DODGE)
     _draw_dense(axes, rows)
     _perplexity_axis(axes, table["mean"])
     _add_legend(figure, axes, table)
@@ -177,8 +187,7 @@ def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame) -> tuple[Figur
     if table.empty:
         raise StatpruneError("no run was pruned and has a finite perplexity; there is nothing to draw")
     width = 5.2 + 0.075 * max([24, *(len(name) for name in table.name)])
-    figure = Figure(figsize=(width, max(3.6, 0.22 * table.name.nunique() + 1)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure((width, max(3.6, 0.22 * table.name.nunique() + 1)))
     axes = figure.add_subplot()
     missing = int(rows.pruned.isna().sum())
     axes.set_xlabel(x if not missing else f"{x}\nnot drawn: {missing} runs whose perplexity is not finite")
@@ -186,14 +195,39 @@ def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame) -> tuple[Figur
     return figure, axes
 
 
-def _draw_series(axes: Axes, table: pd.DataFrame) -> None:
+def _draw_series(axes: Axes, table: pd.DataFrame, dodge: float = 0) -> None:
+    """A line with error bars for each series, ``dodge`` points beside the one before, so that bars do not hide bars."""
+    count = table.name.nunique()
+    if not pd.api.types.is_numeric_dtype(table.x):
+        axes.set_xticks(range(table.x.nunique()), sorted(set(table.x)))
+        table = table.assign(x=table.x.rank(method="dense") - 1)
+    # limits first: what is drawn beside its place does not move them
+    spread = table.deviation.fillna(0)
+    for ends in (table["mean"] - spread, table["mean"] + spread):
+        axes.plot(table.x, ends, linestyle="none")
     for index, (name, group) in enumerate(table.groupby("name", sort=False)):
-        axes.errorbar(group.x, group["mean"], yerr=group.deviation, label=name, **_style(str(name), index))
+        beside = ScaledTranslation((index - (count - 1) / 2) * dodge / 72, 0, _root(axes).dpi_scale_trans)
+        style = _style(str(name), index)
+        axes.errorbar(group.x, group["mean"], group.deviation, label=name, transform=axes.transData + beside, **style)
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of so many inches, without pyplot and its global state."""
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _root(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 def _style(name: str, index: int) -> dict[str, Any]:
-    """Colour by method; marker and line by place, so that no two series of a figure have both."""
+    """Colour by method, hollow where more than the method is told; marker and line by place: no two have both."""
     return {
+        "markerfacecolor": None if name == method_of(name) else "white",
         "color": COLOURS[min(method_order(name), len(COLOURS) - 1)],
         "marker": MARKERS[index % len(MARKERS)],
         "linestyle": LINES[index % len(LINES)],
@@ -264,13 +298,13 @@ def errors(run: Path) -> pd.DataFrame:
 @STYLE
 def draw_errors(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The figure of ``error_profiles`` of tables from ``errors``."""
+    tables = dict(sorted(tables.items(), key=lambda item: (method_order(item[0]), item[0])))
     kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table if kind != "all"))
     if len(kinds) > PANELS:
         kinds = []
     rows = math.ceil(len(kinds) / 4)
     width = 7.2 + 0.075 * max(len(name) for name in tables)
-    figure = Figure(figsize=(width, 3.2 + 1.7 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure((width, 3.2 + 1.7 * rows))
     grid = figure.add_gridspec(1 + rows, 4, height_ratios=[1.9] + [1] * rows)
     first = figure.add_subplot(grid[0, :])
     panels = {"all": first}
@@ -311,14 +345,17 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
     patterns = list(dict.fromkeys(table.sort_values("pattern").pattern))
     columns = min(len(patterns), 2)
     lines = math.ceil(len(patterns) / columns)
-    figure = Figure(figsize=(5 * columns + 0.6, 3.6 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    longest = max(len(name) for name in table.name)
+    figure = _figure(((4.2 + 0.06 * longest) * columns + 1, 3.6 * lines))
     order = list(dict.fromkeys(table.name))
     for number, pattern in enumerate(patterns):
         axes = figure.add_subplot(lines, columns, number + 1)
         _draw_points(axes, table[table.pattern == pattern], order)
-        axes.set_title(f"{rows.model.iloc[0]}, {on}, sparsity {pattern}", fontsize="small")
-    figure.draw_without_rendering()
+        axes.set_title(f"sparsity {pattern}", fontsize="small")
+    seeds = seeds_text(table.seeds).replace(" ± standard deviation\n", " ")
+    figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front", fontsize="medium")
+    for _ in range(2):  # ticks, which take room, depend on the room there is
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed where points are now
     for axes, pattern in zip(figure.axes, patterns, strict=True):
         here = table[table.pattern == pattern]
@@ -328,52 +365,23 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
 
 def _draw_points(axes: Axes, table: pd.DataFrame, order: Sequence[str]) -> None:
     """A point for each series, and the front: the lowest perplexity that so many seconds buy."""
-    front = table[table.is_best].sort_values("seconds")
-    axes.step(front.seconds, front.perplexity, where="post", color="0.6", linewidth=1, zorder=1)
     for row in table.itertuples():
         style = _style(str(row.name), order.index(str(row.name))) | {"linestyle": "none"}
         axes.plot([row.seconds], [row.perplexity], **style)
     axes.set_xlabel("seconds of pruning (observe, solve, propagate)")
     _perplexity_axis(axes, table.perplexity)
-    axes.margins(0.25, 0.2)
-
-
-def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each point's text beside it, where it covers no other text, no point and no axis.
-
-    Args:
-        axes: its layout must be final.
-        points: x, y, text.
-    """
-    canvas = axes.get_figure(root=True).canvas  # type: ignore[union-attr]
-    renderer = canvas.get_renderer()  # type: ignore[attr-defined]
-    centres = axes.transData.transform([(x, y) for x, y, _ in points])
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres]
-    for x, y, text in points:
-        label = axes.annotate(text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize="small")
-        for offset, side in _places():
-            label.set_position(offset)
-            label.set_horizontalalignment(side)
-            label.set_verticalalignment("center")
-            box = label.get_window_extent(renderer)
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 <= box.y1 <= axes.bbox.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-        taken.append(label.get_window_extent(renderer))
-
-
-def _places() -> Iterable[tuple[tuple[float, float], str]]:
-    """Offsets in points, nearest first, with the side of the text that is at them."""
-    for distance in range(8, 120, 8):
-        for x, y in ((1, 0), (-1, 0), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7), (0, 1), (0, -1)):
-            yield (x * distance, y * distance), "center" if x == 0 else "left" if x > 0 else "right"
+    axes.margins(0.3, 0.2)
+    right, top = axes.get_xlim()[1], axes.get_ylim()[1]
+    axes.set(xlim=(max(0, axes.get_xlim()[0]), right), ylim=axes.get_ylim())
+    front = table[table.is_best].sort_values("seconds")
+    seconds, best = [front.seconds.iloc[0], *front.seconds, right], [top, *front.perplexity, front.perplexity.iloc[-1]]
+    axes.step(seconds, best, where="post", color="0.6", linewidth=1, zorder=1)
 
 
 @STYLE
 def draw_channels(table: pd.DataFrame, name: str, target: float) -> Figure:
     """The figure of ``score_outliers`` of a table from ``channel_scores``; ``target``: share of weights removed."""
-    figure = Figure(figsize=(9, 3.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure((9, 3.9))
     left, right = figure.subplots(1, 2)
     for method, text in (("wanda", "wanda: ‖x‖"), ("cvr", "cvr: a · c")):
         style = _style(method, ("wanda", "cvr").index(method)) | {"linestyle": "none", "markersize": 3}
@@ -385,8 +393,10 @@ def draw_channels(table: pd.DataFrame, name: str, target: float) -> Figure:
     left.set_ylabel("score factor of the channel (median = 1)")
     right.set_ylabel("share of the channel's weights kept")
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    log_ticks(left.yaxis, *left.get_ylim())
     for axes in (left, right):
         axes.set_xscale("log")
+        log_ticks(axes.xaxis, *axes.get_xlim())
         axes.set_xlabel("activation of the input channel (root mean square)")
     figure.suptitle(name, fontsize="medium")
     handles, labels = right.get_legend_handles_labels()

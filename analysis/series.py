@@ -82,7 +82,7 @@ def _told(value: Any) -> str:
         return ""
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
-    return f"{value:g}" if isinstance(value, int | float | np.number) and abs(value) < 1e6 else str(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
 def over_seeds(rows: pd.DataFrame, name: pd.Series, x: pd.Series, value: pd.Series) -> pd.DataFrame:
@@ -183,5 +183,5 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
 def pareto_front(first: pd.Series, second: pd.Series) -> pd.Series:
     """Whether no other point is lower in one of two numbers and not higher in the other; of equal points, all are."""
     a, b = first.to_numpy()[:, None], second.to_numpy()[:, None]
-    beaten = (a.T <= a) & (b.T <= b) & ((a.T < a) | (b.T < b))
+    beaten = (a >= a.T) & (b >= b.T) & ((a > a.T) | (b > b.T))
     return pd.Series(~beaten.any(axis=1), first.index)
