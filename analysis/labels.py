@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.path import Path
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox, TransformedBbox
 
 LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 3}
@@ -29,17 +29,22 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
     markers = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres]
     drawn = (line.get_transform().transform_path(line.get_path()) for line in axes.get_lines())
     scene = _Scene(axes.bbox, markers, [path for path in drawn if len(path) > 1])
-    renderer = axes.get_figure(root=True).canvas.get_renderer()  # type: ignore[union-attr]
+    figure = axes.get_figure(root=True)
+    renderer = figure.canvas.get_renderer()  # type: ignore[union-attr]
+    pixels = renderer.points_to_pixels(1)
     for (x, y, text), centre in zip(points, centres, strict=True):
         label = axes.annotate(
             text, (x, y), (0, 0), textcoords="offset points", fontsize="small", va="center", arrowprops=LEADER
         )
-        boxes = [(offset, _put(label, offset, renderer)) for offset in _offsets()]
+        size = Text.get_window_extent(label, renderer).size  # without the leader
+        places = [(offset, _box(centre + np.multiply(offset, pixels), size, _side(offset))) for offset in _offsets()]
         # of equally good places the nearest
-        offset, box = min(boxes, key=lambda place: scene.faults(place[1], _leader(centre, *place)))
-        _put(label, offset, renderer)
-        scene.add(box, _leader(centre, offset, box))
-        label.arrow_patch.set_visible(_leader(centre, offset, box) is not None)  # type: ignore[union-attr]
+        faults = [scene.faults(box, _leader(centre, offset, box)) for offset, box in places]
+        offset, box = places[int(np.argmin(faults))]
+        label.set(position=offset, horizontalalignment=_side(offset))
+        leader = _leader(centre, offset, box)
+        label.arrow_patch.set_visible(leader is not None)  # type: ignore[union-attr]
+        scene.add(box, leader)
 
 
 @dataclass
@@ -67,12 +72,16 @@ class _Scene:
             self.lines.append(leader)
 
 
-def _put(label: Annotation, offset: Offset, renderer: Any) -> Bbox:
-    """Move the text; returns its box, without the leader, in pixels."""
-    label.set_position(offset)
-    label.set_horizontalalignment("center" if offset[0] == 0 else "left" if offset[0] > 0 else "right")
-    label.update_positions(renderer)
-    return Text.get_window_extent(label, renderer).padded(2)
+def _side(offset: Offset) -> str:
+    """Which side of the text is at the offset."""
+    return "center" if offset[0] == 0 else "left" if offset[0] > 0 else "right"
+
+
+def _box(anchor: Any, size: Any, side: str) -> Bbox:
+    """Where a text of that size is whose side's middle is at the anchor, with a margin; all in pixels."""
+    (x, y), (width, height) = anchor, size
+    left = {"left": x, "center": x - width / 2, "right": x - width}[side]
+    return Bbox.from_bounds(left, y - height / 2, width, height).padded(2)
 
 
 def _leader(centre: Any, offset: Offset, box: Bbox) -> Path | None:

@@ -200,13 +200,15 @@ def environments(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw_all(frame: pd.DataFrame) -> tuple[list[Picture], list[str]]:
-    """Every figure that the runs support, model by model, and a sentence for each that could not be drawn."""
+    """Every figure that the runs support, model by model, and a sentence for each figure and run that is missing."""
     pictures: list[Picture] = []
     problems: list[str] = []
     if "on" not in frame:
         return pictures, problems
     with tempfile.TemporaryDirectory() as temporary:
         perplexities = frame[frame.metric == "perplexity"]
+        for row in perplexities[perplexities.pruned.isna()].itertuples():
+            problems.append(f"{row.folder} is not in the figures: its perplexity on {row.on} is not finite")
         for (model, on), rows in perplexities.groupby(["model", "on"], sort=False):
             for what, draw in wanted(rows, str(on), Path(temporary)):
                 try:

@@ -36,7 +36,7 @@ def perplexities(frame: pd.DataFrame, on: str) -> pd.DataFrame:
     models = sorted(set(rows.model))
     if len(models) > 1:
         raise StatpruneError(f"one figure compares runs of one model, these have {', '.join(models)}; select one first")
-    return rows
+    return rows.reset_index(drop=True)
 
 
 def kind_of(pattern: str) -> str:
