@@ -1,7 +1,7 @@
 """Figures of many runs, each as PNG and PDF: the same runs give the same files.
 
 Series differ by marker and line style besides colour, so that they can be told apart in grey; a method has the same
-colour in every figure.
+hue in every figure.
 """
 
 import math
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
@@ -197,7 +199,8 @@ def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame) -> tuple[Figur
 
 def _draw_series(axes: Axes, table: pd.DataFrame, dodge: float = 0) -> None:
     """A line with error bars for each series, ``dodge`` points beside the one before, so that bars do not hide bars."""
-    count = table.name.nunique()
+    names = list(dict.fromkeys(table.name))
+    count = len(names)
     if not pd.api.types.is_numeric_dtype(table.x):
         axes.set_xticks(range(table.x.nunique()), sorted(set(table.x)))
         table = table.assign(x=table.x.rank(method="dense") - 1)
@@ -207,7 +210,7 @@ def _draw_series(axes: Axes, table: pd.DataFrame, dodge: float = 0) -> None:
         axes.plot(table.x, ends, linestyle="none")
     for index, (name, group) in enumerate(table.groupby("name", sort=False)):
         beside = ScaledTranslation((index - (count - 1) / 2) * dodge / 72, 0, _root(axes).dpi_scale_trans)
-        style = _style(str(name), index)
+        style = _style(names, str(name))
         axes.errorbar(group.x, group["mean"], group.deviation, label=name, transform=axes.transData + beside, **style)
 
 
@@ -224,12 +227,21 @@ def _root(axes: Axes) -> Figure:
     return figure
 
 
-def _style(name: str, index: int) -> dict[str, Any]:
-    """Colour by method, hollow where more than the method is told; marker and line by place: no two have both."""
+def _style(names: Sequence[str], name: str) -> dict[str, Any]:
+    """Hue by method, from dark to light among its series, hollow where more than the method is told.
+
+    Marker and line are by place, so that no two series of a figure have both.
+    """
+    index, method = names.index(name), method_of(name)
+    colour = np.array(to_rgb(COLOURS[min(method_order(name), len(COLOURS) - 1)]))
+    same = [other for other in names if method_of(other) == method]
+    if len(same) > 1:
+        shade = same.index(name) / (len(same) - 1)  # 0: half black, 1: half white
+        colour = 0.5 * colour * (1 - shade) + (0.5 + 0.5 * colour) * shade
     return {
-        "markerfacecolor": None if name == method_of(name) else "white",
-        "color": COLOURS[min(method_order(name), len(COLOURS) - 1)],
+        "color": tuple(colour),
         "marker": MARKERS[index % len(MARKERS)],
+        "markerfacecolor": None if name == method else "white",
         "linestyle": LINES[index % len(LINES)],
     }
 
@@ -313,10 +325,10 @@ def draw_errors(tables: Mapping[str, pd.DataFrame]) -> Figure:
         panels[str(kind)] = figure.add_subplot(place, sharex=first, sharey=first)
     for kind, axes in panels.items():
         axes.set_title("mean of all layers" if kind == "all" else kind, fontsize="small")
-        for index, (label, table) in enumerate(tables.items()):
+        for label, table in tables.items():
             if kind in table:
                 size = 4 if kind == "all" else 2
-                axes.plot(table.index, table[kind], label=label, markersize=size, **_style(label, index))
+                axes.plot(table.index, table[kind], label=label, markersize=size, **_style(list(tables), label))
         if kind != "all":
             axes.tick_params(labelsize="x-small")
     first.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -366,7 +378,7 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
 def _draw_points(axes: Axes, table: pd.DataFrame, order: Sequence[str]) -> None:
     """A point for each series, and the front: the lowest perplexity that so many seconds buy."""
     for row in table.itertuples():
-        style = _style(str(row.name), order.index(str(row.name))) | {"linestyle": "none"}
+        style = _style(order, str(row.name)) | {"linestyle": "none"}
         axes.plot([row.seconds], [row.perplexity], **style)
     axes.set_xlabel("seconds of pruning (observe, solve, propagate)")
     _perplexity_axis(axes, table.perplexity)
@@ -384,7 +396,7 @@ def draw_channels(table: pd.DataFrame, name: str, target: float) -> Figure:
     figure = _figure((9, 3.9))
     left, right = figure.subplots(1, 2)
     for method, text in (("wanda", "wanda: ‖x‖"), ("cvr", "cvr: a · c")):
-        style = _style(method, ("wanda", "cvr").index(method)) | {"linestyle": "none", "markersize": 3}
+        style = _style(("wanda", "cvr"), method) | {"linestyle": "none", "markersize": 3}
         style |= {"markerfacecolor": "none"} if method == "cvr" else {}
         left.plot(table.activation, table[f"{method}_factor"], label=text, **style)
         right.plot(table.activation, table[f"{method}_kept"], label=text, **style)

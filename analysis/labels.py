@@ -81,7 +81,7 @@ def _box(anchor: Any, size: Any, side: str) -> Bbox:
     """Where a text of that size is whose side's middle is at the anchor, with a margin; all in pixels."""
     (x, y), (width, height) = anchor, size
     left = {"left": x, "center": x - width / 2, "right": x - width}[side]
-    return Bbox.from_bounds(left, y - height / 2, width, height).padded(2)
+    return Bbox.from_bounds(left, y - height / 2, width, height).padded(6, 2)
 
 
 def _leader(centre: Any, offset: Offset, box: Bbox) -> Path | None:

@@ -135,26 +135,21 @@ def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[
     numbers = list(dict.fromkeys(zip(measured.metric, measured["on"], strict=True)))
     varied = varied_keys(frame)
     sides = [(metric, on, side) for metric, on in numbers for side in ("dense", "pruned")]
-    columns = ["run", "model", "pattern", "method", "seed", *varied, "sparsity achieved"]
+    columns = ["run", "method", "pattern", "seed", *varied]
     columns += [f"{metric} {on}{' (dense)' if side == 'dense' else ''}" for metric, on, side in sides]
-    columns += ["seconds of pruning", "peak host memory (GiB)", "written (UTC)"]
+    columns += ["sparsity achieved", "seconds of pruning", "peak host memory (GiB)", "model", "written (UTC)"]
     rows = []
     for path, group in frame.groupby("folder", sort=False):
         run = group.iloc[0]
         values = {(row.metric, row.on): row for row in group.itertuples()}
-        row = [
-            Cell(short(str(path), folder)),
-            Cell(run.model),
-            pattern_cell(run.pattern),
-            Cell(run.label),
-            cell(run.seed),
-        ]
+        row = [Cell(short(str(path), folder)), Cell(run.label), pattern_cell(run.pattern), cell(run.seed)]
         row += [cell(run[key]) for key in varied]
-        row.append(cell(run.achieved, "{:.4f}"))
         row += [cell(getattr(values.get((metric, on)), side, None), "{:.4f}") for metric, on, side in sides]
+        row.append(cell(run.achieved, "{:.4f}"))
         pruning = [run.get(key) for key in PRUNING]
         row.append(cell(None if any(map(is_missing, pruning)) else sum(pruning), "{:.1f}"))
         row.append(cell(run.get("memory.peak_host_bytes", float("nan")) / 2**30, "{:.2f}"))
+        row.append(Cell(run.model))
         row.append(Cell(f"{_finished(str(path)):%Y-%m-%d %H:%M}"))
         rows.append(row)
     return columns, rows

@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas
 import pytest
 import yaml
 from test_command import tiny
 
-from analysis.report import main, report
+from analysis.collect import collect
+from analysis.report import Cell, main, report, runs_table
 from statprune.errors import StatpruneError
 from statprune.run import run
 
@@ -113,6 +115,18 @@ def test_the_page_says_what_the_records_hold(page, experiment):
         "model: perplexity on bundled against seconds of pruning",
         "model: relative output error by block, sparsity 0.5, seed 0",
     ]
+
+
+def test_accuracies_have_columns_and_a_run_without_them_empty_cells(experiment):
+    frame = collect(experiment).frame
+    answers = frame[:1].assign(metric="acc", on="bundled", dense=0.83, pruned=0.72)
+    columns, rows = runs_table(pandas.concat([frame, answers], ignore_index=True), experiment)
+    assert columns[4:9] == [
+        "method.alpha",
+        *(f"{m} bundled{s}" for m in ("perplexity", "acc") for s in (" (dense)", "")),
+    ]
+    assert rows[0][7:9] == [Cell("0.8300", 0.83), Cell("0.7200", 0.72)] and rows[1][7:9] == [Cell(""), Cell("")]
+    assert len(rows) == 7 and all(len(row) == len(columns) for row in rows)
 
 
 def test_others_text_is_escaped_and_nothing_is_fetched(page):
