@@ -365,7 +365,9 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
         _draw_points(axes, table[table.pattern == pattern], order)
         axes.set_title(f"sparsity {pattern}", fontsize="small")
     seeds = seeds_text(table.seeds).replace(" ± standard deviation\n", " ")
-    figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front", fontsize="medium")
+    missing = int(rows.pruned.isna().sum())
+    lost = f"\nnot drawn: {missing} runs whose perplexity is not finite" if missing else ""
+    figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front{lost}", fontsize="medium")
     for _ in range(2):  # ticks, which take room, depend on the room there is
         figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed where points are now

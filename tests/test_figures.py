@@ -215,7 +215,10 @@ def test_sensitivities(spread, monkeypatch):
 
 
 def test_pareto_texts_stay_apart_where_points_crowd(frame, monkeypatch):
-    check(figures.draw_pareto(frame, "bundled"), monkeypatch, legend=False)
+    lost = pandas.concat([frame, frame[:1].assign(seed=5, pruned=math.nan)])
+    figure = figures.draw_pareto(lost, "bundled")
+    check(figure, monkeypatch, legend=False)
+    assert "not drawn: 1 runs" in figure.get_suptitle()
     draw = numpy.random.default_rng(0)
     labels = ("magnitude", "wanda", "wanda + energy", "ria", "ria + energy", "cvr", "cvr + energy", "sparsegpt")
     crowd = pandas.DataFrame([row(name, pruned=50 + draw.random(), seconds=3 + draw.random()) for name in labels])
