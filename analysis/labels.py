@@ -1,0 +1,96 @@
+"""Texts beside points: nothing overlaps, and what is far from its point is joined to it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.path import Path
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox, TransformedBbox
+
+LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 3}
+Offset = tuple[float, float]  # points
+NEAR = 16  # points: a text that is not farther from its point needs no line to it
+
+
+def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each point's text beside it, where it covers no other text, no point, no line and no axis.
+
+    Where there is no such place, it goes where it covers least.
+
+    Args:
+        axes: its layout must be final.
+        points: x, y, text.
+    """
+    centres = axes.transData.transform([(x, y) for x, y, _ in points])
+    markers = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres]
+    drawn = (line.get_transform().transform_path(line.get_path()) for line in axes.get_lines())
+    scene = _Scene(axes.bbox, markers, [path for path in drawn if len(path) > 1])
+    figure = axes.get_figure(root=True)
+    renderer = figure.canvas.get_renderer()  # type: ignore[union-attr]
+    pixels = renderer.points_to_pixels(1)
+    for (x, y, text), centre in zip(points, centres, strict=True):
+        label = axes.annotate(
+            text, (x, y), (0, 0), textcoords="offset points", fontsize="small", va="center", arrowprops=LEADER
+        )
+        size = Text.get_window_extent(label, renderer).size  # without the leader
+        places = [(offset, _box(centre + np.multiply(offset, pixels), size, _side(offset))) for offset in _offsets()]
+        # of equally good places the nearest
+        faults = [scene.faults(box, _leader(centre, offset, box)) for offset, box in places]
+        offset, box = places[int(np.argmin(faults))]
+        label.set(position=offset, horizontalalignment=_side(offset))
+        leader = _leader(centre, offset, box)
+        label.arrow_patch.set_visible(leader is not None)  # type: ignore[union-attr]
+        scene.add(box, leader)
+
+
+@dataclass
+class _Scene:
+    """What is in the axes already, in pixels."""
+
+    frame: Bbox | TransformedBbox
+    markers: list[Bbox]
+    lines: list[Path]
+    texts: list[Bbox] = field(default_factory=list)
+
+    def faults(self, box: Bbox, leader: Path | None) -> int:
+        """How bad a text is there: leaving the axes or covering a text or a point is worse than crossing lines."""
+        common = Bbox.intersection(box, self.frame)
+        is_inside = common is not None and np.allclose(common.bounds, box.bounds)
+        covers = not is_inside or any(map(box.overlaps, [*self.texts, *self.markers]))
+        crossed = sum(line.intersects_bbox(box, False) for line in self.lines)
+        if leader is not None:
+            crossed += sum(leader.intersects_bbox(text, False) for text in self.texts)
+        return 100 * covers + crossed
+
+    def add(self, box: Bbox, leader: Path | None) -> None:
+        self.texts.append(box)
+        if leader is not None:
+            self.lines.append(leader)
+
+
+def _side(offset: Offset) -> str:
+    """Which side of the text is at the offset."""
+    return "center" if offset[0] == 0 else "left" if offset[0] > 0 else "right"
+
+
+def _box(anchor: Any, size: Any, side: str) -> Bbox:
+    """Where a text of that size is whose side's middle is at the anchor, with a margin; all in pixels."""
+    (x, y), (width, height) = anchor, size
+    left = {"left": x, "center": x - width / 2, "right": x - width}[side]
+    return Bbox.from_bounds(left, y - height / 2, width, height).padded(6, 2)
+
+
+def _leader(centre: Any, offset: Offset, box: Bbox) -> Path | None:
+    """The line from the point to its text, if that is far enough away to need one."""
+    return Path([centre, ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)]) if math.hypot(*offset) > NEAR else None
+
+
+def _offsets() -> Iterator[Offset]:
+    """Offsets in points, nearest first; of equally near ones beside the point, then above and below."""
+    for distance in range(8, 160, 8):
+        for x, y in ((1, 0), (-1, 0), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7), (0, 1), (0, -1)):
+            yield x * distance, y * distance

@@ -1,0 +1,187 @@
+"""What figures draw, as plain tables: which runs form a series, their mean and spread over seeds, the Pareto front."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.uncertainty import mean_and_deviation
+from statprune.errors import StatpruneError
+from statprune.methods import method_names
+from statprune.naming import NOT_IN_HASH
+
+PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")
+# protocol keys that make two perplexities incomparable; package versions rarely move one enough to see
+COMPARABLE = ("seq_len", "windows", "sha256", "begins_with_bos")
+GROUPS = ("model", "calibration", "sparsity", "method", "compensation")  # of keys that can change a pruned model
+# told by the label or the pattern already
+TOLD = ("method.name", "compensation.name", "sparsity.ratio", "sparsity.keep", "sparsity.of", "sparsity.allocation")
+
+
+def perplexities(frame: pd.DataFrame, on: str) -> pd.DataFrame:
+    """The rows of ``frame`` that hold a perplexity of dataset ``on``, which must be one model's.
+
+    Raises:
+        StatpruneError: there is none, or there are several models.
+    """
+    if frame.empty:
+        raise StatpruneError("there is no run to draw; give a folder that holds finished runs")
+    rows = frame[(frame.metric == "perplexity") & (frame["on"] == on)] if "on" in frame else frame.iloc[:0]
+    if rows.empty:
+        known = ", ".join(sorted(set(frame[frame.metric == "perplexity"]["on"]))) if "on" in frame else ""
+        raise StatpruneError(f"no run measured the perplexity of {on}; choose one of: {known or '(none was measured)'}")
+    models = sorted(set(rows.model))
+    if len(models) > 1:
+        raise StatpruneError(f"one figure compares runs of one model, these have {', '.join(models)}; select one first")
+    return rows.reset_index(drop=True)
+
+
+def kind_of(pattern: str) -> str:
+    """What of a pattern's name is the same at every ratio: '' for '0.5', 'owl' for 'owl0.5', '2:4' for itself."""
+    found = re.fullmatch(r"([a-z]*)[\d.]+", pattern)
+    return found[1] if found else pattern
+
+
+def name_series(rows: pd.DataFrame, shape: pd.Series, is_shown: bool = True, but: Sequence[str] = ()) -> pd.Series:
+    """A name for each row, the same for runs that differ in nothing but their seed and the keys in ``but``.
+
+    Args:
+        rows: of ``collect``.
+        shape: by row, what is to be told of the pattern.
+        is_shown: tell the shape where not all rows have the same.
+        but: configuration keys that the figure tells otherwise.
+
+    Returns:
+        The label, the shape, and every key whose value differs among the rows of the same label and shape.
+    """
+    protocol = pd.DataFrame([{key: row.get(key) for key in COMPARABLE} for row in rows.protocol], rows.index)
+    keys = [key for key in rows if key.partition(".")[0] in GROUPS and "." in key] + ["propagation"]
+    keys = [key for key in keys if key in rows and key not in TOLD and key not in but and key not in NOT_IN_HASH]
+    told = pd.concat([rows[keys], protocol], axis=1).map(_told)
+    names = rows.label.astype(str)
+    if is_shown and shape.nunique() > 1:
+        names += shape.map(lambda text: f", {text}" if text else "")
+    for _, group in told.groupby([rows.label, shape]):
+        for key in group:
+            if _differs(group[key]):
+                names[group.index] += group[key].map(lambda value, key=key: f", {key}={value}" if value else "")
+    return names
+
+
+def _differs(told: pd.Series) -> bool:
+    """Whether a key has several values; runs that do not have it (older ones, say) do not count."""
+    return told[told != ""].nunique() > 1
+
+
+def _told(value: Any) -> str:
+    """As a person writes it; a number alike whether it is stored as 1 or as 1.0; '' where there is none."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
+
+
+def over_seeds(rows: pd.DataFrame, name: pd.Series, x: pd.Series, value: pd.Series) -> pd.DataFrame:
+    """Mean and sample standard deviation over seeds of ``value`` at each ``x`` of each series.
+
+    Runs of the same series, x and seed are the same run made twice: the first one counts. Rows whose value is
+    missing (a perplexity that is not finite) have none.
+
+    Returns:
+        Columns name, x, mean, deviation (NaN of a single seed), seeds; sorted by series (method, then name) and x.
+    """
+    table = pd.DataFrame({"name": name, "x": x, "value": value.astype(float), "seed": rows.seed, "label": rows.label})
+    table = table[np.isfinite(table.value)].drop_duplicates(["name", "x", "seed"])
+    result = []
+    for (text, place), group in table.groupby(["name", "x"]):
+        mean, deviation = mean_and_deviation(list(group.value))
+        spread = np.nan if deviation is None else deviation
+        order = method_order(group.label.iloc[0])
+        result.append((order, text, place, mean, spread, len(group)))
+    columns = ["order", "name", "x", "mean", "deviation", "seeds"]
+    return pd.DataFrame(result, columns=columns).sort_values(columns[:3], ignore_index=True).drop(columns="order")
+
+
+def method_of(name: str) -> str:
+    """The method that a series is of: what stands before its compensation and whatever else its name tells."""
+    return re.split(r" \+ |, ", name)[0]
+
+
+def method_order(name: str) -> int:
+    """The place of a series' method in the registry of methods; unknown ones come last."""
+    methods = method_names()
+    return methods.index(method_of(name)) if method_of(name) in methods else len(methods)
+
+
+def sparsity_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Perplexity against achieved sparsity; columns of ``over_seeds``. N:M patterns are series of their own."""
+    rows = rows[rows.method != "dense"]
+    kinds = rows.pattern.map(kind_of)
+    # seeds may round to sparsities that differ in the last digits
+    achieved = rows.achieved.groupby([rows.label, rows.pattern]).transform("mean").round(4)
+    return over_seeds(rows, name_series(rows, kinds), achieved, rows.pruned)
+
+
+def sensitivity_table(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Perplexity against the values of a configuration key, for the runs that have it; columns of ``over_seeds``.
+
+    Raises:
+        StatpruneError: no run has the key, or all have the same value.
+    """
+    rows = rows[rows.method != "dense"]
+    if key not in rows or rows[key].isna().all():
+        near = difflib.get_close_matches(key, [str(name) for name in rows], n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; give a configuration key such as method.alpha"
+        raise StatpruneError(f"no run has the key {key}{hint}")
+    rows = rows[rows[key].notna()]
+    numbers = pd.to_numeric(rows[key], errors="coerce") if not _is_switch(rows[key]) else rows[key].map(lambda _: None)
+    x = numbers.astype(float) if numbers.notna().all() else rows[key].map(_told)
+    if x.nunique() < 2:
+        raise StatpruneError(f"all runs have {key}={_told(rows[key].iloc[0])}; sweep it to draw what it changes")
+    return over_seeds(rows, name_series(rows, rows.pattern, but=[key]), x, rows.pruned)
+
+
+def _is_switch(values: pd.Series) -> bool:
+    return all(isinstance(value, bool | np.bool_) for value in values)
+
+
+def varied_keys(rows: pd.DataFrame) -> list[str]:
+    """Configuration keys that differ among pruned runs of the same label and pattern: those a sensitivity can show."""
+    rows = rows[rows.method != "dense"]
+    keys = [key for key in rows if "." in key and key.partition(".")[0] in GROUPS and key not in TOLD]
+    keys += [key for key in ("propagation",) if key in rows]
+    groups = [group for _, group in rows.groupby(["label", "pattern"])]
+    return [key for key in keys if any(_differs(group[key].map(_told)) for group in groups)]
+
+
+def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A point for each series and pattern: columns name, pattern, seconds, perplexity, seeds, is_best.
+
+    Seconds are those of pruning itself (observe, solve, propagate); ``is_best``: no other point of the pattern has
+    fewer seconds and a lower perplexity.
+
+    Raises:
+        StatpruneError: nothing was pruned.
+    """
+    rows = rows[(rows.method != "dense") & rows.pruned.notna()]
+    missing = [key for key in PRUNING if key not in rows]
+    if rows.empty or missing:
+        raise StatpruneError("no run was pruned and has a finite perplexity; nothing can be held against its seconds")
+    names = name_series(rows, rows.pattern, is_shown=False)
+    seconds = over_seeds(rows, names, rows.pattern, rows[list(PRUNING)].sum(axis=1))
+    quality = over_seeds(rows, names, rows.pattern, rows.pruned)
+    table = quality.rename(columns={"x": "pattern", "mean": "perplexity"}).drop(columns="deviation")
+    table["seconds"] = seconds["mean"]
+    parts = [pareto_front(group.seconds, group.perplexity) for _, group in table.groupby("pattern")]
+    return table.assign(is_best=pd.concat(parts))
+
+
+def pareto_front(first: pd.Series, second: pd.Series) -> pd.Series:
+    """Whether no other point is lower in one of two numbers and not higher in the other; of equal points, all are."""
+    a, b = first.to_numpy()[:, None], second.to_numpy()[:, None]
+    beaten = (a >= a.T) & (b >= b.T) & ((a > a.T) | (b > b.T))
+    return pd.Series(~beaten.any(axis=1), first.index)
