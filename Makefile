@@ -11,6 +11,7 @@ run: $(STAMP)
 # every table of the paper, and ours, on the bundled model
 tables: $(STAMP)
 	$(BIN)/python -m experiments.reproduce table=all
+	$(BIN)/python -m analysis.report outputs/tables_bundled outputs/tables/bundled/report.html
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
