@@ -172,7 +172,8 @@ def _keep_configuration(composed: DictConfig, folder: Path) -> None:
 def to_json(outcome: Outcome) -> str:
     """The outcome as one line, for the process that started the sweep."""
     values = {"folder": str(outcome.folder), "state": outcome.state, "reasons": outcome.reasons}
-    return json.dumps(values | {"metric": outcome.metric})
+    of_accuracy = outcome.record is not None and not outcome.record["metrics"]["perplexity"]
+    return json.dumps(values | {"metric": outcome.metric, "of": "zero-shot error" if of_accuracy else "perplexity"})
 
 
 def print_line(outcome: Outcome) -> None:

@@ -83,11 +83,13 @@ def print_sweep(jobs: list[dict[str, Any]]) -> bool:
     failed = [job for job in jobs if job["state"] == FAILED]
     counts = {state: sum(job["state"] == state for job in jobs) for state in (FINISHED, SKIPPED, FAILED)}
     table = Table(title=f"{len(jobs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
-    for name, place in (("run", "left"), ("perplexity", "right"), ("state", "left")):
+    measured = sorted({job["of"] for job in jobs if job.get("metric") is not None})  # an error is no perplexity
+    for name, place in (("run", "left"), (" or ".join(measured) or "perplexity", "right"), ("state", "left")):
         table.add_column(name, justify=place, overflow="fold")  # type: ignore[arg-type]
     for job in jobs:
         metric = job.get("metric")
-        table.add_row(job["folder"], "" if metric is None else f"{metric:.4f}", job["state"])
+        shown = "" if metric is None else f"{metric:.4f}" + (f" ({job['of']})" if len(measured) > 1 else "")
+        table.add_row(job["folder"], shown, job["state"])
     console = Console()
     console.print(table) if console.is_terminal else Console(width=160).print(table)
     for job in failed:

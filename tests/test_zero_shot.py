@@ -28,10 +28,11 @@ from statprune.card import model_card
 from statprune.errors import ConfigError, DataError, ModelError
 from statprune.evaluate.tasks import load_tasks
 from statprune.evaluate.zero_shot import ZeroShot
-from statprune.job import Outcome, _remove_model, finished_record
+from statprune.job import Outcome, _remove_model, finished_record, to_json
 from statprune.run import complete, run
 from statprune.sharing import Workbench
 from statprune.summary import print_summary
+from statprune.sweep import print_sweep
 
 ACCURACIES = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")]
 WORDS = ["model", "mask", "score", "block", "weight", "row", "column", "sum", "mean", "one", "two", "three"]
@@ -221,6 +222,9 @@ def test_the_summary_the_card_and_the_sweepers_number_tell_of_accuracies(
     alone = limited["metrics"]["zero_shot"]["tasks"]["alone"]
     assert Outcome(tmp_path, "finished", record=limited).metric == pytest.approx(1 - alone["pruned"]["acc"])
     assert (alone["documents"], alone["documents_in_all"]) == (5, 23)
+    print_sweep([json.loads(to_json(Outcome(folder, "finished", record=made))) for made in (limited, record)])
+    told = capsys.readouterr().out
+    assert re.search(rf"{1 - alone['pruned']['acc']:.4f}\s+\(zero-shot error\)", told) and "(perplexity)" in told
 
 
 def test_wandb_gets_every_metric_of_every_task(tiny_folder, tasks, tmp_path):
