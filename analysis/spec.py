@@ -74,6 +74,11 @@ class Table:
     deviations: list[str] = field(default_factory=list)
 
 
+def place_name(place: Place) -> str:
+    """A place as a person reads it."""
+    return " / ".join(part for part in place if part)
+
+
 def table_names() -> list[str]:
     """Names of the tables that come with the project."""
     return sorted(path.stem for path in TABLES.glob("*.yaml") if path.stem != "scales")

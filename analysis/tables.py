@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.collect import documents, windows
-from analysis.spec import Place, Table
+from analysis.spec import Place, Table, place_name
 from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from statprune.errors import StatpruneError
 
@@ -128,7 +128,7 @@ def _check_alike(table: Table, runs: dict[Place, list[pd.Series]]) -> None:
 def _same(key: str, runs: list[tuple[Place, pd.Series]], value: Callable[[pd.Series], Any], table: Table) -> None:
     found: dict[Any, list[str]] = {}
     for place, row in runs:
-        found.setdefault(value(row), []).append(f"{_name(place)} ({row['folder']})")
+        found.setdefault(value(row), []).append(f"{place_name(place)} ({row['folder']})")
     if len(found) > 1:
         few = "; ".join(f"{which} in {', '.join(names[:3])}" for which, names in found.items())
         raise StatpruneError(
@@ -185,10 +185,6 @@ def _told(table: Table, runs: dict[Place, list[pd.Series]]) -> str:
     else:
         measured = "seconds of observing and solving, the mean over all layers"
     return f"{table.scale} scale; {measured}; {calibrated}; {len(every)} runs on {', '.join(devices)}."
-
-
-def _name(place: Place) -> str:
-    return " / ".join(part for part in place if part)
 
 
 def ranks(built: Built, section: str, column: str) -> tuple[set[str], set[str]]:

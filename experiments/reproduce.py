@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from analysis.collect import collect
-from analysis.spec import Cell, Table, load_table, table_names
+from analysis.spec import Cell, Table, load_table, place_name, table_names
 from analysis.tables import Built, build, to_markdown, write_tables
 from statprune.compose import override_problems, prepare_plugins
 from statprune.config import parse_config
 from statprune.errors import ConfigError, StatpruneError
 from statprune.job import finished_record
-from statprune.main import run_name
+from statprune.main import quote_pattern
+from statprune.naming import plain_values, run_name
 
 USAGE = """python -m experiments.reproduce table=NAME[,NAME...]|all [key=value ...]
 
@@ -103,8 +102,9 @@ def reproduce(request: Request) -> int:
     missing = {job.config_hash: job for job in jobs.values() if not job.is_done}
     status = _run(list(missing.values()), request.launcher) if missing else 0
     folder = Path(request.output or f"outputs/tables/{request.scale}")
+    frame = _records(jobs)
     for table in tables:
-        built = built_from({cell: jobs[cell] for cell in table.cells}, table)
+        built = build(table, {cell: jobs[cell].config_hash for cell in table.cells}, frame)
         print(to_markdown(built))
         print("files:", ", ".join(map(str, write_tables(built, folder))))
     return status
@@ -126,8 +126,10 @@ def jobs_of(table: Table) -> dict[Cell, Job]:
                     by_overrides[cell.overrides] = _job(cell)
                 jobs[cell] = by_overrides[cell.overrides]
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
-        problems = override_problems(_quoted(cell.overrides)) or [str(error).splitlines()[0]]
-        where = " / ".join(part for part in cell.place if part)
+        problems = override_problems([quote_pattern(override) for override in cell.overrides]) or [
+            str(error).splitlines()[0]
+        ]
+        where = place_name(cell.place)
         raise ConfigError([f"table {table.name}, {where}: {problem}" for problem in problems]) from error
     return jobs
 
@@ -138,10 +140,12 @@ def built_from(jobs: dict[Cell, Job], table: Table) -> Built:
     Raises:
         StatpruneError: its cells can't stand in one table.
     """
+    return build(table, {cell: job.config_hash for cell, job in jobs.items()}, _records(jobs))
+
+
+def _records(jobs: dict[Cell, Job]) -> pd.DataFrame:
     folders = {job.folder.parent for job in jobs.values()}
-    frames = [collect(folder).frame for folder in sorted(folders)]
-    hashes = {cell: job.config_hash for cell, job in jobs.items()}
-    return build(table, hashes, pd.concat(frames, ignore_index=True))
+    return pd.concat([collect(folder).frame for folder in sorted(folders)], ignore_index=True)
 
 
 def _request(arguments: list[str]) -> Request:
@@ -165,21 +169,14 @@ def _request(arguments: list[str]) -> Request:
 
 
 def _job(cell: Cell) -> Job:
-    composed = compose("config", _quoted(cell.overrides), return_hydra_config=True)
+    overrides = [quote_pattern(override) for override in cell.overrides]
+    composed = compose("config", overrides, return_hydra_config=True)
     folder = Path("outputs", composed.name, run_name(_root_=composed))
-    raw: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=True
-    )
-    config = parse_config(raw)
+    config = parse_config(plain_values(composed))
     record = finished_record(config, folder)
     is_done = record is not None and "pending" not in record
     seconds = sum(record["seconds"].values()) if is_done and record is not None else cell.seconds
-    return Job(tuple(_quoted(cell.overrides)), config.hash(), folder, is_done, seconds)
-
-
-def _quoted(overrides: Sequence[str]) -> list[str]:
-    """A choice such as ``sparsity=2_4``, which Hydra reads as the number 24, in quotes."""
-    return [re.sub(r"^(sparsity=)(\d+_\d+)$", r"\1'\2'", override) for override in overrides]
+    return Job(tuple(overrides), config.hash(), folder, is_done, seconds)
 
 
 def _print_plan(tables: list[Table], jobs: dict[Cell, Job]) -> None:
@@ -192,7 +189,7 @@ def _print_plan(tables: list[Table], jobs: dict[Cell, Job]) -> None:
         for place, runs in places.items():
             done = sum(job.is_done for job in runs)
             state = "done" if done == len(runs) else f"{done} of {len(runs)} seeds done" if done else "missing"
-            print(f"  {' / '.join(part for part in place if part)}: {state}")
+            print(f"  {place_name(place)}: {state}")
     every = {job.config_hash: job for job in jobs.values()}.values()
     missing = [job for job in every if not job.is_done]
     measured = [job.seconds for job in every if job.is_done]

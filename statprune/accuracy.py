@@ -22,6 +22,21 @@ log = logging.getLogger(__name__)
 UNSAVED = ".pruned"  # where the pruned blocks, or all, of a model are that is not to be saved
 
 
+def load(config: RunConfig, path: str, device: torch.device, folder: Path) -> tuple[Any, Any]:
+    """The run's model, or what it made of it: model and tokenizer, opened as the run's configuration says.
+
+    Args:
+        config: the run's.
+        path: the run's model, or the pruned one.
+        device: to compute on.
+        folder: where changed blocks are written if they wait on disk.
+    """
+    options = config.model
+    revision = options.revision if path == options.path else None
+    offload = config.settings.offload.value
+    return load_model(path, options.dtype.value, revision, options.trust_remote_code, str(device), offload, folder)
+
+
 def find_tasks(config: RunConfig, seconds: dict[str, float]) -> TaskSuite | None:
     """The evaluation's tasks, their documents read; None where it has none.
 
@@ -118,7 +133,7 @@ def resume(config: RunConfig, folder: Path, record: dict[str, Any] | None, devic
     suite = find_tasks(config, seconds)
     log.info("evaluating the pruned model in %s, which is not pruned again", kept)
     with phase(seconds, "load"):
-        model, tokenizer = _load(config, str(kept), device, folder)
+        model, tokenizer = load(config, str(kept), device, folder / UNSAVED)
     zero_shot = rehearsed(config, suite, model, tokenizer, seconds)
     if zero_shot is None:
         raise ValueError("a pending run has tasks")
@@ -146,7 +161,7 @@ def _remembered_dense(
     if before["protocol"]["requests_sha256"] == zero_shot.plan.protocol["requests_sha256"]:
         return dense_scores(before, folder)
     log.info("the tasks were changed: the dense model is evaluated again")
-    model, _ = _load(config, config.model.path, device, folder)
+    model, _ = load(config, config.model.path, device, folder / UNSAVED)
     return _measured(zero_shot, model, "dense")
 
 
@@ -156,12 +171,3 @@ def _measured(zero_shot: "ZeroShot", model: Any, name: str) -> "Scores":
     finally:
         if (streamer := streamer_of(model)) is not None:
             streamer.close()
-
-
-def _load(config: RunConfig, path: str, device: torch.device, folder: Path) -> tuple[Any, Any]:
-    options = config.model
-    revision = options.revision if path == options.path else None
-    offload = config.settings.offload.value
-    return load_model(
-        path, options.dtype.value, revision, options.trust_remote_code, str(device), offload, folder / UNSAVED
-    )

@@ -72,7 +72,7 @@ def _fail(problems: list[str]) -> None:
 
 def cli() -> None:
     """Console script ``statprune``; ``python -m statprune`` is the same."""
-    arguments = sys.argv[1:] = [_quote_pattern(argument) for argument in sys.argv[1:]]
+    arguments = sys.argv[1:] = [quote_pattern(argument) for argument in sys.argv[1:]]
     given = get_args_parser().parse_known_args(arguments)[0]
     is_sweep = given.multirun
     prepare_plugins()
@@ -80,7 +80,7 @@ def cli() -> None:
         grid = preset_grid(given.overrides)
         if grid is not None and not given.cfg:
             is_sweep = True
-            added = [_quote_pattern(f"{key}={values}") for key, values in grid.items()]
+            added = [quote_pattern(f"{key}={values}") for key, values in grid.items()]
             given.overrides = [*added, *given.overrides]
             _add_overrides(*added, "hydra.sweeper.params=null")
             sys.argv[1:1] = [] if given.multirun else ["--multirun"]
@@ -152,7 +152,7 @@ def folder_problems(overrides: list[str]) -> list[str]:
     return []
 
 
-def _quote_pattern(argument: str) -> str:
+def quote_pattern(argument: str) -> str:
     """``sparsity=2_4`` with the choice quoted: Hydra reads a bare 2_4 as the number 24."""
     if not argument.startswith("sparsity="):
         return argument

@@ -43,6 +43,13 @@ def run_name(*, _root_: DictConfig) -> str:
     return re.sub(r"[^\w.-]", "-", "_".join(map(str, parts)))
 
 
+def plain_values(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration without Hydra's own part, resolved."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    result: Any = OmegaConf.to_container(own, resolve=True)
+    return result
+
+
 def digest(value: Any, digits: int) -> str:
     """Hexadecimal digits of a hash of plain values; what is none counts as it is written."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:digits]
@@ -86,9 +93,7 @@ def _other_keys(config: DictConfig) -> dict[str, Any]:
     # no part of the name tells of the evaluation: another than the default's is a difference
     named = {key: value for key, value in choices.items() if value and key != "evaluation"}
     plain = _composed(tuple(sorted((k, v) for k, v in named.items() if not k.startswith("hydra/"))))
-    here: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
-    )
+    here = plain_values(config)
     changed = differing_keys(plain, here)
     values = _numbers(here)
     return {key: values.get(key) for key in changed if key not in NAMED}

@@ -18,6 +18,7 @@ from statprune.accuracy import (
     discard_unsaved,
     find_tasks,
     kept_in,
+    load,
     rehearsed,
     resume,
 )
@@ -40,7 +41,7 @@ from statprune.memory import (
     restart_peaks,
 )
 from statprune.methods import get_method
-from statprune.models import Block, check_tokens, coverage, load_model, save_masks, save_model, streamer_of
+from statprune.models import Block, check_tokens, coverage, save_masks, save_model, streamer_of
 from statprune.prune import automatic_batch_size, prune
 from statprune.record import achieved, block_means, perplexities, summary, without_own_statistics, write_windows
 from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers, write_json
@@ -279,15 +280,7 @@ def _keeps(config: RunConfig) -> bool:
 
 def _load(config: RunConfig, device: torch.device, folder: Path) -> tuple[Any, Any]:
     log.info("loading %s", config.model.path)
-    return load_model(
-        config.model.path,
-        config.model.dtype.value,
-        config.model.revision,
-        config.model.trust_remote_code,
-        str(device),
-        config.settings.offload.value,
-        folder,
-    )
+    return load(config, config.model.path, device, folder)
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:
