@@ -95,7 +95,8 @@ def reproduce(request: Request) -> int:
     names = table_names() if request.table == "all" else str(request.table).split(",")
     tables = [load_table(name, request.scale, request.models, request.overrides) for name in names]
     prepare_plugins()
-    jobs = {cell: job for table in tables for cell, job in jobs_of(table).items()}
+    shared: dict[frozenset[str], Job] = {}
+    jobs = {cell: job for table in tables for cell, job in jobs_of(table, shared).items()}
     _print_plan(tables, jobs)
     if request.dry_run:
         return 0
@@ -110,21 +111,26 @@ def reproduce(request: Request) -> int:
     return status
 
 
-def jobs_of(table: Table) -> dict[Cell, Job]:
+def jobs_of(table: Table, shared: dict[frozenset[str], Job] | None = None) -> dict[Cell, Job]:
     """The run of each cell; cells with one configuration share theirs.
+
+    Args:
+        table: whose cells.
+        shared: runs by overrides that are known from other tables, to which this one's are added; composing is slow.
 
     Raises:
         ConfigError: the overrides of a cell are wrong.
     """
     jobs: dict[Cell, Job] = {}
-    by_overrides: dict[tuple[str, ...], Job] = {}
+    shared = {} if shared is None else shared
     cell = table.cells[0]
     try:
         with initialize_config_module("statprune.conf", version_base="1.3"):
             for cell in table.cells:
-                if cell.overrides not in by_overrides:
-                    by_overrides[cell.overrides] = _job(cell)
-                jobs[cell] = by_overrides[cell.overrides]
+                key = _in_any_order(cell.overrides)
+                if key not in shared:
+                    shared[key] = _job(cell)
+                jobs[cell] = shared[key]
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
         problems = override_problems([quote_pattern(override) for override in cell.overrides]) or [
             str(error).splitlines()[0]
@@ -166,6 +172,11 @@ def _request(arguments: list[str]) -> Request:
     if not isinstance(given.get("dry_run", False), bool):
         raise ConfigError([f"dry_run={given['dry_run']} is neither true nor false; write dry_run=true"])
     return Request(**given)
+
+
+def _in_any_order(overrides: tuple[str, ...]) -> frozenset[str]:
+    """The last override of each key: their order among different keys changes nothing."""
+    return frozenset({override.partition("=")[0]: override for override in overrides}.values())
 
 
 def _job(cell: Cell) -> Job:

@@ -82,8 +82,11 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
         jobs = [[*arguments, *cell] for cell in cells]
     with initialize_config_module("statprune.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
+        of_choices: dict[tuple[str, ...], DictConfig] = {}  # the jobs of a sweep share most choices
         problems = [
-            problem for job in jobs for problem in _problems(OverridesParser.create().parse_overrides(job), loader)
+            problem
+            for job in jobs
+            for problem in _problems(OverridesParser.create().parse_overrides(job), loader, of_choices)
         ]
     return list(dict.fromkeys(problems))
 
@@ -101,7 +104,9 @@ def _cells(file: Any) -> list[list[str]] | str:
     return [[str(override) for override in cell] for cell in cells]
 
 
-def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
+def _problems(
+    overrides: list[Override], loader: ConfigLoader, of_choices: dict[tuple[str, ...], DictConfig]
+) -> list[str]:
     groups = loader.list_groups("")
     problems: list[str] = []
     choices: list[str] = []
@@ -123,7 +128,8 @@ def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
             problems.append(problem)
         else:
             choices.append(override.input_line)
-    composed = compose("config", choices)
+    composed = of_choices.get(tuple(choices)) or compose("config", choices)
+    of_choices[tuple(choices)] = composed
     known = [override for override in values if override.is_add() or _has(composed, override.key_or_group)]
     problems += [_unknown(composed, override.key_or_group) for override in values if override not in known]
     try:

@@ -1,10 +1,11 @@
 """Every option: name, type, default, unit; and the checks that need no model. All problems are reported together."""
 
+import functools
 import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from enum import Enum
 from typing import Any
 
@@ -416,7 +417,7 @@ def _build(cls: Any, values: dict[str, Any], prefix: str, problems: list[str]) -
             problems.append(f"{prefix}{key}={value} is not a finite number; give one")
             continue
         try:
-            good[key] = getattr(OmegaConf.to_object(OmegaConf.merge(_blank(cls), {key: value})), key)
+            good[key] = getattr(OmegaConf.to_object(OmegaConf.merge(_typed(cls, key), {key: value})), key)
         except OmegaConfBaseException as error:
             problems.append(f"{prefix}{key}={value} has the wrong type: {str(error).splitlines()[0]}")
     try:
@@ -426,9 +427,8 @@ def _build(cls: Any, values: dict[str, Any], prefix: str, problems: list[str]) -
         return cls()
 
 
-def _blank(cls: Any) -> Any:
-    """The dataclass's types without its range checks, which would judge one key at a time."""
-    from dataclasses import make_dataclass
-
-    plain = make_dataclass(cls.__name__, [(item.name, item.type, item) for item in fields(cls)])
-    return OmegaConf.structured(plain)
+@functools.cache
+def _typed(cls: Any, key: str) -> Any:
+    """One field of the dataclass with its type, without the range checks, which would judge one key at a time."""
+    item = next(item for item in fields(cls) if item.name == key)
+    return OmegaConf.structured(make_dataclass(cls.__name__, [(key, item.type, item)]))
