@@ -1,14 +1,25 @@
-"""How a score treats the input channels of one layer: its factor for each channel, and what it keeps there."""
+"""How a score treats the input channels of one layer: its factor for each channel, and what it keeps there.
 
+``python -m analysis.channels RUN BLOCK LAYER`` draws it for the model and the calibration of a finished run.
+"""
+
+import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from statprune.accuracy import load
 from statprune.blocks import advance, capture, observe
+from statprune.calibration import calibration_windows
+from statprune.config import RunConfig, parse_config
 from statprune.errors import StatpruneError
 from statprune.masks import Pattern
+from statprune.results import read_record
+from statprune.run import choose_device
 from statprune.scores import CvrOptions, NoOptions, cvr, wanda
 from statprune.statistics import InputStatistics, StatisticsKind
 from statprune.structure import find_blocks
@@ -67,3 +78,53 @@ def layer_input(model: Any, windows: Tensor, block: int, layer: str) -> tuple[Te
         advance(earlier, batches)
     statistics = observe(blocks[block], batches, StatisticsKind.MOMENTS, None, advance=False)
     return layers[layer].read(), statistics[layer]
+
+
+def of_run(folder: Path, block: int, layer: str) -> tuple[Tensor, InputStatistics, RunConfig]:
+    """``layer_input`` of a finished run's dense model under its calibration, and its configuration.
+
+    Raises:
+        StatpruneError: there is no such run or layer, or its model or calibration text is not there any more.
+    """
+    record = read_record(folder)
+    if record is None:
+        raise StatpruneError(f"{folder} holds no finished run; give the folder of one")
+    config = parse_config(record["config"])
+    device = choose_device(config.settings.device)
+    model, tokenizer = load(config, config.model.path, device, folder)
+    options = config.calibration
+    windows = calibration_windows(
+        tokenizer, options.source, options.samples, options.seq_len, config.settings.seed, options.path
+    )
+    return *layer_input(model, windows.ids, block, layer), config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    from analysis.figures import score_outliers
+
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.channels", description="what Wanda's and CVR's scores make of a layer's input channels"
+    )
+    parser.add_argument(
+        "run", type=Path, help="folder of a finished run, whose model, calibration and pattern are used"
+    )
+    parser.add_argument("block", type=int, help="number of the decoder block, from 0")
+    parser.add_argument("layer", help="name within the block, such as mlp.down_proj")
+    parser.add_argument("output", type=Path, nargs="?", help="folder of the files; RUN if not given")
+    options = parser.parse_args(arguments)
+    try:
+        weight, statistics, config = of_run(options.run, options.block, options.layer)
+    except StatpruneError as error:
+        print(f"channels: {error}", file=sys.stderr)
+        return 1
+    name = f"{Path(config.model.path).name}, block {options.block}, {options.layer}"
+    cvr_options = config.method_options if isinstance(config.method_options, CvrOptions) else None
+    print(
+        *score_outliers(weight, statistics, options.output or options.run, name, config.pattern, cvr_options), sep="\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -83,7 +83,7 @@ def style_of(names: Sequence[str], name: str) -> dict[str, Any]:
     return {
         "color": tuple(colour),
         "marker": MARKERS[index % len(MARKERS)],
-        "markerfacecolor": None if name == method else "white",
+        "markerfacecolor": None if name.lower() == method else "white",
         "linestyle": LINES[index % len(LINES)],
     }
 

@@ -108,7 +108,7 @@ def over_seeds(rows: pd.DataFrame, name: pd.Series, x: pd.Series, value: pd.Seri
 
 def method_of(name: str) -> str:
     """The method that a series is of: what stands before its compensation and whatever else its name tells."""
-    return re.split(r" \+ |, ", name)[0]
+    return re.split(r" \+ |, ", name)[0].lower()
 
 
 def method_order(name: str) -> int:

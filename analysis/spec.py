@@ -14,7 +14,7 @@ TABLES = Path(__file__).parents[1] / "experiments" / "tables"
 METRICS = ("perplexity", "zero_shot", "layer_seconds")
 KEYS = {
     *("title", "source", "metric", "decimals", "reference", "sections", "rows", "columns", "seeds", "scales"),
-    *("published", "tolerance", "deviations"),
+    *("published", "tolerance", "deviations", "axis"),
 }
 ROW_KEYS = {"overrides", "seeds", "once", "published"}
 SCALE_KEYS = {"overrides", "models", "columns", "seconds"}
@@ -56,6 +56,7 @@ class Table:
         published: values by place; what is not published is not there.
         tolerance: relative difference to a published value that is not remarkable; None: not said.
         deviations: known ones, a sentence each.
+        axis: what the columns are, for the figure.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Table:
     published: dict[Place, float] = field(default_factory=dict)
     tolerance: float | None = None
     deviations: list[str] = field(default_factory=list)
+    axis: str = ""
 
 
 def place_name(place: Place) -> str:
@@ -178,6 +180,7 @@ class _Layout:
             published,
             described.get("tolerance"),
             described.get("deviations") or [],
+            described.get("axis", ""),
         )
 
     def _cells(self, place: Place, row: dict[str, Any], of_place: list[str], model: dict[str, Any]) -> list[Cell]:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from analysis.collect import collect
 from analysis.spec import Cell, Table, load_table, place_name, table_names
+from analysis.table_figures import draw_table
 from analysis.tables import Built, build, to_markdown, write_tables
 from statprune.compose import override_problems, prepare_plugins
 from statprune.config import parse_config
@@ -107,7 +108,7 @@ def reproduce(request: Request) -> int:
     for table in tables:
         built = build(table, {cell: jobs[cell].config_hash for cell in table.cells}, frame)
         print(to_markdown(built))
-        print("files:", ", ".join(map(str, write_tables(built, folder))))
+        print("files:", ", ".join(map(str, write_tables(built, folder) + draw_table(built, folder))))
     return status
 
 

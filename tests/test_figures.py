@@ -15,6 +15,7 @@ from test_command import tiny
 
 from analysis import figures
 from analysis.channels import channel_scores, layer_input
+from analysis.channels import main as channels_main
 from analysis.collect import layers
 from analysis.series import (
     kind_of,
@@ -26,6 +27,9 @@ from analysis.series import (
     sparsity_table,
     varied_keys,
 )
+from analysis.spec import load_table, table_names
+from analysis.table_figures import draw_table, figure_of
+from analysis.tables import Built, Entry
 from statprune.errors import StatpruneError
 from statprune.masks import NofM, Unstructured
 from statprune.prune import prune
@@ -90,10 +94,10 @@ def drawn_texts(figure, monkeypatch):
     return seen
 
 
-def check(figure, monkeypatch, legend=True):
+def check(figure, monkeypatch, legend=True, categories=False):
     """Axes are labelled, the legend names what is drawn, texts lie inside and apart."""
-    assert all(axes.get_xlabel() and (axes.get_ylabel() or axes.get_title()) for axes in figure.axes)
-    assert figure.axes[0].get_xlabel() and figure.axes[0].get_ylabel()
+    assert all(axes.get_xlabel() for axes in figure.axes)
+    assert categories or (figure.axes[0].get_ylabel() and all(a.get_ylabel() or a.get_title() for a in figure.axes))
     assert bool(figure.legends) == legend
     texts = drawn_texts(figure, monkeypatch)
     for text, box in texts:
@@ -303,3 +307,44 @@ def test_the_same_runs_give_the_same_files(frame, tmp_path):
     assert files[0] == files[1]
     assert files[0][0].startswith(b"\x89PNG") and files[0][1].startswith(b"%PDF")
     assert b"CreationDate" not in files[0][1] and b"Software" not in files[0][0]
+
+
+def test_a_runs_channels_are_drawn_with_its_own_model_calibration_and_pattern(tiny_folder, tmp_path, capsys):
+    config = tiny(tiny_folder, "method=cvr", "method.alpha=1", "sparsity.keep=2", "sparsity.of=4")
+    run(config, tmp_path / "run")
+    assert channels_main([str(tmp_path / "run"), "1", "mlp.down_proj"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "run" / f"channels.{kind}") for kind in ("png", "pdf")]
+    assert channels_main([str(tmp_path / "run"), "9", "mlp.down_proj"]) == 1
+    assert "there is no block 9" in capsys.readouterr().err
+    assert channels_main([str(tmp_path / "none"), "1", "mlp.down_proj"]) == 1
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_every_table_has_a_figure(name, monkeypatch):
+    table = load_table(name, "bundled")
+    places = dict.fromkeys(cell.place for cell in table.cells)
+    # the first rows lie far above the rest, as magnitude's do
+    entries = {
+        place: Entry(900 / (1 + table.rows.index(place[1])) + number % 7, 1.5, 2, None, None)
+        for number, place in enumerate(places)
+    }
+    figure = figure_of(Built(table, entries, ""))
+    assert len(figure.axes) == len(table.sections)
+    check(figure, monkeypatch, legend=bool(figure.legends), categories=not table.axis or "[" in table.columns[0])
+    drawn = {text.get_text() for axes in figure.axes for text in axes.get_yticklabels() + axes.get_xticklabels()}
+    drawn |= set(legend_names(figure)) if figure.legends else set()
+    assert drawn >= set(table.rows) and (len(table.columns) == 1 or drawn >= set(table.columns))
+
+
+def test_a_tables_figure_shows_means_and_deviations_where_they_are(tmp_path):
+    table = load_table("calibration_size", "bundled")
+    entries = {
+        ("SmolLM2-135M", "Wanda", column): Entry(40 + n, n / 2, 3, None, None) for n, column in enumerate(table.columns)
+    }
+    axes = figure_of(Built(table, entries, "")).axes[0]
+    (container,) = axes.containers
+    assert container.lines[0].get_xydata().tolist() == [[2, 40], [4, 41], [8, 42], [16, 43], [32, 44]]
+    ends = [segment[:, 1].tolist() for segment in container.lines[2][0].get_segments()]
+    assert ends == [[40 + n - n / 2, 40 + n + n / 2] for n in range(5)]
+    assert draw_table(Built(table, {}, ""), tmp_path) == []

@@ -1,0 +1,132 @@
+"""A built table as a figure: lines where its columns are numbers, or else a point for each cell."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analysis.drawing import LINES, MARKERS, STYLE, empty_figure, log_ticks, save, style_of
+from analysis.tables import HIGHER_IS_BETTER, Built, Entry
+
+UNITS = {"perplexity": "perplexity", "zero_shot": "mean accuracy (%)", "layer_seconds": "seconds for one layer"}
+WIDE = 4  # times the smallest value: larger ranges get a logarithmic axis
+
+
+def draw_table(built: Built, folder: Path) -> list[Path]:
+    """Write a table's figure; paths of ``NAME.png`` and ``.pdf``, none where no cell was run.
+
+    Args:
+        built: the table; a row named Dense becomes a dotted line.
+        folder: for the files.
+    """
+    return save(figure_of(built), folder, built.table.name) if built.entries else []
+
+
+@STYLE
+def figure_of(built: Built) -> Figure:
+    """The figure of ``draw_table``: a panel for each section; bars are standard deviations over seeds."""
+    table = built.table
+    numbers = _numbers(table.columns)
+    sections = [name for name in table.sections if any(place[0] == name for place in built.entries)]
+    width, height = (4.6, 3.9) if numbers else (3.6, 0.34 * len(_rows(built)) + 1.8)
+    longest = max(map(len, table.rows if numbers else table.columns + table.rows))
+    width = max(width * len(sections) + 0.08 * longest, 0.075 * len(table.title) + 0.3)
+    figure = empty_figure((width, height))
+    panels = figure.subplots(1, len(sections), sharey=True, squeeze=False)[0]
+    for section, axes in zip(sections, panels, strict=True):
+        axes.set_title(section, fontsize="medium")
+        if numbers:
+            _draw_lines(axes, built, section, numbers)
+        else:
+            _draw_points(axes, built, section)
+    if numbers:
+        panels[0].set_ylabel(UNITS[table.metric])
+    bars = any(entry.deviation is not None for entry in built.entries.values())
+    figure.suptitle(table.title + ("\nbars: standard deviation over seeds" if bars else ""), fontsize="medium")
+    handles, labels = panels[-1].get_legend_handles_labels()
+    if len(labels) > 1:
+        fitting = max(1, int(width / (0.09 * max(map(len, labels)) + 0.8)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=fitting, handlelength=4)
+    return figure
+
+
+def _numbers(columns: list[str]) -> list[float] | None:
+    """The columns' labels as numbers; None where they are not several numbers."""
+    try:
+        numbers = [float(label.removesuffix("%")) for label in columns]
+    except ValueError:
+        return None
+    return numbers if len(numbers) > 1 else None
+
+
+def _rows(built: Built) -> list[str]:
+    return [row for row in built.table.rows if not _is_dense(row)]
+
+
+def _is_dense(row: str) -> bool:
+    return row.lower() == "dense"
+
+
+def _draw_lines(axes: Axes, built: Built, section: str, numbers: list[float]) -> None:
+    """A line for each row over the columns' numbers."""
+    table = built.table
+    for row in _rows(built):
+        cells = [built.entries.get((section, row, column)) for column in table.columns]
+        known = [(x, cell) for x, cell in zip(numbers, cells, strict=True) if cell is not None]
+        if known:
+            values = [cell.mean for _, cell in known]
+            spread = [cell.deviation or 0 for _, cell in known]
+            axes.errorbar([x for x, _ in known], values, spread, label=row, **style_of(_rows(built), row))
+    if min(numbers) > 0 and max(numbers) >= 16 * min(numbers):  # swept by doubling
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xticks(numbers, table.columns)
+    axes.minorticks_off()
+    axes.set_xlabel(table.axis)
+    _scale(axes, built, "y")
+    for entry in _dense(built, section):
+        axes.axhline(entry.mean, color="0.35", linestyle=":", linewidth=1.2, label="Dense")
+
+
+def _draw_points(axes: Axes, built: Built, section: str) -> None:
+    """A line of points for each row, one for each column; the table's order from top to bottom."""
+    table, rows = built.table, _rows(built)
+    count = len(table.columns)
+    for number, column in enumerate(table.columns):
+        known = [(y, built.entries.get((section, row, column))) for y, row in enumerate(rows)]
+        beside = (number - (count - 1) / 2) * 0.5 / count
+        cells = [(y + beside, entry) for y, entry in known if entry is not None]
+        shade = str(0.65 * number / max(1, count - 1))
+        axes.errorbar(
+            [entry.mean for _, entry in cells],
+            [y for y, _ in cells],
+            xerr=[entry.deviation or 0 for _, entry in cells],
+            linestyle="none",
+            label=column,
+            color=shade,
+            marker=MARKERS[number % len(MARKERS)],
+        )
+    for number, entry in enumerate(_dense(built, section)):
+        axes.axvline(entry.mean, color="0.35", linestyle=LINES[3] if number else ":", linewidth=1.2, label="Dense")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(UNITS[table.metric])
+    _scale(axes, built, "x")
+
+
+def _dense(built: Built, section: str) -> list[Entry]:
+    """The dense model's cells of a section, one for each value."""
+    found = {place: entry for place, entry in built.entries.items() if place[0] == section and _is_dense(place[1])}
+    return list({entry.mean: entry for entry in found.values()}.values())
+
+
+def _scale(axes: Axes, built: Built, which: str) -> None:
+    """Logarithmic with plain numbers where values lie far apart; a share of 100 has a linear axis."""
+    values = [entry.mean for entry in built.entries.values()]
+    if built.table.metric in HIGHER_IS_BETTER or min(values) <= 0 or max(values) < WIDE * min(values):
+        return
+    getattr(axes, f"set_{which}scale")("log", nonpositive="clip")
+    low = max(getattr(axes, f"get_{which}lim")()[0], min(values) / 2)
+    getattr(axes, f"set_{which}lim")(low, None)
+    log_ticks(getattr(axes, f"{which}axis"), min(values), max(values))
