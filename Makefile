@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables test test-cluster check bench clean
+.PHONY: run tables studies test test-cluster check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -12,6 +12,10 @@ run: $(STAMP)
 tables: $(STAMP)
 	$(BIN)/python -m experiments.reproduce table=all
 	$(BIN)/python -m analysis.report outputs/tables_bundled outputs/tables/bundled/report.html
+
+# beyond the paper: the first-order correction
+studies: $(STAMP)
+	$(BIN)/python -m experiments.reproduce table=$$(echo experiments/studies/*.yaml | tr ' ' ,) output=outputs/studies
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

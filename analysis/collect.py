@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from statprune.errors import StatpruneError
-from statprune.naming import pattern_tag
+from statprune.naming import SWITCHES, pattern_tag
 from statprune.record import stderr_of
 from statprune.results import BLOCKS, SCHEMA_VERSION, read_record
 
@@ -143,13 +143,12 @@ def _layer_count(folder: Path) -> int:
 
 
 def _compensation(options: dict[str, Any]) -> str:
-    """none, energy, columns, rows: what of the energy compensation is on; rows first where that order was asked for."""
-    on = [part for part in ("columns", "rows") if options.get(part)]
-    if options["name"] == "none" or not on:
+    """What is on: none, energy, columns, rows, moments, mean, scale; rows or energy first where that was asked for."""
+    on = [part for part in SWITCHES if options.get(part)]
+    first = [f"{part} first" for part in ("rows", "energy") if options.get(f"{part}_first")]
+    if options["name"] == "none" or not (on or first):
         return "none"
-    if len(on) == 1:
-        return on[0]
-    return f"{options['name']}, rows first" if options.get("rows_first") else str(options["name"])
+    return ", ".join([on[0] if len(on) == 1 else str(options["name"]), *first])
 
 
 def _accuracies(zero_shot: dict[str, Any], versions: dict[str, Any]) -> list[dict[str, Any]]:

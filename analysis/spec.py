@@ -146,8 +146,11 @@ class _Layout:
         models = {label: model["overrides"] for label, model in self.models.items()}
         if columns is None:
             columns, model_of = models, 2
+        elif sections and len(models) > 1:
+            raise ConfigError([f"{self.path} has sections and columns, so that only one model has room; choose it"])
         elif sections:
-            raise ConfigError([f"{self.path} has sections and columns, but models need one of them; give up one"])
+            (of_model,) = models.values()
+            columns, model_of = {label: [*of_model, *of_column] for label, of_column in columns.items()}, None
         else:  # several models are sections of their own
             sections, model_of = models, 0
         sections = sections or {"": []}
@@ -159,7 +162,7 @@ class _Layout:
                     place = (str(section), str(label), str(column))
                     # the dense model has no pattern: one run stands in every section
                     of_place = [*([] if row.get("once") and model_of != 0 else of_section), *of_column]
-                    model = self.models[str(place[model_of])]
+                    model = next(iter(self.models.values())) if model_of is None else self.models[place[model_of]]
                     cells += self._cells(place, row, of_place, model)
                     value = self._published_value(numbers, place, row, model)
                     if value is not None:

@@ -11,6 +11,7 @@ from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.masks import Group, NofM, Unstructured
 from statprune.methods import get_method
 from statprune.models import load_model, save_model
+from statprune.moments import Moments
 from statprune.prune import prune
 from statprune.structure import find_blocks
 
@@ -20,6 +21,7 @@ __all__ = [
     "Energy",
     "Group",
     "ModelError",
+    "Moments",
     "NofM",
     "Owl",
     "StatpruneError",

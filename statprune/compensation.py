@@ -1,12 +1,33 @@
 """Energy compensation (EC): restore the energy that pruning took from columns and rows (paper §3.2)."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from statprune.parts import row_parts
-from statprune.statistics import InputStatistics
+from statprune.statistics import InputStatistics, StatisticsKind
+
+
+class Compensation(Protocol):
+    """What changes the kept weights once the mask is fixed."""
+
+    @property
+    def needs(self) -> StatisticsKind:
+        """The input statistics that ``apply`` reads."""
+
+    @property
+    def sampled_rows(self) -> int:
+        """How many rows of each input it wants to see."""
+
+    def judging_rows(self, rows: Tensor) -> Tensor:
+        """Those of the sampled rows, (samples, in_features), that it did not fit to."""
+
+    def apply(
+        self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compensated weight and report, from original and pruned weight (out_features, in_features) and mask."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,9 @@ class Energy:
     max_scale: float = 2.0
     epsilon: float = 1e-12
 
+    needs: ClassVar[StatisticsKind] = StatisticsKind.NONE
+    sampled_rows: ClassVar[int] = 0
+
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale:
             raise ValueError(
@@ -37,6 +61,10 @@ class Energy:
             )
         if not self.epsilon >= 0:
             raise ValueError(f"compensation.epsilon={self.epsilon} is negative; give a small number such as 1e-12")
+
+    def judging_rows(self, rows: Tensor) -> Tensor:
+        """All of them: nothing is fitted to outputs."""
+        return rows
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics

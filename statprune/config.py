@@ -15,16 +15,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from statprune.activations import Place
 from statprune.allocation import Owl
-from statprune.compensation import Energy
+from statprune.compensation import Compensation, Energy
 from statprune.data import SOURCES, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluate.tasks import name_problems
 from statprune.hub import model_path_problem, offload_problem
 from statprune.masks import Group, NofM, Pattern, Unstructured
 from statprune.methods import customary_group, method_names, options_class
+from statprune.moments import Moments
 from statprune.naming import NOT_IN_HASH, digest
 from statprune.sparsegpt import SparseGPTOptions
 
+COMPENSATIONS: dict[str, Any] = {"energy": Energy, "moments": Moments}  # by compensation.name
 # keys that mean nothing where no task is run
 OF_TASKS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
 
@@ -174,7 +176,7 @@ class RunConfig:
     allocation: Any
     method: str
     method_options: Any
-    compensation: Energy | None
+    compensation: Compensation | None
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     settings: Settings
@@ -185,9 +187,10 @@ class RunConfig:
         evaluation = asdict(self.evaluation)
         if not self.evaluation.tasks:
             evaluation = {key: value for key, value in evaluation.items() if key not in OF_TASKS}
-        compensation = (
-            {"name": "none"} if self.compensation is None else {"name": "energy", **asdict(self.compensation)}
-        )
+        compensation = {"name": "none"}
+        for name, cls in COMPENSATIONS.items():
+            if isinstance(self.compensation, cls):
+                compensation = {"name": name, **asdict(self.compensation)}
         result = {
             **asdict(self.settings),
             "model": asdict(self.model),
@@ -235,18 +238,7 @@ def parse_config(raw: dict[str, Any]) -> RunConfig:
         options = _build(options_class(method), sections["method"], "method.", problems)
     elif method != "dense":
         problems.append(f"method.name={method} is unknown; choose dense, {', '.join(method_names())}")
-    name = sections["compensation"].pop("name", None)
-    compensation = None
-    if name == "energy":
-        compensation = _build(Energy, sections["compensation"], "compensation.", problems)
-    elif name not in (None, "none"):
-        problems.append(f"compensation.name={name} is unknown; choose none or energy")
-    elif sections["compensation"]:
-        problems.append(
-            f"compensation=none has no key {next(iter(sections['compensation']))}; choose compensation=energy"
-        )
-    if method == "dense" and compensation is not None:
-        problems.append("compensation=energy can't follow method=dense, which prunes nothing; set compensation=none")
+    compensation = _compensation(sections["compensation"], method, problems)
     _check_values(settings, model, calibration, evaluation, tracking, problems)
     allocation = _allocation(sparsity, problems)
     pattern = _pattern(sparsity, method, problems)
@@ -329,6 +321,22 @@ def _check_paths(
             "evaluation.path is given, but serves none or several of evaluation.datasets; "
             "add text to them, or name one of wikitext2 and c4"
         )
+
+
+def _compensation(given: dict[str, Any], method: str, problems: list[str]) -> Compensation | None:
+    name = str(given.pop("name", None) or "none")
+    names = ", ".join(COMPENSATIONS)
+    if name == "none":
+        if given:
+            problems.append(f"compensation=none has no key {next(iter(given))}; choose one of {names}")
+        return None
+    if name not in COMPENSATIONS:
+        problems.append(f"compensation.name={name} is unknown; choose one of none, {names}")
+        return None
+    if method == "dense":
+        problems.append(f"compensation={name} can't follow method=dense, which prunes nothing; set compensation=none")
+    compensation: Compensation = _build(COMPENSATIONS[name], given, "compensation.", problems)
+    return compensation
 
 
 def _allocation(sparsity: SparsityConfig, problems: list[str]) -> Any:

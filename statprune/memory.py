@@ -12,7 +12,6 @@ import torch
 from statprune.activations import Place
 from statprune.distributed import size
 from statprune.models import Block, streamer_of
-from statprune.prune import SAMPLED_TOKENS
 from statprune.statistics import CHUNK, StatisticsKind
 
 SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes
@@ -54,6 +53,7 @@ def need(
     evaluated_windows: int,
     requests: tuple[int, int],
     kind: StatisticsKind,
+    rows: int,
     sequential: bool,
 ) -> Need:
     """What pruning and evaluating will take.
@@ -67,6 +67,7 @@ def need(
         evaluated_windows: of the largest evaluation; all wait between two blocks where blocks are streamed.
         requests: how many of lm-eval's run together and the longest one's length; zeros where there are none.
         kind: of the statistics.
+        rows: how many of each input are kept.
         sequential: whether all windows pause inside a block.
     """
     item = next(model.parameters()).element_size()
@@ -83,9 +84,7 @@ def need(
     walk = min(count, batch_size) * length * item * (3 * widest + 3 * hidden)
     if sequential:  # the MLP's product waits, with the residual stream, of every window
         walk += max(count - batch_size, 0) * length * item * (widest + 2 * hidden)
-    statistics = 3 * CHUNK[model.device.type] * 8 + 4 * SAMPLED_TOKENS * sum(
-        layer.in_features for layer in blocks[0].layers
-    )
+    statistics = 3 * CHUNK[model.device.type] * 8 + 4 * rows * sum(layer.in_features for layer in blocks[0].layers)
     solve = largest * 4 * SOLVING_COPIES
     if kind >= StatisticsKind.GRAM:
         # neighbours of one width share an input, as queries, keys and values do; the output projection has its own

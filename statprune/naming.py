@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 NOT_IN_HASH = ("name", "tracking", "verbose", "save_model", "offload", "activations", "rerun", "cache")
+SWITCHES = ("columns", "rows", "mean", "scale")  # halves of a compensation
 # what the name shows in words
 NAMED = (
     "seed",
@@ -23,6 +24,9 @@ NAMED = (
     "compensation.columns",
     "compensation.rows",
     "compensation.rows_first",
+    "compensation.mean",
+    "compensation.scale",
+    "compensation.energy_first",
 )
 
 
@@ -79,11 +83,12 @@ def _pattern_name(sparsity: Mapping[str, Any], method: str) -> str:
 
 
 def _compensation_name(compensation: Mapping[str, Any]) -> str:
-    switches = {part: compensation[part] for part in ("columns", "rows") if part in compensation}
+    switches = {part: compensation[part] for part in SWITCHES if part in compensation}
     on = [part for part, is_on in switches.items() if is_on]
     words = on or ["off"]
     if len(on) == len(switches):
-        words = ["rows", "first"] if compensation.get("rows_first") else []
+        words = []
+    words += [word for part in ("rows", "energy") if compensation.get(f"{part}_first") for word in (part, "first")]
     return "-".join([str(compensation["name"]), *words])
 
 

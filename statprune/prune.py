@@ -12,7 +12,7 @@ from torch import Tensor
 from statprune.activations import Keep, OnDevice
 from statprune.allocation import Owl, check_pattern, layer_patterns
 from statprune.blocks import Batch, Collector, advance, capture, observe
-from statprune.compensation import Energy
+from statprune.compensation import Compensation
 from statprune.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
@@ -20,7 +20,7 @@ from statprune.malloc import give_back, return_at_once
 from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
-from statprune.statistics import DenseStatistics, InputStatistics
+from statprune.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
 
@@ -36,7 +36,7 @@ def prune(
     windows: Tensor,
     method: Method,
     pattern: Pattern,
-    compensation: Energy | None = None,
+    compensation: Compensation | None = None,
     propagation: str = "pruned",
     batch_size: int | None = None,
     seed: int = 0,
@@ -92,7 +92,7 @@ def prune(
     if len(windows) < size():
         raise ModelError(f"{len(windows)} calibration windows can't be split over {size()} processes; start fewer")
     mine = share(len(windows))
-    sample = _sampled(windows, mine, seed)
+    sample = _sampled(windows, mine, seed, sampled_rows(compensation))
     with eager_experts(model):
         known = statistics if propagation == "dense" else None
         batches: list[Batch] = []
@@ -121,10 +121,15 @@ def automatic_batch_size(seq_len: int, device: torch.device) -> int:
     return max(1, (16384 if device.type == "cuda" else 1024) // seq_len)
 
 
-def _sampled(windows: Tensor, mine: slice, seed: int) -> Tensor:
+def sampled_rows(compensation: Compensation | None) -> int:
+    """How many rows of each input are kept: for the output error, and for the compensation."""
+    return max(SAMPLED_TOKENS, compensation.sampled_rows if compensation is not None else 0)
+
+
+def _sampled(windows: Tensor, mine: slice, seed: int, count: int) -> Tensor:
     """Numbers of the sampled tokens among this process's windows; together the processes sample what one would."""
     generator = torch.Generator().manual_seed(seed)
-    sample = torch.randperm(windows.numel(), generator=generator)[:SAMPLED_TOKENS].sort().values
+    sample = torch.randperm(windows.numel(), generator=generator)[:count].sort().values
     first, last = mine.start * windows.shape[1], mine.stop * windows.shape[1]
     return sample[(sample >= first) & (sample < last)] - first
 
@@ -164,7 +169,7 @@ class _Loop:
 
     method: Method
     patterns: dict[str, Pattern]
-    compensation: Energy | None
+    compensation: Compensation | None
     propagation: str
     min_expert_tokens: int
     sample: Tensor
@@ -185,11 +190,16 @@ class _Loop:
         self.clock.lap("propagate")
         return reports
 
+    @property
+    def _needs(self) -> StatisticsKind:
+        """The input statistics that the method and the compensation read."""
+        return max(self.method.needs, self.compensation.needs if self.compensation else StatisticsKind.NONE)
+
     def _observe(self, block: Block, batches: list[Batch], propagated: bool) -> Mapping[str, InputStatistics]:
         known = self.known
         if known is not None and block.index in known.blocks:
             return known.blocks[block.index]
-        kind = self.method.needs if known is None else known.kind
+        kind = self._needs if known is None else known.kind
         statistics = observe(block, batches, kind, self.sample, propagated, self.min_expert_tokens)
         if known is not None:
             known.blocks[block.index] = statistics
@@ -201,7 +211,7 @@ class _Loop:
         Experts are pruned after the block's run, together: those that few tokens reach need the statistics of all.
         """
         experts = [layer for layer in block.layers if layer.stack is not None]
-        collector = Collector(block, self.method.needs, self.sample)
+        collector = Collector(block, self._needs, self.sample)
 
         def solve(layer: Layer) -> None:
             self._solve(block, [layer], {layer.name: collector.complete(layer)}, reports)
@@ -236,7 +246,7 @@ def _prune_layer(
     statistics: InputStatistics,
     method: Method,
     pattern: Pattern,
-    compensation: Energy | None,
+    compensation: Compensation | None,
 ) -> dict[str, Any]:
     """Prune one layer in place; returns its report, with single numbers still as tensors."""
     stop = stopwatch(layer.parameter.device)
@@ -245,11 +255,13 @@ def _prune_layer(
         weight, keep, report = method.solve(dense, statistics, pattern)
     except ValueError as error:
         raise ModelError(f"layer {layer.name} of block {block.index} can't be pruned: {error}") from error
+    rows = statistics.rows
     if compensation is not None:
-        weight, scales = compensation.apply(dense, weight, keep, statistics)
-        report = report | scales
+        weight, changes = compensation.apply(dense, weight, keep, statistics)
+        report = report | changes
+        rows = compensation.judging_rows(rows)
     layer.write(weight)
-    report |= {"relative_output_error": output_error(dense, weight, statistics.rows)}
+    report |= {"relative_output_error": output_error(dense, weight, rows)}
     return _description(block, layer, statistics, pattern) | report | {"seconds": stop()}
 
 

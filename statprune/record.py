@@ -20,6 +20,7 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
         finals[f"perplexity/{source}"] = values["pruned"]
         finals[f"perplexity/{source}_dense"] = values["dense"]
     finals |= _accuracies(record["metrics"].get("zero_shot"))
+    finals |= {f"correction/{key}": value for key, value in record.get("correction", {}).items()}
     finals |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
     for where in ("host", "device"):
         finals[f"memory/peak_{where}_gib"] = record["memory"][f"peak_{where}_bytes"] / 2**30
@@ -89,6 +90,19 @@ def without_own_statistics(layers: list[dict[str, Any]]) -> dict[str, int]:
 
 def _experts(layers: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> int:
     return len({(layer["block"], layer["expert"]) for layer in layers if wanted(layer)})
+
+
+def correction(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many layers a correction helped and how many it left alone, and mean errors; empty where there was none."""
+    judged = [layer for layer in layers if layer.get("corrected") is not None]
+    if not judged:
+        return {}
+    result: dict[str, Any] = {"corrected": sum(layer["corrected"] == 1 for layer in judged)}
+    result["left"] = len(judged) - result["corrected"]
+    for key in ("output_error_before", "output_error_after", "mean_shift_before", "mean_shift_after"):
+        values = [layer[key] for layer in judged if layer[key] is not None]
+        result[key] = sum(values) / len(values) if values else None
+    return {"correction": result}
 
 
 def block_means(layers: list[dict[str, Any]]) -> dict[str, float]:

@@ -42,8 +42,16 @@ from statprune.memory import (
 )
 from statprune.methods import get_method
 from statprune.models import Block, check_tokens, coverage, save_masks, save_model, streamer_of
-from statprune.prune import automatic_batch_size, prune
-from statprune.record import achieved, block_means, perplexities, summary, without_own_statistics, write_windows
+from statprune.prune import automatic_batch_size, prune, sampled_rows
+from statprune.record import (
+    achieved,
+    block_means,
+    correction,
+    perplexities,
+    summary,
+    without_own_statistics,
+    write_windows,
+)
 from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers, write_json
 from statprune.sharing import Workbench, cache_of, fingerprint, identity
 from statprune.statistics import DenseStatistics, StatisticsKind
@@ -242,6 +250,7 @@ def _record(
         "metrics": {"perplexity": perplexities(work.evaluation, dense, pruned)},
         "sparsity": achieved(work.config, work.blocks, layers),
         "coverage": work.covered | without_own_statistics(layers),
+        **correction(layers),
         "calibration": work.calibration.info if work.calibration else None,
         "seconds": work.seconds,
         "reused": work.bench.reused,
@@ -356,7 +365,14 @@ def _dense_statistics(config: RunConfig, blocks: list[Block], bench: Workbench) 
     if config.settings.propagation is not Propagation.dense:
         return None
     key = [asdict(config.calibration), config.settings.seed, config.model.exclude, config.model.prune_routers]
-    return bench.statistics(key, get_method(config.method).needs, blocks)
+    rows = sampled_rows(config.compensation)
+    return bench.statistics([*key, rows], _needs(config), blocks)
+
+
+def _needs(config: RunConfig) -> StatisticsKind:
+    """The input statistics that the method and the compensation read."""
+    compensation = config.compensation
+    return max(get_method(config.method).needs, compensation.needs if compensation else StatisticsKind.NONE)
 
 
 def _calibration_windows(config: RunConfig, tokenizer: Any, bench: Workbench) -> Windows:
@@ -402,7 +418,6 @@ def _plan_memory(
     folder: Path,
 ) -> tuple[Place, Prediction]:
     """Where calibration windows wait, and the peaks to come; from here on peaks are measured."""
-    method = config.method
     needed = need(
         model,
         blocks,
@@ -411,7 +426,8 @@ def _plan_memory(
         (config.evaluation.batch_size, config.evaluation.seq_len) if evaluation else (0, 0),
         max((len(windows.ids) for windows in evaluation.values()), default=0),
         (config.evaluation.task_batch_size, zero_shot.plan.longest) if zero_shot is not None else (0, 0),
-        get_method(method).needs if calibration else StatisticsKind.NONE,
+        _needs(config) if calibration else StatisticsKind.NONE,
+        sampled_rows(config.compensation),
         config.settings.propagation is Propagation.sequential,
     )
     place = place_for(config.settings.activations, needed, model.device)

@@ -26,6 +26,11 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
     for key in ("experts_with_pooled_statistics", "experts_without_tokens"):
         if record["coverage"][key]:
             table.add_row(key.replace("_", " "), f"{record['coverage'][key]:,}")
+    if judged := record.get("correction"):
+        table.add_row("layers corrected (left as they were)", f"{judged['corrected']} ({judged['left']})")
+        if judged["output_error_before"] is not None:
+            errors = f"{judged['output_error_before']:.4f}, {judged['output_error_after']:.4f}"
+            table.add_row("mean relative output error before, after", errors)
     for phase, value in record["seconds"].items():
         table.add_row(f"seconds {phase}", f"{value:.1f}")
     memory = record["memory"]

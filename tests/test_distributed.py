@@ -51,7 +51,7 @@ def folders(tmp_path_factory):
     ("name", "processes", "overrides"),
     [
         ("LlamaConfig", 2, ["method=sparsegpt", "sparsity.ratio=0.6"]),
-        ("LlamaConfig", 3, ["propagation=sequential", "offload=disk"]),
+        ("LlamaConfig", 3, ["propagation=sequential", "offload=disk", "compensation=moments"]),
         ("Qwen3MoeConfig", 2, ["calibration.min_expert_tokens=20", "sparsity.allocation=owl"]),
     ],
 )

@@ -16,12 +16,18 @@ from statprune.compensation import Energy
 from statprune.masks import NofM, Unstructured
 from statprune.methods import get_method
 from statprune.models import coverage, save_model
+from statprune.moments import Moments
 from statprune.prune import prune
 from statprune.run import run
 from statprune.structure import eager_experts, find_blocks
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
-METHODS = {"wanda": ("wanda", None), "cvr+energy": ("cvr", Energy()), "sparsegpt": ("sparsegpt", None)}
+METHODS = {
+    "wanda": ("wanda", None),
+    "cvr+energy": ("cvr", Energy()),
+    "sparsegpt": ("sparsegpt", None),
+    "magnitude+moments": ("magnitude", Moments(samples=64)),
+}
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_what_is_wrong_with_a_table_is_told(change, message, tmp_path):
     described = {"title": "t", "metric": "perplexity", "rows": {"A": {"overrides": []}}}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(described | change))
     with pytest.raises(ConfigError) as caught:
-        load_table(str(tmp_path / "t.yaml"), "bundled")
+        load_table(str(tmp_path / "t.yaml"), "paper")
     assert any(message in problem for problem in caught.value.problems)
 
 
@@ -118,7 +118,7 @@ def test_a_table_of_ones_own_is_run_and_built(own_table, monkeypatch):
     folder, _ = own_table
     monkeypatch.chdir(folder)
     found = {path.name: path for path in folder.glob("outputs/tables/bundled/*")}
-    assert set(found) == {"mine.md", "mine.tex", "mine.csv"}
+    assert set(found) == {f"mine.{kind}" for kind in ("md", "tex", "csv", "png", "pdf")}
     rows = {(row["row"], row["column"]): row for row in csv.DictReader(found["mine.csv"].open())}
     frame = collect(folder / "outputs" / "mine").frame
     assert len(frame) == 6  # the same configuration is run once

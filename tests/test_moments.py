@@ -1,0 +1,174 @@
+"""The first-order correction against formulas written out, brute-force minimisation, and its promise never to hurt."""
+
+import pytest
+import torch
+from conftest import tiny_llama
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_command import tiny
+
+from statprune.compensation import Energy
+from statprune.config import COMPENSATIONS
+from statprune.masks import Group, NofM, Unstructured
+from statprune.methods import get_method
+from statprune.moments import Moments
+from statprune.prune import prune
+from statprune.run import run
+from statprune.statistics import InputStatistics
+
+
+def make(tokens=64, out_features=5, in_features=8, seed=0, mean=1.5):
+    """Weight, inputs with means and different variances, statistics that keep all rows; float64."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(out_features, in_features, generator=generator, dtype=torch.float64)
+    spread = torch.rand(in_features, generator=generator, dtype=torch.float64) + 0.2
+    centre = mean * torch.randn(in_features, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(tokens, in_features, generator=generator, dtype=torch.float64) * spread + centre
+    statistics = InputStatistics(in_features, sample_index=torch.arange(tokens), dtype=torch.float64)
+    statistics.update(inputs)
+    return weight, inputs, statistics
+
+
+def test_the_mean_step_is_the_formula():
+    w, x, statistics = make()
+    keep = Unstructured(0.5).select(w.abs())
+    result, report = Moments(scale=False).apply(w, w * keep, keep, statistics)
+    assert report["corrected"] == 1
+    n = len(x)
+    mu = [sum(x[:, j].tolist()) / n for j in range(8)]
+    var = [sum((v - mu[j]) ** 2 for v in x[:, j].tolist()) / n for j in range(8)]
+    for i in range(5):
+        m = sum(w[i, j].item() * mu[j] for j in range(8) if not keep[i, j])
+        gain = sum(mu[k] ** 2 / var[k] for k in range(8) if keep[i, k])
+        for j in range(8):
+            wanted = w[i, j].item() + mu[j] / var[j] * m / gain if keep[i, j] else 0.0
+            assert result[i, j].item() == pytest.approx(wanted)
+    assert torch.allclose(((w - result) @ x.T).mean(1), torch.zeros(5, dtype=torch.float64), atol=1e-12)
+    assert report["mean_shift_after"] < 1e-12 < report["mean_shift_before"]
+
+
+def test_no_other_change_that_restores_the_means_adds_less_variance():
+    """Brute force: the quadratic programme's optimum by its whole system of equations, and random feasible steps."""
+    w, x, statistics = make(seed=3)
+    keep = NofM(2, 4).select(w.abs())
+    result, _ = Moments(scale=False).apply(w, w * keep, keep, statistics)
+    mean, variance = x.mean(0), x.var(0, correction=0)
+    generator = torch.Generator().manual_seed(1)
+    for i in range(len(w)):
+        kept = keep[i].nonzero().squeeze(1)
+        m = (w[i] * ~keep[i]) @ mean
+        system = torch.zeros(len(kept) + 1, len(kept) + 1, dtype=torch.float64)
+        system[:-1, :-1] = torch.diag(2 * variance[kept])
+        system[:-1, -1] = system[-1, :-1] = mean[kept]
+        right = torch.zeros(len(kept) + 1, dtype=torch.float64)
+        right[-1] = m
+        wanted = torch.linalg.solve(system, right)[:-1]
+        step = (result - w * keep)[i, kept]
+        assert torch.allclose(step, wanted)
+        for _ in range(20):
+            other = step + torch.randn(len(kept), generator=generator, dtype=torch.float64)
+            other = other - mean[kept] * (other @ mean[kept] - m) / (mean[kept] @ mean[kept])
+            assert (other.square() * variance[kept]).sum() >= (step.square() * variance[kept]).sum()
+
+
+def test_the_scale_is_the_least_squares_of_each_row_over_the_rows_fitted_to():
+    w, x, statistics = make(seed=1)
+    keep = Unstructured(0.5).select(w.abs())
+    result, report = Moments(mean=False, min_scale=0.01, max_scale=100).apply(w, w * keep, keep, statistics)
+    fitted = x[[row for row in range(len(x)) if row % 4 != 3]]
+    scales = [
+        torch.linalg.lstsq((fitted @ (w * keep)[i])[:, None], (fitted @ w[i])[:, None]).solution.item()
+        for i in range(5)
+    ]
+    assert report["corrected"] == 1
+    assert torch.allclose(result, torch.tensor(scales, dtype=torch.float64)[:, None] * w * keep)
+    assert report["row_scale_max"].item() == pytest.approx(max(scales))
+    clamped, report = Moments(mean=False, min_scale=1, max_scale=1).apply(w, w * keep, keep, statistics)
+    assert torch.equal(clamped, w * keep) and report["row_scale_mean"] == 1
+
+
+def test_a_layer_that_would_be_worse_off_is_left_as_it_was():
+    w, x, _ = make()
+    keep = Unstructured(0.5).select(w.abs())
+    x[3::4] -= x[3::4].mean(0)  # what is held out has none of the means that are put back
+    statistics = InputStatistics(8, sample_index=torch.arange(len(x)), dtype=torch.float64)
+    statistics.update(x[[row for row in range(len(x)) if row % 4 != 3]])
+    statistics._rows = [x]
+    result, report = Moments(scale=False).apply(w, w * keep, keep, statistics)
+    assert torch.equal(result, w * keep) and report["corrected"] == 0
+    assert report["output_error_after"] == report["output_error_before"] and report["mean_shift_after"] > 0
+    nothing = InputStatistics.unknown(8, Moments().needs, "cpu")  # an expert that no token reached
+    result, report = Moments().apply(w, w * keep, keep, nothing)
+    assert torch.equal(result, w * keep) and report["corrected"] == 0
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    tokens=st.sampled_from([1, 3, 4, 9, 64]),
+    mean=st.sampled_from([0.0, 1.0, 1e4]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    pattern=st.sampled_from([Unstructured(0.0), Unstructured(0.9, Group.matrix), NofM(2, 4)]),
+    options=st.sampled_from([{}, {"mean": False}, {"scale": False}, {"energy_first": True}]),
+)
+def test_it_never_raises_the_held_out_error_and_keeps_the_mask(seed, tokens, mean, dtype, pattern, options):
+    w, x, statistics = make(tokens, seed=seed, mean=mean)
+    w[:, 2] = 0
+    keep, w = pattern.select(w.abs()), w.to(dtype)
+    result, _ = Moments(**options).apply(w, w * keep, keep, statistics)
+    assert result.isfinite().all() and (result[~keep] == 0).all() and result.dtype == dtype
+    held_out = x[3::4].to(dtype)
+    before, after = ((held_out @ (w - weight).T).norm() for weight in (w * keep, result))
+    assert after <= before * (1 + 1e-5) and (len(held_out) or torch.equal(result, w * keep))
+
+
+def test_energy_first_corrects_what_the_papers_compensation_leaves():
+    w, _, statistics = make(seed=2)
+    keep = Unstructured(0.5).select(w.abs())
+    energy, _ = Energy().apply(w, w * keep, keep, statistics)
+    wanted, _ = Moments().apply(w, energy, keep, statistics)
+    result, report = Moments(energy_first=True).apply(w, w * keep, keep, statistics)
+    assert report["corrected"] == 1 and torch.equal(result, wanted)
+    assert "column_energy_ratio" in report
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"min_scale": 0.0}, "are not a range"),
+        ({"floor": 0.0}, "outside \\(0, 1\\]"),
+        ({"samples": 3}, "too small; give at least 4"),
+    ],
+)
+def test_options_out_of_range_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        Moments(**options)
+
+
+@pytest.mark.parametrize("propagation", ["pruned", "sequential", "dense"])
+def test_a_model_is_corrected_layer_by_layer(propagation):
+    windows, reports = torch.arange(4 * 32).view(4, 32) % 97, {}
+    for name, compensation in (("none", None), ("moments", Moments(samples=128))):
+        model, reports[name] = tiny_llama(), []
+        prune(
+            model,
+            windows,
+            get_method("magnitude"),
+            Unstructured(0.5),
+            compensation,
+            propagation,
+            on_block=lambda block, count, layers, name=name: reports[name].extend(layers),
+        )
+    assert len(reports["moments"]) == 21
+    for report in reports["moments"]:
+        assert report["output_error_after"] <= report["output_error_before"]
+        assert report["relative_output_error"] == pytest.approx(report["output_error_after"], rel=1e-5)
+    assert sum(report["corrected"] for report in reports["moments"]) >= 5  # random layers' inputs have small means
+
+
+def test_runs_record_the_correction_and_count_layers_left_alone(tiny_folder, tmp_path):
+    config = tiny(tiny_folder, "method=wanda", "compensation=moments", "compensation.samples=64")
+    assert config.resolved()["compensation"]["name"] == "moments" and list(COMPENSATIONS) == ["energy", "moments"]
+    record = run(config, tmp_path)
+    assert record["correction"]["corrected"] + record["correction"]["left"] == 21
+    assert record["correction"]["output_error_after"] <= record["correction"]["output_error_before"]
