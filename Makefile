@@ -17,8 +17,9 @@ tables: $(STAMP)
 studies: $(STAMP)
 	$(BIN)/python -m experiments.reproduce table=$$(echo experiments/studies/*.yaml | tr ' ' ,) output=outputs/studies
 
+# two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

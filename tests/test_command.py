@@ -21,6 +21,7 @@ from statprune.compose import override_problems
 from statprune.errors import ConfigError, DataError, ModelError
 from statprune.main import folder_problems, run_name
 from statprune.methods import method_names, options_class
+from statprune.moments import Moments
 from statprune.results import write_json
 from statprune.run import run
 from statprune.summary import print_summary
@@ -76,7 +77,7 @@ def test_all_bad_input_is_reported_in_sentences_before_anything_starts(overrides
         (
             ["~compensation"],
             False,
-            "~compensation would leave the run without it; choose one of columns, energy, none, rows, rows_first",
+            "leave the run without it; choose one of columns, energy, energy_moments, moments, none, rows, rows_first",
         ),
         (["evaluation.seq_len=${nope}"], False, "nope"),
         (["seed=99999999999999999999"], False, "is outside [0, 2**63)"),
@@ -128,6 +129,8 @@ def test_run_names_tell_the_pattern_and_have_a_hash_of_what_they_do_not_tell(tin
     assert name("method=dense") == f"{start}_dense_dense_none_s0"
     assert name("sparsity.allocation=owl", "compensation=rows") == f"{start}_owl0.5_cvr_energy-rows_s0"
     assert name("compensation=rows_first") == f"{start}_0.5_cvr_energy-rows-first_s0"
+    assert name("compensation=moments", "compensation.scale=false") == f"{start}_0.5_cvr_moments-mean_s0"
+    assert name("compensation=energy_moments") == f"{start}_0.5_cvr_moments-energy-first_s0"
     assert name("compensation.columns=false", "compensation.rows=false") == f"{start}_0.5_cvr_energy-off_s0"
     assert name("experiment=smoke", "method.alpha=0.5", "verbose=true") == f"{start}_0.5_cvr_energy_s0"
     given = [name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")]
@@ -301,6 +304,8 @@ def test_presets_compose_and_their_values_are_the_code_defaults():
         job = composed(f"method={name}")
         assert job.method_options == options_class(name)(), name
         assert (job.compensation == Energy()) == (name == "cvr")
+    best = composed("experiment=best_first_order")
+    assert best.compensation == Moments() and best.method_options == options_class("cvr")(alpha=0, activation_power=0.5)
     main = composed("experiment=main").resolved()
     assert main["model"]["path"] == "meta-llama/Llama-2-7b-hf" and main["evaluation"]["seq_len"] == 4096
     assert (main["calibration"]["samples"], main["calibration"]["seq_len"]) == (128, 2048)
@@ -314,7 +319,7 @@ def test_help_names_every_group_choice_and_key(tmp_path):
         assert folder.name in words
         assert {file.stem for file in folder.rglob("*.yaml")} <= words, folder.name
     classes = [getattr(config, f"{name}Config") for name in ("Model", "Calibration", "Sparsity", "Evaluation")]
-    classes += [config.TrackingConfig, Energy, *map(options_class, method_names())]
+    classes += [config.TrackingConfig, *config.COMPENSATIONS.values(), *map(options_class, method_names())]
     for cls in classes:
         keys = {f".{field.name}" for field in dataclasses.fields(cls)} - {".name"}
         assert keys <= {f".{word.lstrip('.')}" for word in words if word.startswith(".")}, cls

@@ -157,7 +157,7 @@ def test_a_sweep_that_is_killed_at_any_moment_is_finished_by_the_same_command(gr
     command = [sys.executable, "-m", "statprune", "-m", *SMALL, f"model.path={tiny_folder}", "tracking=offline", *GRID]
     source = random.Random(0)
     first_seen: dict[str, int] = {}
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(source.uniform(3.0, 8.0))
         process.send_signal(signal.SIGKILL)
