@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from statprune.errors import StatpruneError
-from statprune.naming import SWITCHES, pattern_tag
+from statprune.naming import ORDERS, SWITCHES, pattern_tag
 from statprune.record import stderr_of
 from statprune.results import BLOCKS, SCHEMA_VERSION, read_record
 
@@ -145,7 +145,7 @@ def _layer_count(folder: Path) -> int:
 def _compensation(options: dict[str, Any]) -> str:
     """What is on: none, energy, columns, rows, moments, mean, scale; rows or energy first where that was asked for."""
     on = [part for part in SWITCHES if options.get(part)]
-    first = [f"{part} first" for part in ("rows", "energy") if options.get(f"{part}_first")]
+    first = [f"{part} first" for part in ORDERS if options.get(f"{part}_first")]
     if options["name"] == "none" or not (on or first):
         return "none"
     return ", ".join([on[0] if len(on) == 1 else str(options["name"]), *first])

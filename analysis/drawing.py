@@ -5,7 +5,7 @@ hue in every figure.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ COLOURS = ("#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#009E73", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
 DPI = 150
+WIDE = 4  # times the smallest value: larger ranges get a logarithmic axis
 FIXED = {  # what would differ from day to day and from version to version
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
@@ -88,10 +89,10 @@ def style_of(names: Sequence[str], name: str) -> dict[str, Any]:
     }
 
 
-def draw_dense(axes: Axes, rows: pd.DataFrame) -> None:
-    """A dotted line at the dense model's perplexity; several where runs were evaluated in several ways."""
-    for number, value in enumerate(sorted(set(rows.dense.dropna().round(6)))):
-        axes.axhline(value, color="0.35", linestyle=":", linewidth=1.2, label="" if number else "dense")
+def draw_dense(line: Callable[..., Any], values: Iterable[float], label: str = "dense") -> None:
+    """A dotted line (``axes.axhline`` or ``axvline``) at the dense model's value; several where there are several."""
+    for number, value in enumerate(sorted(set(values))):
+        line(value, color="0.35", linestyle=":", linewidth=1.2, label="" if number else label)
 
 
 def perplexity_axis(axes: Axes, means: Iterable[float], always_log: bool = False) -> None:
@@ -99,12 +100,17 @@ def perplexity_axis(axes: Axes, means: Iterable[float], always_log: bool = False
     axes.set_ylabel("perplexity")
     values = [*means, *(float(line.get_ydata()[0]) for line in axes.get_lines() if line.get_linestyle() == ":")]  # type: ignore[index, arg-type]
     low, high = min(values), max(values)
-    if not always_log and high < 4 * low:
-        return
-    axes.set_yscale("log", nonpositive="clip")
+    if always_log or high >= WIDE * low:
+        log_scale(axes, "y", low, high)
+
+
+def log_scale(axes: Axes, which: str, low: float, high: float) -> None:
+    """Make the axis ``which``, x or y, logarithmic with plain numbers as ticks, for values from ``low`` to ``high``."""
+    axes.set(**{f"{which}scale": "log"})
     # a deviation larger than its mean reaches below zero: it may leave the picture, but not stretch it
-    axes.set_ylim(max(axes.get_ylim()[0], low / 2), None)
-    log_ticks(axes.yaxis, low, high)
+    bottom, top = getattr(axes, f"get_{which}lim")()
+    axes.set(**{f"{which}lim": (max(bottom, low / 2), top)})
+    log_ticks(getattr(axes, f"{which}axis"), low, high)
 
 
 def log_ticks(axis: Any, low: float, high: float) -> None:

@@ -123,7 +123,7 @@ def draw_sparsity(frame: pd.DataFrame, on: str) -> Figure:
     table = sparsity_table(rows)
     figure, axes = _with_legend(table, "sparsity (share of weights removed)", rows)
     _draw_series(axes, table)
-    draw_dense(axes, rows)
+    draw_dense(axes.axhline, rows.dense.dropna().round(6))
     perplexity_axis(axes, table["mean"], always_log=True)
     add_legend(figure, axes, table)
     return figure
@@ -139,7 +139,7 @@ def draw_sensitivity(frame: pd.DataFrame, key: str, on: str) -> Figure:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _draw_series(axes, table, DODGE)
-    draw_dense(axes, rows)
+    draw_dense(axes.axhline, rows.dense.dropna().round(6))
     perplexity_axis(axes, table["mean"])
     add_legend(figure, axes, table)
     return figure

@@ -6,11 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis.drawing import LINES, MARKERS, STYLE, empty_figure, log_ticks, save, style_of
-from analysis.tables import HIGHER_IS_BETTER, Built, Entry
+from analysis.drawing import MARKERS, STYLE, WIDE, draw_dense, empty_figure, log_scale, save, style_of
+from analysis.tables import HIGHER_IS_BETTER, Built
 
 UNITS = {"perplexity": "perplexity", "zero_shot": "mean accuracy (%)", "layer_seconds": "seconds for one layer"}
-WIDE = 4  # times the smallest value: larger ranges get a logarithmic axis
 
 
 def draw_table(built: Built, folder: Path) -> list[Path]:
@@ -85,8 +84,7 @@ def _draw_lines(axes: Axes, built: Built, section: str, numbers: list[float]) ->
     axes.minorticks_off()
     axes.set_xlabel(table.axis)
     _scale(axes, built, "y")
-    for entry in _dense(built, section):
-        axes.axhline(entry.mean, color="0.35", linestyle=":", linewidth=1.2, label="Dense")
+    draw_dense(axes.axhline, _dense(built, section), "Dense")
 
 
 def _draw_points(axes: Axes, built: Built, section: str) -> None:
@@ -107,26 +105,20 @@ def _draw_points(axes: Axes, built: Built, section: str) -> None:
             color=shade,
             marker=MARKERS[number % len(MARKERS)],
         )
-    for number, entry in enumerate(_dense(built, section)):
-        axes.axvline(entry.mean, color="0.35", linestyle=LINES[3] if number else ":", linewidth=1.2, label="Dense")
+    draw_dense(axes.axvline, _dense(built, section), "Dense")
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(UNITS[table.metric])
     _scale(axes, built, "x")
 
 
-def _dense(built: Built, section: str) -> list[Entry]:
-    """The dense model's cells of a section, one for each value."""
-    found = {place: entry for place, entry in built.entries.items() if place[0] == section and _is_dense(place[1])}
-    return list({entry.mean: entry for entry in found.values()}.values())
+def _dense(built: Built, section: str) -> list[float]:
+    """The dense model's values in a section."""
+    return [entry.mean for place, entry in built.entries.items() if place[0] == section and _is_dense(place[1])]
 
 
 def _scale(axes: Axes, built: Built, which: str) -> None:
-    """Logarithmic with plain numbers where values lie far apart; a share of 100 has a linear axis."""
+    """Logarithmic where values lie far apart; a share of 100 has a linear axis."""
     values = [entry.mean for entry in built.entries.values()]
-    if built.table.metric in HIGHER_IS_BETTER or min(values) <= 0 or max(values) < WIDE * min(values):
-        return
-    getattr(axes, f"set_{which}scale")("log", nonpositive="clip")
-    low = max(getattr(axes, f"get_{which}lim")()[0], min(values) / 2)
-    getattr(axes, f"set_{which}lim")(low, None)
-    log_ticks(getattr(axes, f"{which}axis"), min(values), max(values))
+    if built.table.metric not in HIGHER_IS_BETTER and 0 < min(values) <= max(values) / WIDE:
+        log_scale(axes, which, min(values), max(values))

@@ -96,42 +96,38 @@ def reproduce(request: Request) -> int:
     names = table_names() if request.table == "all" else str(request.table).split(",")
     tables = [load_table(name, request.scale, request.models, request.overrides) for name in names]
     prepare_plugins()
-    shared: dict[frozenset[str], Job] = {}
-    jobs = {cell: job for table in tables for cell, job in jobs_of(table, shared).items()}
+    jobs = jobs_of(*tables)
     _print_plan(tables, jobs)
     if request.dry_run:
         return 0
     missing = {job.config_hash: job for job in jobs.values() if not job.is_done}
     status = _run(list(missing.values()), request.launcher) if missing else 0
     folder = Path(request.output or f"outputs/tables/{request.scale}")
-    frame = _records(jobs)
+    frame = records(jobs)
     for table in tables:
-        built = build(table, {cell: jobs[cell].config_hash for cell in table.cells}, frame)
+        built = built_from(jobs, table, frame)
         print(to_markdown(built))
         print("files:", ", ".join(map(str, write_tables(built, folder) + draw_table(built, folder))))
     return status
 
 
-def jobs_of(table: Table, shared: dict[frozenset[str], Job] | None = None) -> dict[Cell, Job]:
-    """The run of each cell; cells with one configuration share theirs.
-
-    Args:
-        table: whose cells.
-        shared: runs by overrides that are known from other tables, to which this one's are added; composing is slow.
+def jobs_of(*tables: Table) -> dict[Cell, Job]:
+    """The run of each cell of all tables; cells with the same overrides share theirs, since composing is slow.
 
     Raises:
         ConfigError: the overrides of a cell are wrong.
     """
     jobs: dict[Cell, Job] = {}
-    shared = {} if shared is None else shared
-    cell = table.cells[0]
+    by_overrides: dict[frozenset[str], Job] = {}
+    table, cell = tables[0], tables[0].cells[0]
     try:
         with initialize_config_module("statprune.conf", version_base="1.3"):
-            for cell in table.cells:
-                key = _in_any_order(cell.overrides)
-                if key not in shared:
-                    shared[key] = _job(cell)
-                jobs[cell] = shared[key]
+            for table in tables:
+                for cell in table.cells:
+                    key = _in_any_order(cell.overrides)
+                    if key not in by_overrides:
+                        by_overrides[key] = _job(cell)
+                    jobs[cell] = by_overrides[key]
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
         problems = override_problems([quote_pattern(override) for override in cell.overrides]) or [
             str(error).splitlines()[0]
@@ -141,16 +137,17 @@ def jobs_of(table: Table, shared: dict[frozenset[str], Job] | None = None) -> di
     return jobs
 
 
-def built_from(jobs: dict[Cell, Job], table: Table) -> Built:
-    """The table as far as its runs are there.
+def built_from(jobs: dict[Cell, Job], table: Table, frame: pd.DataFrame) -> Built:
+    """The table as far as its runs are in ``records``.
 
     Raises:
         StatpruneError: its cells can't stand in one table.
     """
-    return build(table, {cell: job.config_hash for cell, job in jobs.items()}, _records(jobs))
+    return build(table, {cell: jobs[cell].config_hash for cell in table.cells}, frame)
 
 
-def _records(jobs: dict[Cell, Job]) -> pd.DataFrame:
+def records(jobs: dict[Cell, Job]) -> pd.DataFrame:
+    """All records in the experiments' folders, as ``collect`` gives them."""
     folders = {job.folder.parent for job in jobs.values()}
     return pd.concat([collect(folder).frame for folder in sorted(folders)], ignore_index=True)
 

@@ -11,23 +11,25 @@ from statprune.statistics import InputStatistics, StatisticsKind
 
 
 class Compensation(Protocol):
-    """What changes the kept weights once the mask is fixed."""
+    """What changes the kept weights once the mask is fixed: a dataclass of its options."""
+
+    name: ClassVar[str]
 
     @property
     def needs(self) -> StatisticsKind:
         """The input statistics that ``apply`` reads."""
 
     @property
-    def sampled_rows(self) -> int:
+    def samples(self) -> int:
         """How many rows of each input it wants to see."""
-
-    def judging_rows(self, rows: Tensor) -> Tensor:
-        """Those of the sampled rows, (samples, in_features), that it did not fit to."""
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compensated weight and report, from original and pruned weight (out_features, in_features) and mask."""
+        """Compensated weight and report, from original and pruned weight (out_features, in_features) and mask.
+
+        What fits to outputs reports its ``relative_output_error``, on rows that it did not fit to.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,14 @@ class Energy:
     max_scale: float = 2.0
     epsilon: float = 1e-12
 
+    name: ClassVar[str] = "energy"
     needs: ClassVar[StatisticsKind] = StatisticsKind.NONE
-    sampled_rows: ClassVar[int] = 0
+    samples: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
-            raise ValueError(
-                f"compensation.min_scale={self.min_scale} and max_scale={self.max_scale} are not a range; "
-                "give 0 < min_scale ≤ max_scale"
-            )
+        check_clamp(self.min_scale, self.max_scale)
         if not self.epsilon >= 0:
             raise ValueError(f"compensation.epsilon={self.epsilon} is negative; give a small number such as 1e-12")
-
-    def judging_rows(self, rows: Tensor) -> Tensor:
-        """All of them: nothing is fitted to outputs."""
-        return rows
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
@@ -120,6 +115,15 @@ class Energy:
             f"{name}_scale_max": scale.max(),
             f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale)).double().mean(),
         }
+
+
+def check_clamp(min_scale: float, max_scale: float) -> None:
+    """Raises ValueError unless scales can be clamped so."""
+    if not 0 < min_scale <= max_scale:
+        raise ValueError(
+            f"compensation.min_scale={min_scale} and max_scale={max_scale} are not a range; "
+            "give 0 < min_scale ≤ max_scale"
+        )
 
 
 def energy(weight: Tensor, mean: Tensor, dim: int) -> Tensor:

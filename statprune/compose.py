@@ -1,6 +1,7 @@
 """Find everything wrong with command-line overrides at once; Hydra alone stops at the first unknown key."""
 
 import difflib
+import functools
 import json
 import shutil
 from collections.abc import Sequence
@@ -82,11 +83,8 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
         jobs = [[*arguments, *cell] for cell in cells]
     with initialize_config_module("statprune.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        of_choices: dict[tuple[str, ...], DictConfig] = {}  # the jobs of a sweep share most choices
         problems = [
-            problem
-            for job in jobs
-            for problem in _problems(OverridesParser.create().parse_overrides(job), loader, of_choices)
+            problem for job in jobs for problem in _problems(OverridesParser.create().parse_overrides(job), loader)
         ]
     return list(dict.fromkeys(problems))
 
@@ -104,9 +102,7 @@ def _cells(file: Any) -> list[list[str]] | str:
     return [[str(override) for override in cell] for cell in cells]
 
 
-def _problems(
-    overrides: list[Override], loader: ConfigLoader, of_choices: dict[tuple[str, ...], DictConfig]
-) -> list[str]:
+def _problems(overrides: list[Override], loader: ConfigLoader) -> list[str]:
     groups = loader.list_groups("")
     problems: list[str] = []
     choices: list[str] = []
@@ -128,8 +124,7 @@ def _problems(
             problems.append(problem)
         else:
             choices.append(override.input_line)
-    composed = of_choices.get(tuple(choices)) or compose("config", choices)
-    of_choices[tuple(choices)] = composed
+    composed = _composed(tuple(choices))
     known = [override for override in values if override.is_add() or _has(composed, override.key_or_group)]
     problems += [_unknown(composed, override.key_or_group) for override in values if override not in known]
     try:
@@ -141,6 +136,12 @@ def _problems(
     except ConfigError as error:
         problems += error.problems
     return problems
+
+
+@functools.lru_cache(maxsize=64)
+def _composed(choices: tuple[str, ...]) -> DictConfig:
+    """What the groups' choices alone compose, which many jobs of a sweep share."""
+    return compose("config", list(choices))
 
 
 def _choice_problem(override: Override, options: list[str]) -> str | None:

@@ -26,7 +26,7 @@ from statprune.moments import Moments
 from statprune.naming import NOT_IN_HASH, digest
 from statprune.sparsegpt import SparseGPTOptions
 
-COMPENSATIONS: dict[str, Any] = {"energy": Energy, "moments": Moments}  # by compensation.name
+COMPENSATIONS: dict[str, Any] = {cls.name: cls for cls in (Energy, Moments)}
 # keys that mean nothing where no task is run
 OF_TASKS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
 
@@ -187,10 +187,8 @@ class RunConfig:
         evaluation = asdict(self.evaluation)
         if not self.evaluation.tasks:
             evaluation = {key: value for key, value in evaluation.items() if key not in OF_TASKS}
-        compensation = {"name": "none"}
-        for name, cls in COMPENSATIONS.items():
-            if isinstance(self.compensation, cls):
-                compensation = {"name": name, **asdict(self.compensation)}
+        chosen: Any = self.compensation
+        compensation = {"name": "none"} if chosen is None else {"name": chosen.name, **asdict(chosen)}
         result = {
             **asdict(self.settings),
             "model": asdict(self.model),

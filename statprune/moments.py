@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statprune.compensation import Energy
+from statprune.compensation import Energy, check_clamp
+from statprune.output_error import output_error
 from statprune.parts import row_parts
 from statprune.statistics import InputStatistics, StatisticsKind
 
@@ -47,27 +48,15 @@ class Moments:
     max_scale: float = 2.0
     samples: int = 2048
 
+    name: ClassVar[str] = "moments"
     needs: ClassVar[StatisticsKind] = StatisticsKind.MOMENTS
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
-            raise ValueError(
-                f"compensation.min_scale={self.min_scale} and max_scale={self.max_scale} are not a range; "
-                "give 0 < min_scale ≤ max_scale"
-            )
+        check_clamp(self.min_scale, self.max_scale)
         if not 0 < self.floor <= 1:
             raise ValueError(f"compensation.floor={self.floor} is outside (0, 1]; give a small share such as 1e-3")
         if self.samples < HELD_OUT:
             raise ValueError(f"compensation.samples={self.samples} is too small; give at least {HELD_OUT}")
-
-    @property
-    def sampled_rows(self) -> int:
-        """Input rows that are to be kept for each input."""
-        return self.samples
-
-    def judging_rows(self, rows: Tensor) -> Tensor:
-        """Those of the sampled rows, (samples, in_features), that were not fitted to."""
-        return rows[HELD_OUT - 1 :: HELD_OUT]
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
@@ -83,7 +72,8 @@ class Moments:
         Returns:
             The weight, zero where it was pruned, and the report: ``mean_shift_before`` and ``mean_shift_after``
             (‖m‖ over the norm of the outputs' means),
-            ``output_error_before`` and ``output_error_after`` (relative, on the held-out rows),
+            ``output_error_before`` and ``output_error_after`` (relative, on the held-out rows; the latter also as
+            ``relative_output_error``),
             ``row_scale_min``, ``_mean`` and ``_max``, and ``corrected`` (1, or 0 where the layer was left as it was).
         """
         fitted, held_out = statistics.once(("moments", dense.dtype), lambda: _split(statistics.rows.to(dense.dtype)))
@@ -97,14 +87,15 @@ class Moments:
             if self.scale and len(fitted):
                 scale[rows] = self._row_scale(weight, dense[rows], fitted)
                 weight.mul_(scale[rows, None])
-        before, after = (_relative_error(dense, weight, held_out) for weight in (pruned, result))
+        before, after = (output_error(dense, weight, held_out) for weight in (pruned, result))
         is_better = after <= before  # not where there is no held-out row: NaN
-        result = torch.where(is_better, result, pruned)
+        result, after = torch.where(is_better, result, pruned), torch.where(is_better, after, before)
         report |= {
             "mean_shift_before": _mean_shift(dense, pruned, statistics),
             "mean_shift_after": _mean_shift(dense, result, statistics),
             "output_error_before": before,
-            "output_error_after": torch.where(is_better, after, before),
+            "output_error_after": after,
+            "relative_output_error": after,
             "row_scale_min": scale.min(),
             "row_scale_mean": scale.mean(),
             "row_scale_max": scale.max(),
@@ -134,11 +125,6 @@ def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows to fit to, and rows held out: every fourth, so that both cover the whole calibration."""
     held_out = torch.arange(len(rows), device=rows.device) % HELD_OUT == HELD_OUT - 1
     return rows[~held_out], rows[held_out]
-
-
-def _relative_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
-    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖."""
-    return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
 
 
 def _mean_shift(dense: Tensor, weight: Tensor, statistics: InputStatistics) -> Tensor:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 NOT_IN_HASH = ("name", "tracking", "verbose", "save_model", "offload", "activations", "rerun", "cache")
 SWITCHES = ("columns", "rows", "mean", "scale")  # halves of a compensation
+ORDERS = ("rows", "energy")  # what a compensation can begin with, by keys such as rows_first
 # what the name shows in words
 NAMED = (
     "seed",
@@ -21,12 +22,8 @@ NAMED = (
     "sparsity.keep",
     "sparsity.of",
     "sparsity.allocation",
-    "compensation.columns",
-    "compensation.rows",
-    "compensation.rows_first",
-    "compensation.mean",
-    "compensation.scale",
-    "compensation.energy_first",
+    *(f"compensation.{part}" for part in SWITCHES),
+    *(f"compensation.{part}_first" for part in ORDERS),
 )
 
 
@@ -85,10 +82,8 @@ def _pattern_name(sparsity: Mapping[str, Any], method: str) -> str:
 def _compensation_name(compensation: Mapping[str, Any]) -> str:
     switches = {part: compensation[part] for part in SWITCHES if part in compensation}
     on = [part for part, is_on in switches.items() if is_on]
-    words = on or ["off"]
-    if len(on) == len(switches):
-        words = []
-    words += [word for part in ("rows", "energy") if compensation.get(f"{part}_first") for word in (part, "first")]
+    words = [] if len(on) == len(switches) else on or ["off"]
+    words += [word for part in ORDERS if compensation.get(f"{part}_first") for word in (part, "first")]
     return "-".join([str(compensation["name"]), *words])
 
 

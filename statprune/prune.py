@@ -20,6 +20,7 @@ from statprune.malloc import give_back, return_at_once
 from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
+from statprune.output_error import output_error
 from statprune.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
@@ -121,9 +122,14 @@ def automatic_batch_size(seq_len: int, device: torch.device) -> int:
     return max(1, (16384 if device.type == "cuda" else 1024) // seq_len)
 
 
+def statistics_needed(method: Method, compensation: Compensation | None) -> StatisticsKind:
+    """The input statistics that the method and the compensation read."""
+    return max(method.needs, compensation.needs if compensation is not None else StatisticsKind.NONE)
+
+
 def sampled_rows(compensation: Compensation | None) -> int:
     """How many rows of each input are kept: for the output error, and for the compensation."""
-    return max(SAMPLED_TOKENS, compensation.sampled_rows if compensation is not None else 0)
+    return max(SAMPLED_TOKENS, compensation.samples if compensation is not None else 0)
 
 
 def _sampled(windows: Tensor, mine: slice, seed: int, count: int) -> Tensor:
@@ -190,16 +196,11 @@ class _Loop:
         self.clock.lap("propagate")
         return reports
 
-    @property
-    def _needs(self) -> StatisticsKind:
-        """The input statistics that the method and the compensation read."""
-        return max(self.method.needs, self.compensation.needs if self.compensation else StatisticsKind.NONE)
-
     def _observe(self, block: Block, batches: list[Batch], propagated: bool) -> Mapping[str, InputStatistics]:
         known = self.known
         if known is not None and block.index in known.blocks:
             return known.blocks[block.index]
-        kind = self._needs if known is None else known.kind
+        kind = statistics_needed(self.method, self.compensation) if known is None else known.kind
         statistics = observe(block, batches, kind, self.sample, propagated, self.min_expert_tokens)
         if known is not None:
             known.blocks[block.index] = statistics
@@ -211,7 +212,7 @@ class _Loop:
         Experts are pruned after the block's run, together: those that few tokens reach need the statistics of all.
         """
         experts = [layer for layer in block.layers if layer.stack is not None]
-        collector = Collector(block, self._needs, self.sample)
+        collector = Collector(block, statistics_needed(self.method, self.compensation), self.sample)
 
         def solve(layer: Layer) -> None:
             self._solve(block, [layer], {layer.name: collector.complete(layer)}, reports)
@@ -255,13 +256,12 @@ def _prune_layer(
         weight, keep, report = method.solve(dense, statistics, pattern)
     except ValueError as error:
         raise ModelError(f"layer {layer.name} of block {block.index} can't be pruned: {error}") from error
-    rows = statistics.rows
     if compensation is not None:
         weight, changes = compensation.apply(dense, weight, keep, statistics)
         report = report | changes
-        rows = compensation.judging_rows(rows)
     layer.write(weight)
-    report |= {"relative_output_error": output_error(dense, weight, rows)}
+    if "relative_output_error" not in report:  # a compensation that fits to outputs judges itself
+        report["relative_output_error"] = output_error(dense, weight, statistics.rows)
     return _description(block, layer, statistics, pattern) | report | {"seconds": stop()}
 
 
@@ -284,14 +284,6 @@ def _nonzero(weight: Tensor) -> int | Tensor:
     if weight.device.type == "cpu":  # NumPy counts six times as fast there
         return int(np.count_nonzero((weight != 0).numpy()))
     return weight.count_nonzero().double()
-
-
-def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor | None:
-    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ over sampled calibration inputs X, (samples, in_features); None without samples."""
-    if not len(rows):
-        return None
-    rows = rows.to(dense.dtype)
-    return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
 
 
 def _send(reports: list[dict[str, Any]]) -> None:

@@ -42,7 +42,7 @@ from statprune.memory import (
 )
 from statprune.methods import get_method
 from statprune.models import Block, check_tokens, coverage, save_masks, save_model, streamer_of
-from statprune.prune import automatic_batch_size, prune, sampled_rows
+from statprune.prune import automatic_batch_size, prune, sampled_rows, statistics_needed
 from statprune.record import (
     achieved,
     block_means,
@@ -366,13 +366,7 @@ def _dense_statistics(config: RunConfig, blocks: list[Block], bench: Workbench) 
         return None
     key = [asdict(config.calibration), config.settings.seed, config.model.exclude, config.model.prune_routers]
     rows = sampled_rows(config.compensation)
-    return bench.statistics([*key, rows], _needs(config), blocks)
-
-
-def _needs(config: RunConfig) -> StatisticsKind:
-    """The input statistics that the method and the compensation read."""
-    compensation = config.compensation
-    return max(get_method(config.method).needs, compensation.needs if compensation else StatisticsKind.NONE)
+    return bench.statistics([*key, rows], statistics_needed(get_method(config.method), config.compensation), blocks)
 
 
 def _calibration_windows(config: RunConfig, tokenizer: Any, bench: Workbench) -> Windows:
@@ -426,7 +420,7 @@ def _plan_memory(
         (config.evaluation.batch_size, config.evaluation.seq_len) if evaluation else (0, 0),
         max((len(windows.ids) for windows in evaluation.values()), default=0),
         (config.evaluation.task_batch_size, zero_shot.plan.longest) if zero_shot is not None else (0, 0),
-        _needs(config) if calibration else StatisticsKind.NONE,
+        statistics_needed(get_method(config.method), config.compensation) if calibration else StatisticsKind.NONE,
         sampled_rows(config.compensation),
         config.settings.propagation is Propagation.sequential,
     )

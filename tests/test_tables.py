@@ -15,7 +15,7 @@ from analysis.collect import collect, windows
 from analysis.spec import TABLES, load_table, table_names
 from analysis.tables import Built, Entry, build, ranks, to_csv, to_latex, to_markdown
 from analysis.uncertainty import Interval, paired_bootstrap
-from experiments.reproduce import built_from, jobs_of, main
+from experiments.reproduce import built_from, jobs_of, main, records
 from statprune.errors import ConfigError, StatpruneError
 
 PUBLISHED = list(csv.DictReader((TABLES / "published.csv").open()))
@@ -165,8 +165,9 @@ def test_cells_that_were_measured_otherwise_are_refused_by_name(key, value, own_
     path.write_text(json.dumps(record))
     assert main(arguments) == 1
     table = load_table("mine.yaml", "bundled", None, [*arguments[1].removeprefix("overrides=[").rstrip("]").split(",")])
+    jobs = jobs_of(table)
     with pytest.raises(StatpruneError, match=f"different {key}: .*{path.parent.name}.*delete those"):
-        built_from(jobs_of(table), table)
+        built_from(jobs, table, records(jobs))
 
 
 # -- text --
