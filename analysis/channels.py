@@ -18,11 +18,12 @@ from statprune.calibration import calibration_windows
 from statprune.config import RunConfig, parse_config
 from statprune.errors import StatpruneError
 from statprune.masks import Pattern
+from statprune.prune import automatic_batch_size
 from statprune.results import read_record
 from statprune.run import choose_device
 from statprune.scores import CvrOptions, NoOptions, cvr, wanda
 from statprune.statistics import InputStatistics, StatisticsKind
-from statprune.structure import find_blocks
+from statprune.structure import eager_experts, find_blocks
 
 
 def channel_scores(
@@ -55,7 +56,9 @@ def channel_scores(
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def layer_input(model: Any, windows: Tensor, block: int, layer: str) -> tuple[Tensor, InputStatistics]:
+def layer_input(
+    model: Any, windows: Tensor, block: int, layer: str, min_expert_tokens: int = 32
+) -> tuple[Tensor, InputStatistics]:
     """A dense model's weight, (out_features, in_features) in float32, and the moments of its input.
 
     Args:
@@ -63,6 +66,7 @@ def layer_input(model: Any, windows: Tensor, block: int, layer: str) -> tuple[Te
         windows: calibration token ids, (samples, seq_len).
         block: number of the decoder block.
         layer: name within the block, such as ``mlp.down_proj``.
+        min_expert_tokens: an expert that fewer tokens reach has the statistics of its mixture.
 
     Raises:
         StatpruneError: the model has no such layer.
@@ -73,10 +77,11 @@ def layer_input(model: Any, windows: Tensor, block: int, layer: str) -> tuple[Te
     layers = {known.name: known for known in blocks[block].layers}
     if layer not in layers:
         raise StatpruneError(f"block {block} has no layer {layer}; choose one of: {', '.join(layers)}")
-    batches = capture(model, blocks, windows, batch_size=len(windows))
-    for earlier in blocks[:block]:
-        advance(earlier, batches)
-    statistics = observe(blocks[block], batches, StatisticsKind.MOMENTS, None, advance=False)
+    with eager_experts(model):
+        batches = capture(model, blocks, windows, automatic_batch_size(windows.shape[1], model.device))
+        for earlier in blocks[:block]:
+            advance(earlier, batches)
+        statistics = observe(blocks[block], batches, StatisticsKind.MOMENTS, None, False, min_expert_tokens)
     return layers[layer].read(), statistics[layer]
 
 
@@ -96,7 +101,7 @@ def of_run(folder: Path, block: int, layer: str) -> tuple[Tensor, InputStatistic
     windows = calibration_windows(
         tokenizer, options.source, options.samples, options.seq_len, config.settings.seed, options.path
     )
-    return *layer_input(model, windows.ids, block, layer), config
+    return *layer_input(model, windows.ids, block, layer, options.min_expert_tokens), config
 
 
 def main(arguments: list[str] | None = None) -> int:

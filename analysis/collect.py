@@ -66,8 +66,9 @@ def rows_of(record: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         Rows with what was measured (``metric``: perplexity, or the standing metric of a task; ``on``: dataset, task, or
         mean for the mean accuracy), ``dense``, ``pruned``, standard errors where there are some, ``n`` windows or
         documents, and what two comparable numbers have in common (``protocol``); with every configuration key by its
-        full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers``, ``seconds.*``, ``memory.*`` and
-        ``folder``.
+        full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers``, ``seconds.*``, ``memory.*``, what
+        seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``), ``date`` and ``folder``; a
+        mean accuracy has ``averaged``, the metric of each task that it is of.
     """
     about = _about(record, folder)
     versions = {name: record["environment"]["packages"].get(name) for name in PACKAGES}
@@ -131,6 +132,10 @@ def _about(record: dict[str, Any], folder: Path) -> dict[str, Any]:
         **{f"seconds.{name}": value for name, value in record["seconds"].items()},
         **{f"memory.{name}": value for name, value in record["memory"].items()},
         "device": record["environment"].get("device"),
+        "threads": record["environment"].get("threads"),
+        "processes": record["environment"].get("processes"),
+        "reused_statistics": "the calibration pass" in record.get("reused", []),
+        "date": record.get("date"),
     }
 
 
@@ -167,6 +172,7 @@ def _accuracies(zero_shot: dict[str, Any], versions: dict[str, Any]) -> list[dic
         measured = {"metric": "accuracy", "on": "mean", "n": count, "limit": zero_shot["protocol"]["limit"]}
         measured |= {key: mean[key] for key in ("dense", "pruned", "dense_stderr", "pruned_stderr")}
         versions_of_tasks = {name: zero_shot["tasks"][name]["version"] for name in zero_shot["averaged"]}
+        measured["averaged"] = {name: zero_shot["tasks"][name]["metric"] for name in zero_shot["averaged"]}
         rows.append(measured | {"protocol": protocol | {"tasks": json.dumps(versions_of_tasks)}})
     return rows
 

@@ -12,7 +12,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +107,7 @@ def short(path: str, folder: Path) -> str:
 def summary(frame: pd.DataFrame, left_out: list[str]) -> list[tuple[str, str]]:
     """Name and value of what the page begins with."""
     runs = frame.drop_duplicates("folder")
-    times = [_finished(path) for path in runs.folder]
-    days = sorted({time.strftime("%Y-%m-%d") for time in times})
+    days = sorted({date[:10] for date in runs.date.dropna()})
     measured = frame[frame.metric.notna()]
     numbers = sorted({f"{metric} ({on})" for metric, on in zip(measured.metric, measured.get("on", []), strict=True)})
     return [
@@ -119,13 +117,8 @@ def summary(frame: pd.DataFrame, left_out: list[str]) -> list[tuple[str, str]]:
         ("patterns", ", ".join(sorted(set(runs.pattern)))),
         ("seeds", ", ".join(map(str, sorted(set(runs.seed))))),
         ("measured", ", ".join(numbers) or "nothing"),
-        ("dates", f"{' to '.join(dict.fromkeys((days[0], days[-1])))} (UTC, when the records were written)"),
+        ("dates", f"{' to '.join(dict.fromkeys((days[0], days[-1])))} (UTC)" if days else "not recorded"),
     ]
-
-
-def _finished(path: str) -> datetime:
-    """When the record was written: it holds no date itself."""
-    return datetime.fromtimestamp((Path(path) / "result.json").stat().st_mtime, UTC)
 
 
 def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[Cell]]]:
@@ -137,7 +130,7 @@ def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[
     sides = [(metric, on, side) for metric, on in numbers for side in ("dense", "pruned")]
     columns = ["run", "method", "pattern", "seed", *varied]
     columns += [f"{metric} {on}{' (dense)' if side == 'dense' else ''}" for metric, on, side in sides]
-    columns += ["sparsity achieved", "seconds of pruning", "peak host memory (GiB)", "model", "written (UTC)"]
+    columns += ["sparsity achieved", "seconds of pruning", "peak host memory (GiB)", "model", "date (UTC)"]
     rows = []
     for path, group in frame.groupby("folder", sort=False):
         run = group.iloc[0]
@@ -150,7 +143,7 @@ def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[
         row.append(cell(None if any(map(is_missing, pruning)) else sum(pruning), "{:.1f}"))
         row.append(cell(run.get("memory.peak_host_bytes", float("nan")) / 2**30, "{:.2f}"))
         row.append(Cell(run.model))
-        row.append(Cell(f"{_finished(str(path)):%Y-%m-%d %H:%M}"))
+        row.append(cell(None if is_missing(run.date) else run.date[:16].replace("T", " ")))
         rows.append(row)
     return columns, rows
 

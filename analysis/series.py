@@ -120,10 +120,10 @@ def method_order(name: str) -> int:
 def sparsity_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Perplexity against achieved sparsity; columns of ``over_seeds``. N:M patterns are series of their own."""
     rows = rows[rows.method != "dense"]
-    kinds = rows.pattern.map(kind_of)
+    names = name_series(rows, rows.pattern.map(kind_of))
     # seeds may round to sparsities that differ in the last digits
-    achieved = rows.achieved.groupby([rows.label, rows.pattern]).transform("mean").round(4)
-    return over_seeds(rows, name_series(rows, kinds), achieved, rows.pruned)
+    achieved = rows.achieved.groupby([names, rows.pattern]).transform("mean").round(4)
+    return over_seeds(rows, names, achieved, rows.pruned)
 
 
 def sensitivity_table(rows: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -165,9 +165,19 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
     fewer seconds and a lower perplexity.
 
     Raises:
-        StatpruneError: nothing was pruned.
+        StatpruneError: nothing was pruned, not on machines alike, or with statistics that another run collected.
     """
     rows = rows[(rows.method != "dense") & rows.pruned.notna()]
+    if (reused := int(rows.reused_statistics.sum())) > 0:
+        raise StatpruneError(
+            f"{reused} of {len(rows)} runs used the calibration pass of another, so that their seconds hold none; "
+            "run each in a process of its own to compare them"
+        )
+    for key in ("device", "threads", "processes"):
+        if len(known := sorted(set(rows[key].dropna().map(str)))) > 1:
+            raise StatpruneError(
+                f"seconds of runs with different {key} ({', '.join(known)}) can't be compared; select those of one"
+            )
     missing = [key for key in PRUNING if key not in rows]
     if rows.empty or missing:
         raise StatpruneError("no run was pruned and has a finite perplexity; nothing can be held against its seconds")

@@ -1,5 +1,6 @@
 """A built table as a figure: lines where its columns are numbers, or else a point for each cell."""
 
+import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -39,14 +40,18 @@ def figure_of(built: Built) -> Figure:
             _draw_lines(axes, built, section, numbers)
         else:
             _draw_points(axes, built, section)
+    # last: panels share their limits, which setting a scale fixes
+    for axes in panels[:1] if numbers else panels:
+        _scale(axes, built, "y" if numbers else "x")
     if numbers:
         panels[0].set_ylabel(UNITS[table.metric])
     bars = any(entry.deviation is not None for entry in built.entries.values())
     figure.suptitle(table.title + ("\nbars: standard deviation over seeds" if bars else ""), fontsize="medium")
-    handles, labels = panels[-1].get_legend_handles_labels()
-    if len(labels) > 1:
-        fitting = max(1, int(width / (0.09 * max(map(len, labels)) + 0.8)))
-        figure.legend(handles, labels, loc="outside lower center", ncols=fitting, handlelength=4)
+    named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels]
+    handles = {label: handle for pairs in named for handle, label in pairs}
+    if len(handles) > 1:
+        fitting = max(1, int(width / (0.09 * max(map(len, handles)) + 0.8)))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, handlelength=4)
     return figure
 
 
@@ -83,7 +88,6 @@ def _draw_lines(axes: Axes, built: Built, section: str, numbers: list[float]) ->
     axes.set_xticks(numbers, table.columns)
     axes.minorticks_off()
     axes.set_xlabel(table.axis)
-    _scale(axes, built, "y")
     draw_dense(axes.axhline, _dense(built, section), "Dense")
 
 
@@ -109,7 +113,6 @@ def _draw_points(axes: Axes, built: Built, section: str) -> None:
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(UNITS[table.metric])
-    _scale(axes, built, "x")
 
 
 def _dense(built: Built, section: str) -> list[float]:
@@ -119,6 +122,6 @@ def _dense(built: Built, section: str) -> list[float]:
 
 def _scale(axes: Axes, built: Built, which: str) -> None:
     """Logarithmic where values lie far apart; a share of 100 has a linear axis."""
-    values = [entry.mean for entry in built.entries.values()]
-    if built.table.metric not in HIGHER_IS_BETTER and 0 < min(values) <= max(values) / WIDE:
+    values = [entry.mean for entry in built.entries.values() if math.isfinite(entry.mean)]
+    if values and built.table.metric not in HIGHER_IS_BETTER and 0 < min(values) <= max(values) / WIDE:
         log_scale(axes, which, min(values), max(values))

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.collect import documents, windows
+from analysis.collect import PACKAGES, documents, windows
 from analysis.spec import Place, Table, place_name
 from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
-from statprune.errors import StatpruneError
+from statprune.errors import StatpruneError, first_line
 
 HIGHER_IS_BETTER = ("zero_shot",)
 NOT_APART = "≈"
+UNITS = {"perplexity": "log-perplexity (nats)", "zero_shot": "percentage points"}  # of differences
 # what two cells of one table must have in common; the rest of a protocol may follow from the model
 EVERYWHERE = (
     "seq_len",
@@ -25,10 +28,14 @@ EVERYWHERE = (
     "chat_template",
     "shots",
     "tasks",
-    "statprune",
-    "torch",
-    "transformers",
+    *PACKAGES,
 )
+# what seconds depend on
+MACHINE = ("device", "threads", "processes", "reused_statistics")
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
+LATEX |= {character: rf"\{character}" for character in "%_&#${}"}
+LATEX |= {"\x01": r"\textbf{", "\x02": r"\underline{", "\x03": "}"}
+LATEX |= {"<": "$<$", ">": "$>$", "±": r"$\pm$", "≈": r"$\approx$", "−": "$-$", "σ": r"$\sigma$", "α": r"$\alpha$"}
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,11 @@ class Entry:
     """One cell of a built table.
 
     Attributes:
-        mean: over seeds, in the table's unit.
+        mean: over seeds, in the table's unit; NaN where one of them is not finite.
         deviation: sample standard deviation over seeds; None for one seed.
         seeds: how many.
-        interval: of the difference to the reference cell, over windows or documents; None where there is none.
+        interval: of the difference to the reference cell, over windows (of log-perplexities) or documents (percentage
+            points); None where there is none.
         published: the paper's value; None where there is none.
     """
 
@@ -101,25 +109,25 @@ def _chosen(metric: str, frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     if metric == "zero_shot":
         rows = frame[frame["on"] == "mean"] if "on" in frame else frame.iloc[:0]
-        value = 100 * rows["pruned"]
+        value = 100 * pd.to_numeric(rows["pruned"])
     elif metric == "perplexity":
         rows = frame[frame["metric"] == "perplexity"].drop_duplicates("folder")
-        value = rows["pruned"]
+        value = pd.to_numeric(rows["pruned"])  # None where it was not finite
     else:
         rows = frame[frame["layers"] > 0].drop_duplicates("folder")
-        value = (rows["seconds.observe"] + rows["seconds.solve"]) / rows["layers"]
+        value = rows.reindex(columns=["seconds.observe", "seconds.solve"]).sum(axis=1, skipna=False) / rows["layers"]
     return rows.assign(value=value).drop_duplicates("config_hash").set_index("config_hash")
 
 
 def _check_alike(table: Table, runs: dict[Place, list[pd.Series]]) -> None:
     """Cells of one table share versions, lengths and limits; those of one model share windows and documents, too."""
     every = [(place, row) for place, rows in runs.items() for row in rows]
-    if table.metric == "layer_seconds" or not every:
-        _same("device", every, lambda row: row["device"], table)
-        return
-    for key in EVERYWHERE:
+    if table.metric == "layer_seconds":
+        for key in MACHINE:
+            _same(key.replace("_", " "), every, lambda row, key=key: row[key], table)  # type: ignore[misc]
+    for key in PACKAGES if table.metric == "layer_seconds" else EVERYWHERE:
         _same(key, every, lambda row, key=key: row["protocol"].get(key), table)  # type: ignore[misc]
-    for model in {row["model.path"] for _, row in every}:
+    for model in {row["model.path"] for _, row in every if table.metric != "layer_seconds"}:
         own = [(place, row) for place, row in every if row["model.path"] == model]
         for key in ("windows", "sha256", "begins_with_bos", "requests_sha256"):
             _same(key, own, lambda row, key=key: row["protocol"].get(key), table)  # type: ignore[misc]
@@ -144,25 +152,33 @@ def _interval(table: Table, place: Place, runs: dict[Place, list[pd.Series]]) ->
     if table.metric == "layer_seconds" or (row is None and column is None) or other == place or other not in runs:
         return None
     mine, theirs = ({run["seed"]: run for run in runs[which]} for which in (place, other))
-    if len(mine) == 1 or len(theirs) == 1:  # magnitude has no seeds: it is held against all of them
+    planned = Counter(cell.place for cell in table.cells)
+    if planned[place] == 1 or planned[other] == 1:  # magnitude has no seeds: it is held against all of them
         pairs = [(one, two) for one in mine.values() for two in theirs.values()]
     else:
         pairs = [(mine[seed], theirs[seed]) for seed in mine.keys() & theirs.keys()]
     if not pairs:
         return None
-    first = _averaged([_units(table.metric, Path(two["folder"])) for _, two in pairs])
-    second = _averaged([_units(table.metric, Path(one["folder"])) for one, _ in pairs])
-    return paired_bootstrap(first, second)
+    first, second = (_averaged([_units(table.metric, pair[which]) for pair in pairs]) for which in (1, 0))
+    finite = all(len(units) and np.isfinite(units).all() for units in first + second)
+    return paired_bootstrap(first, second) if finite else None
 
 
-def _units(metric: str, folder: Path) -> list[np.ndarray]:
-    """What is resampled: the windows' losses, or each task's answers."""
-    if metric == "perplexity":
-        table = windows(folder)
-        return [table[table["dataset"] == table["dataset"].iloc[0]]["pruned_loss"].to_numpy()]
-    table = documents(folder)
-    table = table[table["metric"] == "acc"].sort_values(["task", "document"])
-    return [100 * group["pruned"].to_numpy() for _, group in table.groupby("task")]
+def _units(metric: str, run: pd.Series) -> list[np.ndarray]:
+    """What is resampled: the windows' losses, or the answers to each task that the mean is of.
+
+    A group's answers are nowhere alone: its array is empty.
+    """
+    folder = Path(run["folder"])
+    try:
+        if metric == "perplexity":
+            table = windows(folder)
+            return [table[table["dataset"] == run["on"]]["pruned_loss"].to_numpy()]
+        table = documents(folder).sort_values("document")
+    except OSError as error:
+        raise StatpruneError(f"{folder} has a record, but {first_line(error)}; delete it, and run it again") from error
+    chosen = [table[(table["task"] == task) & (table["metric"] == name)] for task, name in run["averaged"].items()]
+    return [100 * answers["pruned"].to_numpy(dtype=float) for answers in chosen]
 
 
 def _averaged(runs: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -177,7 +193,8 @@ def _told(table: Table, runs: dict[Place, list[pd.Series]]) -> str:
     calibrated = f"calibration on {row['calibration.source']}"
     if table.metric == "perplexity":
         protocol = row["protocol"]
-        measured = f"perplexity on {row['on']}, {row['n']} windows of {protocol['seq_len']} tokens"
+        counts = " or ".join(str(count) for count in sorted({row["n"] for row in every}))
+        measured = f"perplexity on {row['on']}, {counts} windows of {protocol['seq_len']} tokens"
     elif table.metric == "zero_shot":
         limit = row["protocol"]["limit"]
         measured = f"mean accuracy in percent over {', '.join(row['evaluation.tasks'])}"
@@ -194,6 +211,7 @@ def ranks(built: Built, section: str, column: str) -> tuple[set[str], set[str]]:
         row: round(sign * built.entries[section, row, column].mean, built.table.decimals)
         for row in built.table.rows
         if (section, row, column) in built.entries and row.lower() != "dense"
+        if math.isfinite(built.entries[section, row, column].mean)
     }
     values = sorted(set(shown.values()))
     places = [{row for row, value in shown.items() if value == wanted} for wanted in values[:2]]
@@ -228,7 +246,8 @@ def to_latex(built: Built) -> str:
             body += [r"\midrule", rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{_escaped(section)}}} \\"]
         body.append(r"\midrule")
         for row in table.rows:
-            cells = [cell for column in columns for cell in column.cells(row, r"\textbf{{{}}}", r"\underline{{{}}}")]
+            # marks that no label has, put in LaTeX's words once all else is escaped
+            cells = [cell for column in columns for cell in column.cells(row, "\x01{}\x03", "\x02{}\x03")]
             if any(cells):
                 body.append(" & ".join(_escaped(cell) for cell in [row, *cells]) + r" \\")
     first = [rf"% {note}" for note in _notes(built) if note]
@@ -251,13 +270,15 @@ def to_csv(built: Built) -> str:
         "difference",
         "low",
         "high",
+        "difference_unit",
         "published",
         "delta",
     ]
+    unit = UNITS.get(built.table.metric)
     writer.writerow(names)
     for place, entry in built.entries.items():
         interval = entry.interval
-        ends = (interval.difference, interval.low, interval.high) if interval is not None else (None, None, None)
+        ends = (interval.difference, interval.low, interval.high, unit) if interval is not None else (None,) * 4
         writer.writerow([*place, entry.mean, entry.deviation, entry.seeds, *ends, entry.published, entry.delta])
     return file.getvalue()
 
@@ -294,6 +315,8 @@ class _Column:
             return [""] * len(self.heads)
         best, second = ranks(self.built, self.section, self.name)
         digits = self.built.table.decimals
+        if not math.isfinite(entry.mean):
+            return ["not finite", ""] if self._is_published else ["not finite"]
         text = f"{entry.mean:.{digits}f}"
         text = bold.format(text) if row in best else underlined.format(text) if row in second else text
         text += "" if entry.deviation is None else f" ± {entry.deviation:.{digits}f}"
@@ -321,14 +344,20 @@ def _notes(built: Built) -> list[str]:
         notes.append("±: standard deviation over seeds.")
     if any(entry.interval is not None and not entry.interval.is_apart for entry in entries):
         units = "windows" if table.metric == "perplexity" else "documents"
+        what = "log-perplexity" if table.metric == "perplexity" else "accuracy"
         against = table.reference[0] if table.reference[0] is not None else f"column {table.reference[1]}"
         notes.append(
-            f"{NOT_APART}: the 95% interval (paired bootstrap over {units}) of the difference to {against} holds 0."
+            f"{NOT_APART}: the 95% interval (paired bootstrap over {units}) of the difference in {what} to {against} "
+            "holds 0."
         )
     if table.tolerance is not None and any(entry.published is not None for entry in entries):
         notes.append(f"!: more than {100 * table.tolerance:g}% from the published value.")
-    missing = len({cell.place for cell in table.cells} - built.entries.keys())
-    notes += [f"{missing} of {len({cell.place for cell in table.cells})} cells were not run yet."] if missing else []
+    planned = Counter(cell.place for cell in table.cells)
+    missing = len(planned.keys() - built.entries.keys())
+    notes += [f"{missing} of {len(planned)} cells were not run yet."] if missing else []
+    for place, entry in built.entries.items():
+        if entry.seeds < planned[place]:
+            notes.append(f"{place_name(place)}: {entry.seeds} of {planned[place]} seeds; the others were not run yet.")
     return notes + table.deviations
 
 
@@ -337,6 +366,4 @@ def _line(cells: list[Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for plain, latex in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("#", r"\#"), ("±", r"$\pm$"), ("≈", r"$\approx$")):
-        text = text.replace(plain, latex)
-    return text.replace("−", "$-$")
+    return "".join(LATEX.get(character, character) for character in text)

@@ -33,6 +33,7 @@ USAGE = """python -m experiments.reproduce table=NAME[,NAME...]|all [key=value .
   models     [labels of the scale's models]; all of the table's
   dry_run    true: list the cells and what they would cost, and stop
   launcher   joblib, submitit_slurm, ray: as hydra/launcher
+  sweep      [for the sweep itself, such as hydra.launcher.partition=gpu]
   output     folder of the tables' files; outputs/tables/SCALE
   overrides  [for all cells, such as device=cuda]
 """
@@ -47,6 +48,7 @@ class Request:
     models: list[str] | None = None
     dry_run: bool = False
     launcher: str = "basic"
+    sweep: list[str] | None = None
     output: str | None = None
     overrides: list[str] | None = None
 
@@ -59,15 +61,20 @@ class Job:
         overrides: as the first of its cells has them.
         config_hash: of its configuration.
         folder: where its record is, or will be.
-        is_done: whether it is there.
-        seconds: what it costs, or cost.
+        estimate: seconds it costs by its table's own estimate.
+        seconds: what it cost; None while it is missing.
     """
 
     overrides: tuple[str, ...]
     config_hash: str
     folder: Path
-    is_done: bool
-    seconds: float
+    estimate: float
+    seconds: float | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its record is there."""
+        return self.seconds is not None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,7 +108,7 @@ def reproduce(request: Request) -> int:
     if request.dry_run:
         return 0
     missing = {job.config_hash: job for job in jobs.values() if not job.is_done}
-    status = _run(list(missing.values()), request.launcher) if missing else 0
+    status = _run(list(missing.values()), request) if missing else 0
     folder = Path(request.output or f"outputs/tables/{request.scale}")
     frame = records(jobs)
     for table in tables:
@@ -162,7 +169,7 @@ def _request(arguments: list[str]) -> Request:
     if problems:
         raise ConfigError(problems)
     given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
-    for key in ("models", "overrides"):
+    for key in ("models", "overrides", "sweep"):
         if isinstance(given.get(key), str):
             given[key] = [given[key]]
     if not given.get("table"):
@@ -183,9 +190,8 @@ def _job(cell: Cell) -> Job:
     folder = Path("outputs", composed.name, run_name(_root_=composed))
     config = parse_config(plain_values(composed))
     record = finished_record(config, folder)
-    is_done = record is not None and "pending" not in record
-    seconds = sum(record["seconds"].values()) if is_done and record is not None else cell.seconds
-    return Job(tuple(overrides), config.hash(), folder, is_done, seconds)
+    seconds = sum(record["seconds"].values()) if record is not None and "pending" not in record else None
+    return Job(tuple(overrides), config.hash(), folder, cell.seconds, seconds)
 
 
 def _print_plan(tables: list[Table], jobs: dict[Cell, Job]) -> None:
@@ -201,10 +207,12 @@ def _print_plan(tables: list[Table], jobs: dict[Cell, Job]) -> None:
             print(f"  {place_name(place)}: {state}")
     every = {job.config_hash: job for job in jobs.values()}.values()
     missing = [job for job in every if not job.is_done]
-    measured = [job.seconds for job in every if job.is_done]
-    each = sum(measured) / len(measured) if measured else None
-    cost = sum(job.seconds if each is None else each for job in missing)
-    basis = "by the tables' own estimates" if each is None else f"{each:.0f} s each, as the {len(measured)} finished"
+    measured = [(job.seconds, job.estimate) for job in every if job.seconds is not None]
+    ratio = sum(seconds for seconds, _ in measured) / sum(estimate for _, estimate in measured) if measured else 1.0
+    cost = ratio * sum(job.estimate for job in missing)
+    basis = "by the tables' own estimates"
+    if measured:
+        basis += f", times {ratio:.2f} as the {len(measured)} finished runs took"
     print(f"{len(every)} runs, {len(missing)} missing" + (f", about {_time(cost)} ({basis})" if missing else ""))
 
 
@@ -212,13 +220,14 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
 
 
-def _run(jobs: list[Job], launcher: str) -> int:
+def _run(jobs: list[Job], request: Request) -> int:
     """One sweep over the jobs, which skips what another process has finished meanwhile."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "cells.json")
         file.write_text(json.dumps([job.overrides for job in jobs]), encoding="utf-8")
         command = [sys.executable, "-m", "statprune", "-m", "hydra/sweeper=cells", f"hydra.sweeper.file={file}"]
-        command += [f"hydra/launcher={launcher}", f"name={jobs[0].folder.parent.name}"]
+        command += [f"hydra/launcher={request.launcher}", f"name={jobs[0].folder.parent.name}"]
+        command += request.sweep or []
         return subprocess.run(command, env=os.environ).returncode
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,7 @@ def _record(
         "schema_version": SCHEMA_VERSION,
         "config": work.config.resolved(),
         "config_hash": work.config.hash(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(work.device) | {"processes": size()},
         "metrics": {"perplexity": perplexities(work.evaluation, dense, pruned)},
         "sparsity": achieved(work.config, work.blocks, layers),

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import families
 import numpy
 import pandas
 import pytest
@@ -60,6 +61,10 @@ def row(label="wanda", pattern="0.5", seed=0, pruned=50.0, seconds=1.0, **change
         "seconds.observe": seconds / 2,
         "seconds.solve": seconds / 4,
         "seconds.propagate": seconds / 4,
+        "device": "cpu (x86_64)",
+        "threads": 2,
+        "processes": 1,
+        "reused_statistics": False,
     } | changes
 
 
@@ -141,6 +146,8 @@ def test_points_are_means_and_sample_deviations_over_seeds(frame):
     assert names[0] == "magnitude" and names[-1].startswith("cvr")  # as in the registry
     twice = sparsity_table(pandas.concat([frame, frame], ignore_index=True)).set_index(["name", "x"])
     pandas.testing.assert_frame_equal(twice, table)  # a run made again is no further seed
+    given = [row(pattern="given", achieved=x, **{"sparsity.layer_ratios": [x]}) for x in (0.4, 0.6)]
+    assert list(sparsity_table(pandas.DataFrame(given)).x) == [0.4, 0.6]
 
 
 def test_sensitivity_takes_numbers_switches_and_words():
@@ -166,6 +173,12 @@ def test_pareto_holds_quality_against_all_seconds_of_pruning(frame):
     assert wanda.seconds == pytest.approx(2 + 0.6 + 0.5) and wanda.perplexity == 60.5
     assert not table[(table.name == "magnitude") & (table.pattern == "0.6")].is_best.any()
     assert set(table.pattern) == {"0.5", "0.6", "2:4"}
+    for key, value, message in (
+        ("threads", 1, r"runs with different threads \(1, 2\) can't be compared"),
+        ("reused_statistics", True, "1 of 2 runs used the calibration pass of another"),
+    ):
+        with pytest.raises(StatpruneError, match=message):
+            pareto_table(pandas.DataFrame([row(), row(seed=1, **{key: value})]))
 
 
 def test_what_cannot_be_drawn_is_told_in_a_sentence(frame, tmp_path):
@@ -291,6 +304,9 @@ def test_a_layers_input_is_the_dense_models(tmp_path, monkeypatch):
         layer_input(model, windows, 1, "mlp.down")
     with pytest.raises(StatpruneError, match="the model has blocks 0 to 2"):
         layer_input(model, windows, 3, "mlp.down_proj")
+    mixture = families.tiny("MixtralConfig")
+    _, statistics = layer_input(mixture, windows, 0, "mlp.experts.down_proj[1]", 0)
+    assert statistics.count > 0 and statistics.variance.std() > 0  # and not what stands for an expert without tokens
     figure = figures.draw_channels(channel_scores(weight, statistics, Unstructured(0.5)), "block 1", 0.5)
     check(figure, monkeypatch)
     paths = figures.score_outliers(weight, statistics, tmp_path, "block 1, mlp.down_proj")
@@ -348,3 +364,26 @@ def test_a_tables_figure_shows_means_and_deviations_where_they_are(tmp_path):
     ends = [segment[:, 1].tolist() for segment in container.lines[2][0].get_segments()]
     assert ends == [[40 + n - n / 2, 40 + n + n / 2] for n in range(5)]
     assert draw_table(Built(table, {}, ""), tmp_path) == []
+
+
+def test_panels_far_apart_and_the_dense_model_are_all_in_the_picture(tmp_path):
+    (tmp_path / "t.yaml").write_text("""
+title: Two panels
+metric: perplexity
+sections: {"50%": [], "2:4": []}
+columns: {"8": [calibration.samples=8], "32": [calibration.samples=32]}
+rows: {Dense: [], Wanda: [], CVR: []}
+""")
+    table = load_table(str(tmp_path / "t.yaml"), "bundled")
+    values = {"50%": {"Dense": 25.0, "Wanda": 42.0, "CVR": math.nan}, "2:4": {"Dense": 25.0, "Wanda": 900.0}}
+    entries = {
+        (section, name, column): Entry(value, None, 1, None, None)
+        for section, rows in values.items()
+        for name, value in rows.items()
+        for column in table.columns
+    }
+    figure = figure_of(Built(table, entries, ""))
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert axes.get_yscale() == "log" and low < 25 and high > 900
+    assert set(legend_names(figure)) == {"Wanda", "CVR", "Dense"}  # the last panel has no CVR

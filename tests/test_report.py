@@ -103,6 +103,7 @@ def test_the_page_says_what_the_records_hold(page, experiment):
         assert name in said
     record = json.loads((experiment / "wanda-0" / "result.json").read_text())
     assert f"{record['metrics']['perplexity']['bundled']['pruned']:.4f}" in parsed.texts
+    assert record["date"][:16].replace("T", " ") in parsed.texts and f"{record['date'][:10]} (UTC)" in said
     assert record["environment"]["git_commit"] in said and f"torch {record['environment']['packages']['torch']}" in said
     for left in ("damaged/result.json can't be read", "cut has no result.json", "cvr <b>& is not in the figures"):
         assert sum(left in part for part in parsed.texts) == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ import yaml
 from analysis.collect import collect, windows
 from analysis.spec import TABLES, load_table, table_names
 from analysis.tables import Built, Entry, build, ranks, to_csv, to_latex, to_markdown
+from analysis.tables import _units as units_of
 from analysis.uncertainty import Interval, paired_bootstrap
-from experiments.reproduce import built_from, jobs_of, main, records
+from experiments.reproduce import Job, built_from, jobs_of, main, records
+from experiments.reproduce import _print_plan as print_plan
 from statprune.errors import ConfigError, StatpruneError
 
 PUBLISHED = list(csv.DictReader((TABLES / "published.csv").open()))
@@ -138,15 +141,17 @@ def test_a_table_of_ones_own_is_run_and_built(own_table, monkeypatch):
     assert "| Wanda again |" in text and " ≈" in text and "paired bootstrap over windows" in text
 
 
-def test_deleting_one_record_runs_exactly_one_cell(own_table, monkeypatch, capsys):
+def test_deleting_one_record_runs_exactly_one_cell(own_table, monkeypatch, capfd):
     folder, arguments = own_table
     monkeypatch.chdir(folder)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("outputs/mine/*/result.json")}
     table = (folder / "outputs/tables/bundled/mine.csv").read_text()
     gone = min(before)
     gone.unlink()
+    assert main([*arguments, "sweep=[hydra.launcher.partition=gpu]"]) == 1  # not an option of this launcher
+    assert not gone.exists() and "partition" in capfd.readouterr().err
     assert main(arguments) == 0
-    assert "6 runs, 1 missing" in capsys.readouterr().out
+    assert "6 runs, 1 missing" in capfd.readouterr().out
     after = {path: path.stat().st_mtime_ns for path in folder.glob("outputs/mine/*/result.json")}
     assert after.keys() == before.keys() and [path for path in before if before[path] != after[path]] == [gone]
     assert (folder / "outputs/tables/bundled/mine.csv").read_text() == table
@@ -217,7 +222,76 @@ def test_a_higher_accuracy_is_better_and_the_dense_row_does_not_compete():
     values = {"Dense": 83.0, "Wanda": 73.0, "CVR + EC": 72.0, "Magnitude": 33.0}
     built = Built(table, {("50%", row, "SmolLM2-135M"): entry(value) for row, value in values.items()}, "")
     assert ranks(built, "50%", "SmolLM2-135M") == ({"Wanda"}, {"CVR + EC"})
-    assert to_csv(built).splitlines()[1] == "50%,Dense,SmolLM2-135M,83.0,,1,,,,,"
+    assert to_csv(built).splitlines()[1] == "50%,Dense,SmolLM2-135M,83.0,,1,,,,,,"
+
+
+def test_values_that_are_not_finite_are_told_and_do_not_compete():
+    built = made(a=entry(42.6), b=entry(math.nan), c=entry(37.4), d=entry(50.0))
+    lines = to_markdown(built).splitlines()
+    assert "| + CVR | not finite |  |" in lines and any("**37.40**" in line for line in lines)
+    assert any("<u>42.60</u>" in line for line in lines)
+
+
+def test_latex_says_labels_as_they_are():
+    table = load_table("ladder", "bundled")
+    labels = {name: f"|W|^2 σ {{x}} $ \\ ~ {name}" for name in table.rows}
+    entries = {("", label, "SmolLM2-135M"): entry(5.0 + number) for number, label in enumerate(labels.values())}
+    text = to_latex(Built(replace(table, rows=list(labels.values())), entries, ""))
+    said = r"\textbar{}W\textbar{}\textasciicircum{}2 $\sigma$ \{x\} \$ \textbackslash{} \textasciitilde{} Wanda"
+    assert said + r" & \textbf{5.00} \\" in text and text.isascii()
+
+
+def test_an_interval_is_of_the_metric_that_the_mean_is_of(tmp_path):
+    answers = [("a", 0, "acc", 0.0), ("a", 0, "acc_norm", 1.0), ("a", 1, "acc", 0.0), ("a", 1, "acc_norm", 0.0)]
+    answers += [("b", 0, "exact_match,strict", 1.0), ("c", 0, "acc", 1.0)]
+    table = pandas.DataFrame(answers, columns=["task", "document", "metric", "pruned"])
+    table.to_parquet(tmp_path / "documents.parquet")
+    run = pandas.Series({"folder": str(tmp_path), "averaged": {"a": "acc_norm", "b": "exact_match,strict", "g": "acc"}})
+    assert [list(units) for units in units_of("zero_shot", run)] == [[100, 0], [100], []]  # g is a group
+    with pytest.raises(StatpruneError, match=r"windows.parquet.*delete it, and run it again"):
+        units_of("perplexity", run)
+
+
+def test_seconds_of_unlike_machines_are_refused_and_of_dense_runs_there_are_none(own_table):
+    folder, _ = own_table
+    frame = collect(folder / "outputs" / "mine").frame
+    hashes = list(frame.config_hash)
+    table = load_table("runtime", "bundled")
+    cells = [replace(cell, seed=number) for number, cell in enumerate(table.cells[:2])]
+    table = replace(table, cells=cells)
+    given = dict(zip(cells, hashes, strict=False))
+    built = build(table, given, frame)
+    row = frame.iloc[0]
+    seconds = (row["seconds.observe"] + row["seconds.solve"]) / 21
+    assert built.entries[cells[0].place].mean == pytest.approx(seconds) and len(built.entries) == 2
+    for key, value in (("threads", 7), ("reused_statistics", True)):
+        other = frame.copy()
+        other[key] = other[key].where(other.index > 0, value)
+        with pytest.raises(StatpruneError, match=f"different {key.replace('_', ' ')}: "):
+            build(table, given, other)
+    dense = frame.drop(columns=["seconds.observe", "seconds.solve"]).assign(layers=0)
+    assert build(table, given, dense).entries == {}
+
+
+def test_seeds_that_are_missing_are_told_and_pair_only_with_their_own(own_table, monkeypatch):
+    folder, arguments = own_table
+    monkeypatch.chdir(folder)
+    table = load_table("mine.yaml", "bundled", None, arguments[1].removeprefix("overrides=[").rstrip("]").split(","))
+    jobs = jobs_of(table)
+    frame = records(jobs)
+    gone = [jobs[cell].config_hash for cell in table.cells if cell.seed == 1 and "ratio=0.5" in str(cell.overrides)]
+    whole, part = built_from(jobs, table, frame), built_from(jobs, table, frame[~frame.config_hash.isin(gone)])
+    assert "SmolLM2-135M / Wanda / 50%: 1 of 2 seeds; the others were not run yet." in to_markdown(part)
+    assert part.entries["SmolLM2-135M", "Wanda again", "50%"].interval == Interval(0, 0, 0)
+    assert "were not run yet" not in to_markdown(whole)
+
+
+def test_the_cost_scales_the_tables_own_estimates_by_what_finished_runs_took(capsys):
+    cells = load_table("ladder", "paper", ["Llama-2-7B", "Llama-2-70B"]).cells
+    costs = {"done": (100.0, 50.0), "small": (100.0, None), "large": (3500.0, None)}
+    jobs = [Job((), name, Path(name), *seconds) for name, seconds in costs.items()]
+    print_plan([], dict(zip(cells[:3], jobs, strict=True)))
+    assert "3 runs, 2 missing, about 30 minutes (by the tables' own estimates, times 0.50" in capsys.readouterr().out
 
 
 def test_an_empty_folder_gives_a_table_that_says_so():
