@@ -1,13 +1,15 @@
 """First-order correction: put back what pruning took from every output's mean and scale. Ours, not the paper's."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from statprune.compensation import Energy, check_clamp
-from statprune.output_error import output_error
+from statprune.output_errors import output_errors
 from statprune.parts import row_parts
 from statprune.statistics import InputStatistics, StatisticsKind
 
@@ -25,7 +27,13 @@ class Moments:
         δ_ij = M_ij (μ_j / σ_j²) m_i / Σ_k M_ik μ_k² / σ_k².
 
     Scale: then one factor for each output row, γ_i = ⟨y_i, ŷ_i⟩ / ⟨ŷ_i, ŷ_i⟩, the least squares of y_i = x · W_i
-    against ŷ_i = x · Ŵ_i over sampled inputs x.
+    against ŷ_i = x · Ŵ_i over sampled inputs x. With several ``groups`` of adjacent channels, G, a row has a factor for
+    each: ŷ_i = Σ_g γ_ig ŷ_ig, and the γ_ig that are nearest to y_i while near to the row's common factor γ_i solve
+
+        (A_i + ρ tr(A_i)/G I) γ = b_i + ρ tr(A_i)/G γ_i 1,   A_i = ⟨ŷ_ig, ŷ_ih⟩,  b_i = ⟨ŷ_ig, y_i⟩,
+
+    with ρ the ``shrinkage``: a ridge that keeps a few hundred rows from being fitted to the last bit. One group is
+    the factor above.
 
     Both can be wrong for a layer whose sample says little. On rows that were not fitted to, the relative output error
     is compared before and after; a layer for which it would grow is left as it was.
@@ -34,6 +42,8 @@ class Moments:
         mean: put the means back.
         scale: scale the rows.
         energy_first: begin with the paper's energy compensation, with its defaults (§3.2).
+        groups: of adjacent channels, each with its own factor in every row.
+        shrinkage: ridge towards the row's common factor, as a share of the groups' mean energy.
         floor: least variance of a channel, as a share of the mean variance.
         min_scale: lower clamp of γ.
         max_scale: upper clamp of γ.
@@ -43,16 +53,22 @@ class Moments:
     mean: bool = True
     scale: bool = True
     energy_first: bool = False
+    groups: int = 1
+    shrinkage: float = 0.3
     floor: float = 1e-3
     min_scale: float = 0.5
     max_scale: float = 2.0
-    samples: int = 2048
+    samples: int = 512
 
     name: ClassVar[str] = "moments"
     needs: ClassVar[StatisticsKind] = StatisticsKind.MOMENTS
 
     def __post_init__(self) -> None:
         check_clamp(self.min_scale, self.max_scale)
+        if self.groups < 1:
+            raise ValueError(f"compensation.groups={self.groups} is too small; give at least 1")
+        if not 0 < self.shrinkage < math.inf:
+            raise ValueError(f"compensation.shrinkage={self.shrinkage} is not positive; give a ridge such as 0.3")
         if not 0 < self.floor <= 1:
             raise ValueError(f"compensation.floor={self.floor} is outside (0, 1]; give a small share such as 1e-3")
         if self.samples < HELD_OUT:
@@ -79,15 +95,16 @@ class Moments:
         fitted, held_out = statistics.once(("moments", dense.dtype), lambda: _split(statistics.rows.to(dense.dtype)))
         base, report = Energy().apply(dense, pruned, keep, statistics) if self.energy_first else (pruned, {})
         result = torch.empty_like(dense)
-        scale = dense.new_ones(len(dense))
-        for rows in row_parts(dense):
+        inputs = statistics.once(("groups", dense.dtype, self.groups), lambda: _grouped(fitted, self.groups))
+        scale = dense.new_ones(len(dense), len(inputs))
+        for rows in row_parts(dense, len(inputs) * len(fitted)):
             weight = result[rows].copy_(base[rows])
             if self.mean:
                 self._restore_means(weight, dense[rows], keep[rows], statistics)
             if self.scale and len(fitted):
-                scale[rows] = self._row_scale(weight, dense[rows], fitted)
-                weight.mul_(scale[rows, None])
-        before, after = (output_error(dense, weight, held_out) for weight in (pruned, result))
+                scale[rows] = self._scales(_grouped(weight, self.groups) @ inputs.mT, fitted @ dense[rows].T)
+                weight.mul_(scale[rows].repeat_interleave(inputs.shape[2], 1)[:, : weight.shape[1]])
+        before, after = output_errors(dense, [pruned, result], held_out)
         is_better = after <= before  # not where there is no held-out row: NaN
         result, after = torch.where(is_better, result, pruned), torch.where(is_better, after, before)
         report |= {
@@ -107,18 +124,33 @@ class Moments:
         """Ŵ ← Ŵ + δ, in place; a row that keeps no channel with a mean stays as it is."""
         mean, variance = statistics.mean, statistics.variance
         variance = variance.clamp_min(self.floor * variance.mean())
-        direction = (mean / variance).nan_to_num(0, 0, 0).to(weight.dtype)
-        gain = keep.to(weight.dtype) @ (direction * mean.to(weight.dtype))
-        shift = (dense - weight) @ mean.to(weight.dtype)
-        step = torch.where(gain > 0, shift / gain, 0.0)
-        weight.addcmul_(step[:, None] * direction, keep.to(weight.dtype))
+        mean, direction = (x.to(weight.dtype) for x in (mean, (mean / variance).nan_to_num(0, 0, 0)))
+        kept = keep * direction
+        gain, shift = kept @ mean, dense @ mean - weight @ mean
+        weight.addcmul_(torch.where(gain > 0, shift / gain, 0.0)[:, None], kept)
 
-    def _row_scale(self, weight: Tensor, dense: Tensor, rows: Tensor) -> Tensor:
-        """γ, (out_features,); 1 where the pruned output is zero."""
-        wanted, given = rows @ dense.T, rows @ weight.T
-        energy = given.square().sum(0)
-        scale = (wanted * given).sum(0) / energy
-        return torch.where(energy > 0, scale, 1.0).clamp(self.min_scale, self.max_scale)
+    def _scales(self, given: Tensor, wanted: Tensor) -> Tensor:
+        """γ, (out_features, groups), of ŷ_ig (groups, out_features, samples) and y (samples, out_features).
+
+        It is 1 where the pruned output is zero.
+        """
+        outputs = torch.cat([given, wanted.T[None]]).transpose(0, 1).contiguous()  # one product for A and b
+        products = outputs @ outputs.mT
+        products, target = products[:, :-1, :-1], products[:, :-1, -1]
+        energy, diagonal = products.sum((1, 2)), products.diagonal(dim1=1, dim2=2)
+        common = torch.where(energy > 0, target.sum(1) / energy, 1.0).clamp(self.min_scale, self.max_scale)
+        ridge = torch.where(energy > 0, self.shrinkage * diagonal.mean(1), 1.0)
+        diagonal.add_(ridge[:, None])
+        scale, _ = torch.linalg.solve_ex(products, target + (ridge * common)[:, None])
+        return scale.clamp(self.min_scale, self.max_scale)
+
+
+def _grouped(matrix: Tensor, groups: int) -> Tensor:
+    """The columns in groups of adjacent ones, (groups, rows, columns of each); zeros fill the last."""
+    rows, columns = matrix.shape
+    width = -(-columns // groups)
+    filled = pad(matrix, (0, -columns % width))
+    return filled.view(rows, filled.shape[1] // width, width).transpose(0, 1)
 
 
 def _split(rows: Tensor) -> tuple[Tensor, Tensor]:

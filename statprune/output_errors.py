@@ -1,9 +1,12 @@
 """What pruning does to a layer's outputs."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 
-def output_error(dense: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
-    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ over sampled calibration inputs X, (samples, in_features); NaN without samples."""
+def output_errors(dense: Tensor, weights: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
+    """‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ of each Ŵ over sampled calibration inputs X, (samples, in_features); NaN without samples."""
     rows = rows.to(dense.dtype)
-    return (rows @ (dense - weight).T).norm() / (rows @ dense.T).norm()
+    norm = (rows @ dense.T).norm()
+    return [(rows @ (dense - weight).T).norm() / norm for weight in weights]

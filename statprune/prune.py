@@ -20,7 +20,7 @@ from statprune.malloc import give_back, return_at_once
 from statprune.masks import NOT_FINITE, Pattern
 from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
-from statprune.output_error import output_error
+from statprune.output_errors import output_errors
 from statprune.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
@@ -261,7 +261,7 @@ def _prune_layer(
         report = report | changes
     layer.write(weight)
     if "relative_output_error" not in report:  # a compensation that fits to outputs judges itself
-        report["relative_output_error"] = output_error(dense, weight, statistics.rows)
+        (report["relative_output_error"],) = output_errors(dense, [weight], statistics.rows)
     return _description(block, layer, statistics, pattern) | report | {"seconds": stop()}
 
 

@@ -87,6 +87,30 @@ def test_the_scale_is_the_least_squares_of_each_row_over_the_rows_fitted_to():
     assert torch.equal(clamped, w * keep) and report["row_scale_mean"] == 1
 
 
+def test_groups_have_factors_of_their_own_near_the_rows_common_one():
+    w, x, statistics = make(tokens=400, in_features=10, seed=4)
+    keep = Unstructured(0.5).select(w.abs())
+    pruned, fitted = w * keep, x[[row for row in range(len(x)) if row % 4 != 3]]
+    options = {"mean": False, "groups": 3, "min_scale": 1e-6, "max_scale": 1e6}
+    result, report = Moments(**options, shrinkage=0.2).apply(w, pruned, keep, statistics)
+    assert report["corrected"] == 1
+    channels = [range(4), range(4, 8), range(8, 10)]
+    for i in range(5):
+        wanted, given = fitted @ w[i], [fitted[:, list(group)] @ pruned[i, list(group)] for group in channels]
+        common = (sum(given) @ wanted) / sum(given).square().sum()
+        ridge = 0.2 * sum(output @ output for output in given) / 3
+        rows = [[(a @ b).item() + (ridge if a is b else 0) for b in given] for a in given]
+        right = [(a @ wanted + ridge * common).item() for a in given]
+        factors = torch.linalg.solve(torch.tensor(rows).double(), torch.tensor(right).double())
+        for group, factor in zip(channels, factors, strict=True):
+            assert torch.allclose(result[i, list(group)], factor * pruned[i, list(group)], rtol=1e-6)
+    alike, _ = Moments(**options, shrinkage=1e9).apply(w, pruned, keep, statistics)
+    one, _ = Moments(mean=False).apply(w, pruned, keep, statistics)
+    assert torch.allclose(alike, one, rtol=1e-6)
+    errors = [Moments(mean=False, groups=groups).apply(w, pruned, keep, statistics)[1] for groups in (1, 5)]
+    assert errors[1]["output_error_after"] < errors[0]["output_error_after"]
+
+
 def test_a_layer_that_would_be_worse_off_is_left_as_it_was():
     w, x, _ = make()
     keep = torch.arange(8).expand(5, 8) < 4
@@ -109,7 +133,9 @@ def test_a_layer_that_would_be_worse_off_is_left_as_it_was():
     mean=st.sampled_from([0.0, 1.0, 1e4]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     pattern=st.sampled_from([Unstructured(0.0), Unstructured(0.9, Group.matrix), NofM(2, 4)]),
-    options=st.sampled_from([{}, {"mean": False}, {"scale": False}, {"energy_first": True}]),
+    options=st.sampled_from(
+        [{}, {"mean": False}, {"scale": False}, {"energy_first": True}, {"groups": 3}, {"groups": 99}]
+    ),
 )
 def test_it_never_raises_the_held_out_error_and_keeps_the_mask(seed, tokens, mean, dtype, pattern, options):
     w, x, statistics = make(tokens, seed=seed, mean=mean)
@@ -137,6 +163,8 @@ def test_energy_first_corrects_what_the_papers_compensation_leaves():
     [
         ({"min_scale": 0.0}, "are not a range"),
         ({"floor": 0.0}, "outside \\(0, 1\\]"),
+        ({"groups": 0}, "groups=0 is too small; give at least 1"),
+        ({"shrinkage": 0.0}, "shrinkage=0.0 is not positive"),
         ({"samples": 3}, "too small; give at least 4"),
     ],
 )
