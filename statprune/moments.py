@@ -13,6 +13,7 @@ from statprune.output_errors import output_errors
 from statprune.parts import row_parts
 from statprune.statistics import InputStatistics, StatisticsKind
 
+FITTED_FOR_A_GROUP = 4  # fewer rows than that for each scale say too little: rows of experts that few tokens reach
 HELD_OUT = 4  # one of so many sampled rows is not fitted to, and judges whether the layer is better off
 
 
@@ -32,22 +33,25 @@ class Moments:
 
         (A_i + ρ tr(A_i)/G I) γ = b_i + ρ tr(A_i)/G γ_i 1,   A_i = ⟨ŷ_ig, ŷ_ih⟩,  b_i = ⟨ŷ_ig, y_i⟩,
 
-    with ρ the ``shrinkage``: a ridge that keeps a few hundred rows from being fitted to the last bit. One group is
-    the factor above.
+    with ρ the ``shrinkage`` and the common γ_i clamped: a ridge that keeps a few hundred rows from being fitted to
+    the last bit. One group is the factor above.
 
-    Both can be wrong for a layer whose sample says little. On rows that were not fitted to, the relative output error
-    is compared before and after; a layer for which it would grow is left as it was.
+    The scales move the means again, a little. Both steps can be wrong for a layer whose sample says little. On rows
+    that the scales were not fitted to, the relative output error is compared before and after, in the precision that
+    is computed in; a layer for which it would grow is left as it was.
 
     Attributes:
         mean: put the means back.
         scale: scale the rows.
         energy_first: begin with the paper's energy compensation, with its defaults (§3.2).
-        groups: of adjacent channels, each with its own factor in every row.
+        groups: of adjacent channels, each with its own factor in every row; fewer where there are not four rows to
+            fit for each.
         shrinkage: ridge towards the row's common factor, as a share of the groups' mean energy.
         floor: least variance of a channel, as a share of the mean variance.
         min_scale: lower clamp of γ.
         max_scale: upper clamp of γ.
-        samples: input rows kept for each input; one in four is held out.
+        samples: input rows kept for each input; one in four is held out. An expert has as many of them as its share
+            of the tokens, and which ones depends on the batches.
     """
 
     mean: bool = True
@@ -90,19 +94,21 @@ class Moments:
             (‖m‖ over the norm of the outputs' means),
             ``output_error_before`` and ``output_error_after`` (relative, on the held-out rows; the latter also as
             ``relative_output_error``),
-            ``row_scale_min``, ``_mean`` and ``_max``, and ``corrected`` (1, or 0 where the layer was left as it was).
+            ``row_scale_min``, ``_mean`` and ``_max`` (of what was fitted), and ``corrected`` (1, or 0 where the layer
+            was left as it was).
         """
-        fitted, held_out = statistics.once(("moments", dense.dtype), lambda: _split(statistics.rows.to(dense.dtype)))
+        fitted, held_out = _split(statistics.rows.to(dense.dtype))
         base, report = Energy().apply(dense, pruned, keep, statistics) if self.energy_first else (pruned, {})
         result = torch.empty_like(dense)
-        inputs = statistics.once(("groups", dense.dtype, self.groups), lambda: _grouped(fitted, self.groups))
+        groups = max(1, min(self.groups, len(fitted) // FITTED_FOR_A_GROUP))
+        inputs = _grouped(fitted, groups)
         scale = dense.new_ones(len(dense), len(inputs))
-        for rows in row_parts(dense, len(inputs) * len(fitted)):
+        for rows in row_parts(dense, (len(inputs) + 1) * (len(fitted) + len(inputs))):
             weight = result[rows].copy_(base[rows])
             if self.mean:
                 self._restore_means(weight, dense[rows], keep[rows], statistics)
             if self.scale and len(fitted):
-                scale[rows] = self._scales(_grouped(weight, self.groups) @ inputs.mT, fitted @ dense[rows].T)
+                scale[rows] = self._scales(_grouped(weight, groups) @ inputs.mT, fitted @ dense[rows].T)
                 weight.mul_(scale[rows].repeat_interleave(inputs.shape[2], 1)[:, : weight.shape[1]])
         before, after = output_errors(dense, [pruned, result], held_out)
         is_better = after <= before  # not where there is no held-out row: NaN

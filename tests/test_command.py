@@ -304,8 +304,11 @@ def test_presets_compose_and_their_values_are_the_code_defaults():
         job = composed(f"method={name}")
         assert job.method_options == options_class(name)(), name
         assert (job.compensation == Energy()) == (name == "cvr")
+    assert composed("compensation=moments").compensation == Moments()
     best = composed("experiment=best_first_order")
-    assert best.compensation == Moments() and best.method_options == options_class("cvr")(alpha=0, activation_power=0.5)
+    assert best.compensation == Moments(groups=64) and best.method_options == options_class("cvr")(
+        alpha=0, activation_power=0.5
+    )
     main = composed("experiment=main").resolved()
     assert main["model"]["path"] == "meta-llama/Llama-2-7b-hf" and main["evaluation"]["seq_len"] == 4096
     assert (main["calibration"]["samples"], main["calibration"]["seq_len"]) == (128, 2048)

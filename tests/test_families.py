@@ -155,13 +155,14 @@ def test_all_matrices_are_found(name, dense):
     assert (covered["skipped"] > 0) == bool(experts)
 
 
+@pytest.mark.parametrize("compensation", [Energy(), Moments(groups=2)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["LlamaConfig", "Gemma3TextConfig", "GPT2Config", "MixtralConfig", "GptOssConfig"])
-def test_half_precision_keeps_its_zeros_and_dtype_through_a_reload(name, dtype, dense, tmp_path):
+def test_half_precision_keeps_its_zeros_and_dtype_through_a_reload(name, dtype, compensation, dense, tmp_path):
     dense(name).save_pretrained(tmp_path / "dense")  # and not .to(dtype), which would round rotary frequencies, too
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=dtype)
     blocks = find_blocks(model, WINDOWS)
-    prune(model, WINDOWS, get_method("cvr"), NofM(2, 4), Energy(), batch_size=3, min_expert_tokens=8)
+    prune(model, WINDOWS, get_method("cvr"), NofM(2, 4), compensation, batch_size=3, min_expert_tokens=8)
     save_model(model, tiny_tokenizer(), tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert again.dtype == dtype and torch.equal(logits(again), logits(model))

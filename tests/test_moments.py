@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_command import tiny
 
+from statprune import parts
 from statprune.compensation import Energy
 from statprune.config import COMPENSATIONS
 from statprune.masks import Group, NofM, Unstructured
@@ -45,6 +46,43 @@ def test_the_mean_step_is_the_formula():
             assert result[i, j].item() == pytest.approx(wanted)
     assert torch.allclose(((w - result) @ x.T).mean(1), torch.zeros(5, dtype=torch.float64), atol=1e-12)
     assert report["mean_shift_after"] < 1e-12 < report["mean_shift_before"]
+
+
+def test_channels_that_hardly_vary_count_as_the_floor():
+    w, x, _ = make()
+    x[:, 0] = 1.5  # a constant: all of the mean for nothing
+    statistics = InputStatistics(8, sample_index=torch.arange(len(x)), dtype=torch.float64)
+    statistics.update(x)
+    keep = torch.ones_like(w, dtype=torch.bool)
+    keep[:, 5:] = False
+    result, report = Moments(scale=False, floor=0.1).apply(w, w * keep, keep, statistics)
+    mean, variance = x.mean(0), x.var(0, correction=0)
+    variance = torch.maximum(variance, 0.1 * variance.mean())
+    for i in range(5):
+        m, gain = (w[i, 5:] * mean[5:]).sum(), (mean[:5] ** 2 / variance[:5]).sum()
+        assert torch.allclose(result[i, :5], w[i, :5] + mean[:5] / variance[:5] * m / gain)
+    assert report["corrected"] == 1
+
+
+def test_means_come_before_scales_whatever_the_parts(monkeypatch):
+    w, x, statistics = make(tokens=400, seed=7)
+    keep = Unstructured(0.5).select(w.abs())
+    restored, _ = Moments(scale=False).apply(w, w * keep, keep, statistics)
+    fitted = x[[row for row in range(len(x)) if row % 4 != 3]]
+    wanted, given = fitted @ w.T, fitted @ restored.T
+    scale = (wanted * given).sum(0) / given.square().sum(0)
+    result, report = Moments().apply(w, w * keep, keep, statistics)
+    assert report["corrected"] == 1 and torch.allclose(result, scale[:, None] * restored)
+    many, _ = Moments(groups=3).apply(w, w * keep, keep, statistics)
+    monkeypatch.setitem(parts.PART, "cpu", 1)  # every row a part of its own
+    assert torch.allclose(Moments(groups=3).apply(w, w * keep, keep, statistics)[0], many, rtol=1e-12)
+
+
+def test_few_rows_have_few_groups():
+    w, _, statistics = make(tokens=16)
+    keep = Unstructured(0.5).select(w.abs())
+    result, wanted = (Moments(mean=False, groups=groups).apply(w, w * keep, keep, statistics)[0] for groups in (8, 3))
+    assert torch.equal(result, wanted)  # twelve rows to fit
 
 
 def test_no_other_change_that_restores_the_means_adds_less_variance():
@@ -175,20 +213,30 @@ def test_options_out_of_range_are_told(options, message):
 
 @pytest.mark.parametrize("propagation", ["pruned", "sequential", "dense"])
 def test_a_model_is_corrected_layer_by_layer(propagation):
-    windows, reports = torch.arange(4 * 32).view(4, 32) % 97, []
+    windows, reports, weights = torch.arange(4 * 32).view(4, 32) % 97, [], {}
+    model, dense = tiny_llama(), dict(tiny_llama().named_parameters())
+
+    class Spy(Moments):
+        def apply(self, dense, pruned, keep, statistics):
+            weights[len(weights)] = statistics.rows[3::4]
+            return super().apply(dense, pruned, keep, statistics)
+
     prune(
-        tiny_llama(),
+        model,
         windows,
         get_method("magnitude"),
         Unstructured(0.5),
-        Moments(samples=128),
+        Spy(samples=128),
         propagation,
         on_block=lambda block, count, layers: reports.extend(layers),
     )
     assert len(reports) == 21
-    for report in reports:
+    for report, rows in zip(reports, weights.values(), strict=True):
+        name = f"model.layers.{report['block']}.{report['layer']}.weight"
+        before, after = dense[name], model.get_parameter(name)
+        error = (rows @ (before - after).T).norm() / (rows @ before.T).norm()
+        assert report["relative_output_error"] == pytest.approx(error.item(), rel=1e-4)
         assert report["output_error_after"] <= report["output_error_before"]
-        assert report["relative_output_error"] == pytest.approx(report["output_error_after"], rel=1e-5)
     assert sum(report["corrected"] for report in reports) >= 5  # random layers' inputs have small means
 
 

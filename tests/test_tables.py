@@ -39,6 +39,16 @@ def test_every_table_composes_at_both_scales_and_takes_each_published_value_once
     assert sorted(set(used)) == wanted
 
 
+@pytest.mark.slow
+def test_no_two_configurations_of_tables_and_studies_share_a_folder():
+    names = [*table_names(), *map(str, sorted((TABLES.parent / "studies").glob("*.yaml")))]
+    tables = [load_table(name, "bundled") for name in names]
+    tables = [replace(table, cells=[cell for cell in table.cells if not cell.seed]) for table in tables]
+    hashes = {}
+    for job in jobs_of(*tables).values():
+        assert hashes.setdefault(job.folder, job.config_hash) == job.config_hash, job.overrides
+
+
 def test_published_values_stand_where_the_paper_has_them():
     ppl = load_table("ppl", "paper").published
     assert ppl["2:4", "Wanda + EC", "Llama-3-70B"] == 54.02 and ppl["50%", "Magnitude", "Qwen2.5-72B"] == 734.04
