@@ -116,7 +116,7 @@ def log_scale(axes: Axes, which: str, low: float, high: float) -> None:
 def log_ticks(axis: Any, low: float, high: float) -> None:
     """Plain numbers at 1, 2 and 5 times each power of ten, or at the powers alone where there are many."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,), numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))  # 37.5 is no 38
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(NullLocator())
 

@@ -366,6 +366,20 @@ def test_a_tables_figure_shows_means_and_deviations_where_they_are(tmp_path):
     assert draw_table(Built(table, {}, ""), tmp_path) == []
 
 
+def test_ticks_of_a_short_logarithmic_axis_say_where_they_are():
+    table = load_table("ladder", "bundled")
+    places = [("", row, "SmolLM2-135M") for row in table.rows]
+    entries = {place: Entry(value, None, 1, None, None) for place, value in zip(places, (36, 45, 54, 160), strict=True)}
+    figure = figure_of(Built(table, entries, ""))
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    for limits in ((34.0, 56.0), axes.get_xlim()):
+        axes.set_xlim(limits)
+        figure.canvas.draw()
+        for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True):
+            assert float(label.get_text().replace(",", "")) == pytest.approx(tick)
+
+
 def test_panels_far_apart_and_the_dense_model_are_all_in_the_picture(tmp_path):
     (tmp_path / "t.yaml").write_text("""
 title: Two panels
