@@ -15,6 +15,7 @@ from statprune.record import stderr_of
 from statprune.results import BLOCKS, SCHEMA_VERSION, read_record
 
 log = logging.getLogger(__name__)
+MACHINE = ("device", "threads", "processes")  # what seconds depend on
 PACKAGES = ("statprune", "torch", "transformers", "lm_eval")  # whose versions can change a number
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.collect import MACHINE
 from analysis.uncertainty import mean_and_deviation
 from statprune.errors import StatpruneError
 from statprune.methods import method_names
@@ -173,7 +174,7 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
             f"{reused} of {len(rows)} runs used the calibration pass of another, so that their seconds hold none; "
             "run each in a process of its own to compare them"
         )
-    for key in ("device", "threads", "processes"):
+    for key in MACHINE:
         if len(known := sorted(set(rows[key].dropna().map(str)))) > 1:
             raise StatpruneError(
                 f"seconds of runs with different {key} ({', '.join(known)}) can't be compared; select those of one"

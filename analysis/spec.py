@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ class Table:
     tolerance: float | None = None
     deviations: list[str] = field(default_factory=list)
     axis: str = ""
+
+    @property
+    def planned(self) -> Counter[Place]:
+        """How many runs each place is to have."""
+        return Counter(cell.place for cell in self.cells)
 
 
 def place_name(place: Place) -> str:

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.collect import PACKAGES, documents, windows
+from analysis.collect import MACHINE, PACKAGES, documents, windows
 from analysis.spec import Place, Table, place_name
 from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from statprune.errors import StatpruneError, first_line
@@ -30,8 +29,7 @@ EVERYWHERE = (
     "tasks",
     *PACKAGES,
 )
-# what seconds depend on
-MACHINE = ("device", "threads", "processes", "reused_statistics")
+OF_A_MODEL = ("windows", "sha256", "begins_with_bos", "requests_sha256")  # and what those of one model must have
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
 LATEX |= {character: rf"\{character}" for character in "%_&#${}"}
 LATEX |= {"\x01": r"\textbf{", "\x02": r"\underline{", "\x03": "}"}
@@ -122,14 +120,17 @@ def _chosen(metric: str, frame: pd.DataFrame) -> pd.DataFrame:
 def _check_alike(table: Table, runs: dict[Place, list[pd.Series]]) -> None:
     """Cells of one table share versions, lengths and limits; those of one model share windows and documents, too."""
     every = [(place, row) for place, rows in runs.items() for row in rows]
+    shared: tuple[str, ...] = EVERYWHERE
+    of_a_model: tuple[str, ...] = OF_A_MODEL
     if table.metric == "layer_seconds":
-        for key in MACHINE:
+        shared, of_a_model = PACKAGES, ()
+        for key in (*MACHINE, "reused_statistics"):
             _same(key.replace("_", " "), every, lambda row, key=key: row[key], table)  # type: ignore[misc]
-    for key in PACKAGES if table.metric == "layer_seconds" else EVERYWHERE:
+    for key in shared:
         _same(key, every, lambda row, key=key: row["protocol"].get(key), table)  # type: ignore[misc]
-    for model in {row["model.path"] for _, row in every if table.metric != "layer_seconds"}:
+    for model in {row["model.path"] for _, row in every}:
         own = [(place, row) for place, row in every if row["model.path"] == model]
-        for key in ("windows", "sha256", "begins_with_bos", "requests_sha256"):
+        for key in of_a_model:
             _same(key, own, lambda row, key=key: row["protocol"].get(key), table)  # type: ignore[misc]
 
 
@@ -152,7 +153,7 @@ def _interval(table: Table, place: Place, runs: dict[Place, list[pd.Series]]) ->
     if table.metric == "layer_seconds" or (row is None and column is None) or other == place or other not in runs:
         return None
     mine, theirs = ({run["seed"]: run for run in runs[which]} for which in (place, other))
-    planned = Counter(cell.place for cell in table.cells)
+    planned = table.planned
     if planned[place] == 1 or planned[other] == 1:  # magnitude has no seeds: it is held against all of them
         pairs = [(one, two) for one in mine.values() for two in theirs.values()]
     else:
@@ -352,7 +353,7 @@ def _notes(built: Built) -> list[str]:
         )
     if table.tolerance is not None and any(entry.published is not None for entry in entries):
         notes.append(f"!: more than {100 * table.tolerance:g}% from the published value.")
-    planned = Counter(cell.place for cell in table.cells)
+    planned = table.planned
     missing = len(planned.keys() - built.entries.keys())
     notes += [f"{missing} of {len(planned)} cells were not run yet."] if missing else []
     for place, entry in built.entries.items():

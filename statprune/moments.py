@@ -98,6 +98,7 @@ class Moments:
             was left as it was).
         """
         fitted, held_out = _split(statistics.rows.to(dense.dtype))
+        mean, direction = self._direction(statistics, dense.dtype)
         base, report = Energy().apply(dense, pruned, keep, statistics) if self.energy_first else (pruned, {})
         result = torch.empty_like(dense)
         groups = max(1, min(self.groups, len(fitted) // FITTED_FOR_A_GROUP))
@@ -106,16 +107,17 @@ class Moments:
         for rows in row_parts(dense, (len(inputs) + 1) * (len(fitted) + len(inputs))):
             weight = result[rows].copy_(base[rows])
             if self.mean:
-                self._restore_means(weight, dense[rows], keep[rows], statistics)
+                _restore_means(weight, dense[rows], keep[rows], mean, direction)
             if self.scale and len(fitted):
                 scale[rows] = self._scales(_grouped(weight, groups) @ inputs.mT, fitted @ dense[rows].T)
                 weight.mul_(scale[rows].repeat_interleave(inputs.shape[2], 1)[:, : weight.shape[1]])
         before, after = output_errors(dense, [pruned, result], held_out)
         is_better = after <= before  # not where there is no held-out row: NaN
         result, after = torch.where(is_better, result, pruned), torch.where(is_better, after, before)
+        shift_before, shift_after = output_errors(dense, [pruned, result], mean[None])
         report |= {
-            "mean_shift_before": _mean_shift(dense, pruned, statistics),
-            "mean_shift_after": _mean_shift(dense, result, statistics),
+            "mean_shift_before": shift_before,
+            "mean_shift_after": shift_after,
             "output_error_before": before,
             "output_error_after": after,
             "relative_output_error": after,
@@ -126,14 +128,11 @@ class Moments:
         }
         return result, report
 
-    def _restore_means(self, weight: Tensor, dense: Tensor, keep: Tensor, statistics: InputStatistics) -> None:
-        """Ŵ ← Ŵ + δ, in place; a row that keeps no channel with a mean stays as it is."""
+    def _direction(self, statistics: InputStatistics, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """μ and μ / σ², σ² not below its floor."""
         mean, variance = statistics.mean, statistics.variance
         variance = variance.clamp_min(self.floor * variance.mean())
-        mean, direction = (x.to(weight.dtype) for x in (mean, (mean / variance).nan_to_num(0, 0, 0)))
-        kept = keep * direction
-        gain, shift = kept @ mean, dense @ mean - weight @ mean
-        weight.addcmul_(torch.where(gain > 0, shift / gain, 0.0)[:, None], kept)
+        return mean.to(dtype), (mean / variance).nan_to_num(0, 0, 0).to(dtype)
 
     def _scales(self, given: Tensor, wanted: Tensor) -> Tensor:
         """γ, (out_features, groups), of ŷ_ig (groups, out_features, samples) and y (samples, out_features).
@@ -151,6 +150,13 @@ class Moments:
         return scale.clamp(self.min_scale, self.max_scale)
 
 
+def _restore_means(weight: Tensor, dense: Tensor, keep: Tensor, mean: Tensor, direction: Tensor) -> None:
+    """Ŵ ← Ŵ + δ, in place; a row that keeps no channel with a mean stays as it is."""
+    kept = keep * direction
+    gain, shift = kept @ mean, dense @ mean - weight @ mean
+    weight.addcmul_(torch.where(gain > 0, shift / gain, 0.0)[:, None], kept)
+
+
 def _grouped(matrix: Tensor, groups: int) -> Tensor:
     """The columns in groups of adjacent ones, (groups, rows, columns of each); zeros fill the last."""
     rows, columns = matrix.shape
@@ -163,9 +169,3 @@ def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows to fit to, and rows held out: every fourth, so that both cover the whole calibration."""
     held_out = torch.arange(len(rows), device=rows.device) % HELD_OUT == HELD_OUT - 1
     return rows[~held_out], rows[held_out]
-
-
-def _mean_shift(dense: Tensor, weight: Tensor, statistics: InputStatistics) -> Tensor:
-    """‖m‖ over the norm of the outputs' means."""
-    mean = statistics.mean.to(dense.dtype)
-    return ((dense - weight) @ mean).norm() / (dense @ mean).norm()
