@@ -81,7 +81,7 @@ def rows_of(record: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     zero_shot = record["metrics"].get("zero_shot")
     if zero_shot is not None:
         rows += [about | row for row in _accuracies(zero_shot, versions)]
-    return rows or [about | {"metric": None}]
+    return rows or [about | {"metric": None, "protocol": versions}]
 
 
 def windows(folder: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_command import tiny
 
-from analysis.collect import collect, layers, windows
+from analysis.collect import collect, layers, rows_of, windows
 from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from statprune.run import run
 
@@ -42,6 +42,9 @@ def test_records_become_rows_with_everything_that_tells_them_apart(runs):
     assert frame.pattern.to_dict() == {"dense": "dense", "wanda-0": "2:4", "wanda-1": "2:4", "cvr": "0.5"}
     assert list(frame.seed) == [0, 0, 0, 1] and frame.loc["cvr", "method.alpha"] == 0.5
     assert frame.loc["cvr", "layers"] == len(layers(runs / "cvr")) == 21 and frame.loc["dense", "layers"] == 0
+    unmeasured = json.loads((runs / "cvr" / "result.json").read_text()) | {"metrics": {"perplexity": {}}}
+    (bare,) = rows_of(unmeasured, runs / "cvr")
+    assert bare["metric"] is None and bare["protocol"]["torch"] == unmeasured["environment"]["packages"]["torch"]
     losses = windows(runs / "cvr")
     assert numpy.exp(losses.pruned_loss.mean()) == pytest.approx(frame.loc["cvr"].pruned)
 
