@@ -71,7 +71,7 @@ class Tracker:
             name=folder.name,
             tags=[tag[:64] for tag in _tags(config)],
             notes=options.notes,
-            dir=folder,
+            dir=folder.absolute(),  # its process may be one that another program started, elsewhere
             config=config.resolved() | {"config_hash": config.hash()},
             # a sweep's agent has chosen the id; otherwise running again goes on with the same W&B run
             id=None if agent else self._id,

@@ -329,6 +329,16 @@ def test_a_failed_run_is_finished_in_wandb_and_another_try_has_the_same_id(tiny_
     assert "mine" in again["tags"] and again["notes"] == "why"
 
 
+def test_wandb_writes_below_the_runs_folder_wherever_its_process_was_started(tiny_folder, tmp_path, monkeypatch):
+    import wandb
+
+    wandb.setup()
+    monkeypatch.chdir(tmp_path)
+    run(tiny(tiny_folder, "tracking=offline"), Path("here"))
+    (file,) = (tmp_path / "here").glob("wandb/offline-run-*/*.wandb")
+    assert wandb_run(file)["exit_code"] == 0
+
+
 def test_masks_and_models_are_uploaded_if_asked_for(tiny_folder, tmp_path):
     import numpy as np
     from transformers import AutoModelForCausalLM

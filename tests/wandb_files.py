@@ -2,10 +2,23 @@
 
 import json
 import struct
+import time
 
 
-def wandb_run(file):
-    """What W&B's offline file says of its run: protobuf records in LevelDB's log format."""
+def wandb_run(file, seconds=60):
+    """What W&B's offline file says of its run, which has been finished.
+
+    W&B's ``finish`` only tells its process to close the file, and does not wait until it is written.
+    """
+    deadline = time.monotonic() + seconds
+    while not (result := _read(file))["finished"]:
+        assert time.monotonic() < deadline, f"{file} does not end after {seconds} s: {result}"
+        time.sleep(0.05)
+    return result
+
+
+def _read(file):
+    """Protobuf records in LevelDB's log format, as far as they are written."""
     from wandb.proto import wandb_internal_pb2
 
     data, position, whole = file.read_bytes(), 7, b""
@@ -15,7 +28,11 @@ def wandb_run(file):
         if left < 7:
             position += left
             continue
+        if position + 7 > len(data):
+            break
         _, length, kind = struct.unpack_from("<IHB", data, position)
+        if position + 7 + length > len(data):
+            break
         whole += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind not in (1, 4):  # a record that goes on in the next block
