@@ -38,7 +38,8 @@ class Moments:
 
     The scales move the means again, a little. Both steps can be wrong for a layer whose sample says little. On rows
     that the scales were not fitted to, the relative output error is compared before and after, in the precision that
-    is computed in; a layer for which it would grow is left as it was.
+    is computed in; a layer for which it would not fall by ``min_gain`` of itself is left as it was. A smaller gain is
+    no evidence: a method such as SparseGPT has fitted the weight to the rows held out, too.
 
     Attributes:
         mean: put the means back.
@@ -52,6 +53,8 @@ class Moments:
         max_scale: upper clamp of γ.
         samples: input rows kept for each input; one in four is held out. An expert has as many of them as its share
             of the tokens, and which ones depends on the batches.
+        min_gain: least share of the held-out output error that the correction must take away; 0 only asks that the
+            error does not grow.
     """
 
     mean: bool = True
@@ -63,6 +66,7 @@ class Moments:
     min_scale: float = 0.5
     max_scale: float = 2.0
     samples: int = 512
+    min_gain: float = 0.02
 
     name: ClassVar[str] = "moments"
     needs: ClassVar[StatisticsKind] = StatisticsKind.MOMENTS
@@ -77,6 +81,10 @@ class Moments:
             raise ValueError(f"compensation.floor={self.floor} is outside (0, 1]; give a small share such as 1e-3")
         if self.samples < HELD_OUT:
             raise ValueError(f"compensation.samples={self.samples} is too small; give at least {HELD_OUT}")
+        if not 0 <= self.min_gain < 1:
+            raise ValueError(
+                f"compensation.min_gain={self.min_gain} is outside [0, 1); give a small share such as 0.02"
+            )
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
@@ -112,7 +120,7 @@ class Moments:
                 scale[rows] = self._scales(_grouped(weight, groups) @ inputs.mT, fitted @ dense[rows].T)
                 weight.mul_(scale[rows].repeat_interleave(inputs.shape[2], 1)[:, : weight.shape[1]])
         before, after = output_errors(dense, [pruned, result], held_out)
-        is_better = after <= before  # not where there is no held-out row: NaN
+        is_better = after <= before * (1 - self.min_gain)  # not where there is no held-out row: NaN
         result, after = torch.where(is_better, result, pruned), torch.where(is_better, after, before)
         shift_before, shift_after = output_errors(dense, [pruned, result], mean[None])
         report |= {

@@ -164,6 +164,21 @@ def test_a_layer_that_would_be_worse_off_is_left_as_it_was():
     assert torch.equal(result, w * keep) and report["corrected"] == 0
 
 
+def test_a_layer_that_would_hardly_be_better_off_is_left_as_it_was():
+    w, x, statistics = make(tokens=400, seed=7)
+    keep = Unstructured(0.5).select(w.abs())
+    pruned = w * keep
+    result, report = Moments(min_gain=0).apply(w, pruned, keep, statistics)
+    before, after = ((x[3::4] @ (w - weight).T).norm() for weight in (pruned, result))
+    gain = (1 - after / before).item()
+    assert 0 < gain < 1 and report["corrected"] == 1
+    most, report = Moments(min_gain=gain - 1e-6).apply(w, pruned, keep, statistics)
+    assert torch.equal(most, result) and report["corrected"] == 1
+    less, report = Moments(min_gain=gain + 1e-6).apply(w, pruned, keep, statistics)
+    assert torch.equal(less, pruned) and report["corrected"] == 0
+    assert report["output_error_after"] == report["output_error_before"]
+
+
 @settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -204,6 +219,7 @@ def test_energy_first_corrects_what_the_papers_compensation_leaves():
         ({"groups": 0}, "groups=0 is too small; give at least 1"),
         ({"shrinkage": 0.0}, "shrinkage=0.0 is not positive"),
         ({"samples": 3}, "too small; give at least 4"),
+        ({"min_gain": 1.0}, "min_gain=1.0 is outside \\[0, 1\\)"),
     ],
 )
 def test_options_out_of_range_are_told(options, message):
