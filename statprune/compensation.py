@@ -106,7 +106,9 @@ class Energy:
         return result, report
 
     def _scale(self, dense: Tensor, pruned: Tensor) -> Tensor:
-        return (dense / (pruned + self.epsilon)).sqrt().clamp(self.min_scale, self.max_scale)
+        given = pruned + self.epsilon
+        ratio = torch.where(given == 0, 1.0, dense / given)  # nothing to scale, and no epsilon
+        return ratio.sqrt().clamp(self.min_scale, self.max_scale)
 
     def _described(self, name: str, scale: Tensor) -> dict[str, Tensor]:
         return {

@@ -47,14 +47,16 @@ class Unstructured:
         ratio: fraction removed, in [0, 1).
         group: compare within each output row, or over the whole matrix.
         exact: remove floor(ratio · numel) of a matrix also where rows are the groups: evenly spaced rows lose one more.
+        part: of a matrix that is selected in parts, one of which may lose all.
     """
 
     ratio: float
     group: Group = Group.row
     exact: bool = False
+    part: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 <= self.ratio < 1 or (self.exact and self.ratio == 1)):  # a part of a matrix may lose all
+        if not (0 <= self.ratio < 1 or (self.part and self.ratio == 1)):
             raise ValueError(f"sparsity ratio {self.ratio} is outside [0, 1)")
 
     @property
@@ -80,10 +82,9 @@ class Unstructured:
         return keep
 
     def columns(self, out_features: int, first: int, last: int) -> "Unstructured":
-        if not self.exact:
-            return self
-        before, after = (whole(self.ratio * out_features * column) for column in (first, last))
-        return replace(self, ratio=(after - before) / (out_features * (last - first)))
+        rows = 1 if self.group is Group.row and not self.exact else out_features  # that are counted together
+        before, after = (whole(self.ratio * rows * column) for column in (first, last))  # parts make up the whole
+        return replace(self, ratio=(after - before) / (rows * (last - first)), part=True)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class Layer:
         parameter = self.parameter.detach()
         if parameter.shape == self.shape:
             return parameter
-        return (parameter if parameter.ndim == 3 else parameter.view(self.count, *self.shape))[self.index]
+        stacked = parameter if parameter.shape[1:] == self.shape else parameter.view(self.count, *self.shape)
+        return stacked[self.index]
 
     def read(self) -> Tensor:
         """Float32 working copy, (out_features, in_features)."""

@@ -51,8 +51,8 @@ class Moments:
         floor: least variance of a channel, as a share of the mean variance.
         min_scale: lower clamp of γ.
         max_scale: upper clamp of γ.
-        samples: input rows kept for each input; one in four is held out. An expert has as many of them as its share
-            of the tokens, and which ones depends on the batches.
+        samples: input rows used for each input, at most; one in four is held out. An expert has as many of them as
+            its share of the tokens, and which ones depends on the batches.
         min_gain: least share of the held-out output error that the correction must take away; 0 only asks that the
             error does not grow.
     """
@@ -105,7 +105,7 @@ class Moments:
             ``row_scale_min``, ``_mean`` and ``_max`` (of what was fitted), and ``corrected`` (1, or 0 where the layer
             was left as it was).
         """
-        fitted, held_out = _split(statistics.rows.to(dense.dtype))
+        fitted, held_out = _split(_spread(statistics.rows, self.samples).to(dense.dtype))
         mean, direction = self._direction(statistics, dense.dtype)
         base, report = Energy().apply(dense, pruned, keep, statistics) if self.energy_first else (pruned, {})
         result = torch.empty_like(dense)
@@ -171,6 +171,11 @@ def _grouped(matrix: Tensor, groups: int) -> Tensor:
     width = -(-columns // groups)
     filled = pad(matrix, (0, -columns % width))
     return filled.view(rows, filled.shape[1] // width, width).transpose(0, 1)
+
+
+def _spread(rows: Tensor, count: int) -> Tensor:
+    """So many of the rows, evenly spaced: statistics hold more where the record's output error asks for them."""
+    return rows if len(rows) <= count else rows[torch.arange(count, device=rows.device) * len(rows) // count]
 
 
 def _split(rows: Tensor) -> tuple[Tensor, Tensor]:

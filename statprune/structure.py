@@ -141,15 +141,17 @@ def _record(model: Any, lists: dict[str, Any], ids: Tensor) -> _Run:
 
 
 def _chained(name: str, lists: dict[str, Any], run: _Run) -> str:
-    """The first list, the largest, whose items are called once each, in order, each on the output of the one before."""
-    for path in lists:
-        calls = run.calls[path]
-        in_order = [index for index, _, _ in calls] == list(range(len(lists[path])))
-        if in_order and all(_same(before[2], after[1]) for before, after in itertools.pairwise(calls)):
-            return path
+    """The largest list that is called; its items have to be, once each, in order, on the output of the one before.
+
+    A smaller list in its place would be a part of the model that passes for the whole.
+    """
+    path = next((path for path in lists if run.calls[path]), next(iter(lists)))
+    calls = run.calls[path]
+    in_order = [index for index, _, _ in calls] == list(range(len(lists[path])))
+    if in_order and calls and all(_same(before[2], after[1]) for before, after in itertools.pairwise(calls)):
+        return path
     raise ModelError(
-        f"{name} does not pass each decoder block's output straight to the next (looked at {next(iter(lists))}); "
-        "it can't be pruned"
+        f"{name} does not pass each decoder block's output straight to the next (looked at {path}); it can't be pruned"
     )
 
 
@@ -214,9 +216,11 @@ def _check_walk(name: str, model: Any, blocks: list[Block], ids: Tensor, wanted:
     batches = capture(model, blocks, ids, 1)
     for block in blocks:
         with block.loaded():
+            for batch in batches:
+                batch.run(block)  # as observing does: what changes in place would be changed twice
             advance(block, batches)
     if not all(torch.equal(batch.hidden, output) for batch, output in zip(batches, wanted, strict=True)):
         raise ModelError(
             f"{name}'s blocks give other values one by one than in the model's own forward: "
-            "they pass something besides hidden states; it can't be pruned"
+            "they pass something besides hidden states, or change it in place; it can't be pruned"
         )

@@ -181,6 +181,23 @@ def test_sparsegpt_matches_the_textbook_loop(pattern):
     assert report["damping"] == 0.01
 
 
+@pytest.mark.parametrize("block", [1, 5, 8])
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("group", Group)
+def test_sparsegpt_removes_as_many_as_other_methods_whatever_its_blocks(ratio, block, group):
+    w, _, statistics = make(in_features=12)
+    _, mask, _ = get_method("sparsegpt", block_size=block).solve(w, statistics, Unstructured(ratio, group))
+    if group is Group.row:
+        assert ((~mask).sum(1) == int(ratio * 12 + 1e-9)).all()
+    assert (~mask).sum() == (~Unstructured(ratio, group).select(w.abs())).sum()
+
+
+def test_energy_without_epsilon_leaves_empty_rows_and_columns_empty():
+    w = torch.tensor([[1.0, 0, 2], [0, 0, 0], [3, 0, 4]])
+    result, report = Energy(epsilon=0).apply(w, w * (w > 1), w > 1, InputStatistics(3))
+    assert result.isfinite().all() and (result[w <= 1] == 0).all() and report["row_scale_max"].isfinite()
+
+
 def test_sparsegpt_raises_damping_and_says_so():
     statistics = InputStatistics(4, StatisticsKind.GRAM)
     statistics.update(torch.ones(3, 4))

@@ -78,6 +78,17 @@ def test_means_come_before_scales_whatever_the_parts(monkeypatch):
     assert torch.allclose(Moments(groups=3).apply(w, w * keep, keep, statistics)[0], many, rtol=1e-12)
 
 
+def test_of_more_rows_than_asked_for_evenly_spaced_ones_are_used():
+    w, x, statistics = make(tokens=64)
+    keep = Unstructured(0.5).select(w.abs())
+    few = InputStatistics(8, sample_index=torch.arange(64), dtype=torch.float64)
+    few.update(x)
+    few._rows = [x[::4]]
+    result, wanted = (Moments(samples=16, min_gain=0).apply(w, w * keep, keep, given)[0] for given in (statistics, few))
+    assert torch.equal(result, wanted)
+    assert not torch.equal(result, Moments(min_gain=0).apply(w, w * keep, keep, statistics)[0])
+
+
 def test_few_rows_have_few_groups():
     w, _, statistics = make(tokens=16)
     keep = Unstructured(0.5).select(w.abs())

@@ -297,6 +297,51 @@ def test_blocks_that_pass_something_on_the_side_are_refused():
         find_blocks(Keyword(Adding(), Adding(), Adding()), WINDOWS)
 
 
+def test_blocks_that_change_their_input_in_place_are_refused():
+    class InPlace(Block):
+        def forward(self, hidden_states):
+            return hidden_states.add_(self.linear(hidden_states))
+
+    with pytest.raises(ModelError, match="or change it in place"):
+        find_blocks(Model(InPlace(), InPlace()), WINDOWS)
+
+
+def test_a_small_list_never_passes_for_the_blocks():
+    class Inner(Block):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([nn.Linear(16, 16)])
+
+        def forward(self, hidden_states):
+            return self.linear(hidden_states) + self.parts[0](hidden_states)
+
+    class Repeating(Model):
+        def forward(self, input_ids, use_cache=False):
+            hidden = self.embed(input_ids)
+            for layer in (self.layers[0], self.layers[1], self.layers[1]):
+                hidden = layer(hidden)
+            return SimpleNamespace(logits=hidden)
+
+    with pytest.raises(ModelError, match=r"straight to the next \(looked at layers\)"):
+        find_blocks(Repeating(Block(), Inner()), WINDOWS)
+
+
+def test_a_stack_that_is_used_as_one_matrix_is_pruned_whole():
+    class Heads(Block):
+        def __init__(self):
+            super().__init__()
+            self.heads = nn.Parameter(torch.randn(4, 4, 16) * 0.1)
+
+        def forward(self, hidden_states):
+            return self.linear(hidden_states) + nn.functional.linear(hidden_states, self.heads.flatten(0, 1))
+
+    model = Model(Heads())
+    (block,) = find_blocks(model, WINDOWS)
+    assert {layer.name: layer.shape for layer in block.layers} == {"linear": (16, 16), "heads": (16, 16)}
+    prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5))
+    assert (model.layers[0].heads.flatten(0, 1) == 0).sum(1).eq(8).all()
+
+
 @pytest.mark.parametrize("shared_in", [3, 1])
 def test_inputs_shared_only_in_some_batches_are_never_counted_twice(shared_in):
     class Sometimes(Block):
