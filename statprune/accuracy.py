@@ -9,6 +9,7 @@ import torch
 
 from statprune.config import RunConfig
 from statprune.distributed import gathered, rank
+from statprune.errors import first_line
 from statprune.evaluate.tasks import TaskSuite, load_tasks
 from statprune.models import load_model, streamer_of
 from statprune.results import MODEL, finish_record, read_record
@@ -154,13 +155,17 @@ def resume(config: RunConfig, folder: Path, record: dict[str, Any] | None, devic
 def _remembered_dense(
     config: RunConfig, folder: Path, record: dict[str, Any], zero_shot: "ZeroShot", device: torch.device
 ) -> "Scores":
-    """The dense model's answers from the run's files, or anew where the tasks were changed since."""
+    """The dense model's answers from the run's files; anew where they are not whole or the tasks were changed."""
     from statprune.evaluate.zero_shot import dense_scores
 
     before = record["metrics"]["zero_shot"]
     if before["protocol"]["requests_sha256"] == zero_shot.plan.protocol["requests_sha256"]:
-        return dense_scores(before, folder)
-    log.info("the tasks were changed: the dense model is evaluated again")
+        try:
+            return dense_scores(before, folder)
+        except (OSError, ValueError, KeyError) as error:
+            log.info("the dense model's answers can't be read (%s): it is evaluated again", first_line(error))
+    else:
+        log.info("the tasks were changed: the dense model is evaluated again")
     model, _ = load(config, config.model.path, device, folder / UNSAVED)
     return _measured(zero_shot, model, "dense")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from statprune.record import stderr_of
+from statprune.record import shown, stderr_of
 
 
 def model_card(record: dict[str, Any]) -> str:
@@ -48,7 +48,7 @@ def model_card(record: dict[str, Any]) -> str:
         lines += ["| perplexity on | dense | pruned |", "| --- | --- | --- |"]
         for source, values in perplexity.items():
             where = f"{source}, {values['windows']} windows of {values['seq_len']} tokens"
-            lines.append(f"| {where} | {values['dense']:.4f} | {values['pruned']:.4f} |")
+            lines.append(f"| {where} | {shown(values['dense'])} | {shown(values['pruned'])} |")
     else:
         lines.append("Its perplexity was not measured.")
     if zero_shot := record["metrics"].get("zero_shot"):

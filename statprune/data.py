@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from statprune.errors import DataError
+from statprune.errors import DataError, first_line
 from statprune.hub import hub_access
 
 SOURCES = ("bundled", "text", "wikitext2", "c4")
@@ -53,12 +53,20 @@ def documents(source: str, part: str, path: str | None = None) -> Any:
         raise DataError(problem)
     if path is not None:
         kind = "parquet" if file.endswith(".parquet") else "json"
-        return datasets.load_dataset(kind, data_files=str(Path(path).expanduser() / file), split="train")["text"]
+        own = Path(path).expanduser() / file
+        try:
+            return datasets.load_dataset(kind, data_files=str(own), split="train")["text"]
+        except Exception as error:  # a damaged file, or one without a column of texts: each reader's own
+            reason = first_line(error)
+            raise DataError(
+                f"{own} can't be read ({type(error).__name__}: {reason}); {part}.path needs an undamaged copy of the "
+                f"hub's folder {HUB_NAMES[source]}"
+            ) from error
     with hub_access() as online:
         try:
             return datasets.load_dataset(HUB_NAMES[source], data_files={part: file}, split=part)["text"]
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if online else "no network, and not in the local cache"
+        except Exception as error:  # a damaged file's reader has its own
+            reason = first_line(error) if online else "no network, and not in the local cache"
             raise DataError(
                 f"the {part} dataset {HUB_NAMES[source]} can't be loaded ({reason}); connect to the network, or give "
                 f"a local copy of its folder with {part}.path="

@@ -24,6 +24,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if size() > 1 else 0
 
 
+def local_size() -> int:
+    """How many processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
+
+
 def start(device: torch.device) -> None:
     """Join the other processes, over NCCL on GPUs and gloo on CPUs; a second call does nothing."""
     if size() == 1 or dist.is_initialized():

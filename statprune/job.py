@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import shutil
+import sys
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,13 +21,15 @@ from statprune.distributed import gathered, rank, size, start
 from statprune.errors import ConfigError, StatpruneError, first_line
 from statprune.lock import locked
 from statprune.naming import differing_keys
-from statprune.results import MODEL, read_record
+from statprune.record import shown
+from statprune.results import BLOCKS, MODEL, read_record
 from statprune.run import choose_device, complete, run
 from statprune.sharing import Workbench
 from statprune.summary import accuracy_line
 from statprune.sweep import FAILED, FINISHED, RUNNING, SKIPPED
 
 log = logging.getLogger(__name__)
+CONFIGURATION = Path(".hydra", "config.yaml")  # in every folder where a run began
 COMPLETING = "completing"  # what the first process tells the others: a pending run is completed
 
 
@@ -47,10 +51,14 @@ class Outcome:
 
     @property
     def metric(self) -> float | None:
-        """Pruned perplexity on the first evaluation dataset, or else the zero-shot error; a sweeper minimises it."""
+        """Pruned perplexity on the first evaluation dataset, or else the zero-shot error; a sweeper minimises it.
+
+        A perplexity that is not finite, which a record holds as null, is the worst there is.
+        """
         metrics = self.record["metrics"] if self.record else {"perplexity": {}}
         for values in metrics["perplexity"].values():
-            return float(values["pruned"])
+            value = values["pruned"]
+            return float(value) if value is not None and math.isfinite(value) else math.inf
         accuracy = metrics["zero_shot"]["mean"]["pruned"] if metrics.get("zero_shot") else None
         return None if accuracy is None else 1 - accuracy
 
@@ -62,7 +70,8 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
         composed: its configuration.
         folder: of the run.
         bench: what jobs of this process share.
-        others_follow: an error that is no user's is told with its traceback, and not raised.
+        others_follow: an error that is no user's is told with its traceback, and not raised; among several processes
+            it ends this one, and with it all: the others wait for it in the middle of the job.
     """
     try:
         raw: Any = OmegaConf.to_container(composed, resolve=True)
@@ -75,13 +84,24 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         advice = "lower the batch sizes, or choose offload=cpu or disk"
-        return Outcome(folder, FAILED, [f"the GPU's memory is too small ({reason}); {advice}"])
+        return _alone(folder, f"the GPU's memory is too small ({reason}); {advice}", others_follow)
     except Exception as error:
         if not others_follow:
             raise
         traceback.print_exc()
         reason = first_line(error)
-        return Outcome(folder, FAILED, [f"{type(error).__name__}: {reason} (its traceback is above)"])
+        return _alone(folder, f"{type(error).__name__}: {reason} (its traceback is above)", others_follow)
+
+
+def _alone(folder: Path, reason: str, others_follow: bool) -> Outcome:
+    """A failure that other processes of the job need not have seen."""
+    if rank() > 0:
+        print(f"statprune: process {rank()} of {size()}: {reason}", file=sys.stderr, flush=True)
+    if size() > 1 and others_follow:
+        if rank() == 0:
+            print(f"statprune: {folder} failed: {reason}", file=sys.stderr, flush=True)
+        raise SystemExit(1)
+    return Outcome(folder, FAILED, [reason])
 
 
 def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
@@ -92,9 +112,11 @@ def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Wor
     with ExitStack() as held:
         try:
             done = finished_record(config, folder)
-            if done is None:
+            if done is None or "pending" in done:
                 held.enter_context(locked(folder))
                 done = finished_record(config, folder)  # another process may have held it until now
+            if done is None:
+                _remove_model(config, folder)
         except StatpruneError as error:
             gathered(str(error))
             raise
@@ -106,7 +128,6 @@ def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Wor
             log.info("%s is finished already; rerun=true runs it again", folder)
             return Outcome(folder, SKIPPED, record=done)
         (folder / "result.json").unlink(missing_ok=True)
-        _remove_model(config, folder)
         _keep_configuration(composed, folder)
         return Outcome(folder, FINISHED, record=run(config, folder, bench))
 
@@ -152,17 +173,27 @@ def finished_record(config: RunConfig, folder: Path) -> dict[str, Any] | None:
 
 
 def _remove_model(config: RunConfig, folder: Path) -> None:
-    """Remove what an earlier run saved: beside another record it would pass for that one's model."""
+    """Remove what an earlier run saved: beside another record it would pass for that one's model.
+
+    Raises:
+        StatpruneError: a model is to be saved where something is that no run wrote.
+    """
     model = folder / MODEL
-    if not Path(config.model.path).resolve().is_relative_to(model.resolve()):
+    if Path(config.model.path).expanduser().resolve().is_relative_to(model.resolve()):
+        is_own = False
+    else:
+        is_own = any((folder / file).exists() for file in (CONFIGURATION, BLOCKS, "result.json"))
+    if is_own:
         shutil.rmtree(model, ignore_errors=True)
+    elif config.settings.save_model and model.exists():
+        raise StatpruneError(f"{model} is not a run's own, and save_model=true would write there; give another folder")
 
 
 def _keep_configuration(composed: DictConfig, folder: Path) -> None:
     """The files that Hydra keeps in ``.hydra``, which it would write before anyone knew whether the run is another."""
-    kept = folder / ".hydra"
+    kept = (folder / CONFIGURATION).parent
     kept.mkdir(exist_ok=True)
-    OmegaConf.save(composed, kept / "config.yaml")
+    OmegaConf.save(composed, folder / CONFIGURATION)
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
         OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")
@@ -181,7 +212,7 @@ def print_line(outcome: Outcome) -> None:
     text = f"{outcome.folder}: {outcome.state}"
     if outcome.record is not None:
         for source, values in outcome.record["metrics"]["perplexity"].items():
-            text += f", perplexity on {source} {values['dense']:.4f} dense, {values['pruned']:.4f} pruned"
+            text += f", perplexity on {source} {shown(values['dense'])} dense, {shown(values['pruned'])} pruned"
         if zero_shot := outcome.record["metrics"].get("zero_shot"):
             text += ", " + accuracy_line(zero_shot)
         text += f", sparsity {outcome.record['sparsity']['achieved']:.4f}"

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def _take(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
 
 def _drop(path: Path, me: dict[str, Any]) -> None:
     try:
-        with path.open("r", encoding="utf-8") as file:
+        with path.open("r+", encoding="utf-8") as file:  # NFS locks only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX)
             if _read(file.read()) == me:
                 path.unlink()
@@ -134,7 +134,5 @@ def _boot() -> str:
 
 def _beat(path: Path, done: threading.Event) -> None:
     while not done.wait(BEAT):
-        try:
+        with suppress(OSError):  # a file system that is away for a moment: the next beat may reach it
             os.utime(path)
-        except OSError:
-            return

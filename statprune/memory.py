@@ -162,13 +162,46 @@ def restart_peaks(device: torch.device) -> None:
         return
 
 
+def available(device: torch.device) -> int | None:
+    """Bytes that can be taken on the device, the host among them; None where the system does not say."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_host()
+
+
 def available_host() -> int | None:
-    """Bytes that can be taken before the host swaps; None where the system does not say."""
+    """Bytes that can be taken before the host swaps or a job's limit is met; None where the system says neither."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        groups = Path("/proc/self/cgroup").read_text()
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    limits = control_group_room(groups, Path("/sys/fs/cgroup"))
+    return min([*limits, *([int(found[1]) * 1024] if found else [])], default=None)
+
+
+def control_group_room(groups: str, root: Path) -> list[int]:
+    """Bytes that each memory limit of a container or a Slurm job leaves, of this process's control groups and theirs.
+
+    Args:
+        groups: lines as in /proc/self/cgroup.
+        root: where the control groups are mounted, of either version.
+    """
+    room = []
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        place = top if ".." in path else top / path.lstrip("/")  # outside what a container is shown
+        for folder in (folder for folder in (place, *place.parents) if folder.is_relative_to(top)):
+            try:
+                limit, used = ((folder / name).read_text().strip() for name in names)
+                cached = re.search(r"^(?:total_)?inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.M)
+            except OSError:  # the topmost group has no limit, and a container's own is at the root
+                continue
+            if limit != "max":
+                room.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
+    return room
 
 
 def _status() -> dict[str, int]:

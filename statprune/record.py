@@ -1,5 +1,6 @@
 """What a run measured, as its record, its files and W&B hold it."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from statprune.calibration import Windows
 from statprune.config import RunConfig
+from statprune.files import write_parquet
 from statprune.models import Block, sparsity
 
 
@@ -26,6 +28,11 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
         finals[f"memory/peak_{where}_gib"] = record["memory"][f"peak_{where}_bytes"] / 2**30
     peak = "device" if record["memory"]["peak_device_bytes"] else "host"
     return finals | {"memory/peak_gib": finals[f"memory/peak_{peak}_gib"]}
+
+
+def shown(perplexity: float | None) -> str:
+    """A perplexity as people read it; one that is not finite is null in a record's file."""
+    return f"{perplexity:.4f}" if perplexity is not None and math.isfinite(perplexity) else "not finite"
 
 
 def stderr_of(metric: str) -> str:
@@ -132,4 +139,4 @@ def write_windows(
         for source, losses in dense.items()
     ]
     empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
-    (pd.concat(parts) if parts else empty).to_parquet(folder / "windows.parquet")
+    write_parquet(folder / "windows.parquet", pd.concat(parts) if parts else empty)

@@ -1,8 +1,6 @@
-"""The run record: what it holds, and how it is written so that a finished record is a whole one."""
+"""The run record: what it holds, and in which order it is written so that a finished record is a whole one."""
 
 import json
-import math
-import os
 import platform
 import subprocess
 import sys
@@ -14,20 +12,11 @@ import torch
 
 from statprune.card import model_card
 from statprune.errors import StatpruneError
+from statprune.files import write_json
 
 SCHEMA_VERSION = 1
 BLOCKS, MODEL = "blocks.jsonl", "model"
 PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "numpy", "hydra-core", "wandb")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write atomically: readers see the old file or the whole new one. What is not finite becomes null."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(_finite(value), file, indent=2, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def finish_record(folder: Path, record: dict[str, Any], is_saved: bool) -> None:
@@ -63,14 +52,6 @@ def read_layers(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, commit and machine."""
     cuda = device.type == "cuda"
@@ -92,9 +73,11 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Commit of this checkout; None for an installed wheel."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Commit of this checkout; None for an installed wheel, which another project's checkout may hold."""
+    checkout = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        top, commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return commit if Path(top).resolve() == checkout else None
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -28,9 +28,10 @@ from statprune.allocation import check_pattern
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.console import progress
-from statprune.distributed import gathered, local_rank, rank, share, size, start
+from statprune.distributed import gathered, local_rank, local_size, rank, share, size, start
 from statprune.errors import ModelError, first_line
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
+from statprune.files import remove_leftovers, write_json
 from statprune.memory import (
     Prediction,
     available_host,
@@ -53,7 +54,7 @@ from statprune.record import (
     without_own_statistics,
     write_windows,
 )
-from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers, write_json
+from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers
 from statprune.sharing import Workbench, cache_of, fingerprint, identity
 from statprune.statistics import DenseStatistics, StatisticsKind
 from statprune.structure import find_blocks
@@ -76,8 +77,7 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None) -> dict
         StatpruneError: the model or the data can't be used as asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".result.json.*"):  # by a process that was killed
-        left.unlink()
+    remove_leftovers(folder)
     bench = bench or Workbench(keeps=False)
     bench.begin()
     tracker = Tracker(config, folder, active=rank() == 0)
@@ -132,6 +132,7 @@ def complete(config: RunConfig, folder: Path, record: dict[str, Any] | None) -> 
     """
     device = choose_device(config.settings.device)
     start(device)
+    remove_leftovers(folder)
     tracker = Tracker(config, folder, active=rank() == 0)
     try:
         record = resume(config, folder, record, device)
@@ -164,7 +165,9 @@ def _run(
             save_masks(work.blocks, folder / MASKS)
     if _keeps(config):
         with phase(work.seconds, "save"):  # before the evaluation, which could fail
-            unsaved = _save(work.model, work.tokenizer, kept_in(config, folder))
+            unsaved = _save(work.model, work.tokenizer, kept_in(config, folder), config.settings.offload)
+            if unsaved is not None and not _saves(config):
+                log.warning("%s", unsaved)
     if work.calibration is not None:
         with phase(work.seconds, "evaluate"):
             pruned = _evaluate(work, "pruned")
@@ -188,6 +191,7 @@ def _prepared(config: RunConfig, folder: Path, cleanup: ExitStack, bench: Workbe
     seconds: dict[str, float] = {}
     device = choose_device(config.settings.device)
     start(device)
+    restart_peaks(device)  # a sweep's earlier runs had theirs
     cleanup.callback(discard_unsaved, folder)
     suite = find_tasks(config, seconds)
     opened = [*(getattr(config.model, key) for key in ("path", "dtype", "revision", "trust_remote_code"))]
@@ -294,12 +298,14 @@ def _load(config: RunConfig, device: torch.device, folder: Path) -> tuple[Any, A
     return load(config, config.model.path, device, folder)
 
 
-def _save(model: Any, tokenizer: Any, folder: Path) -> ModelError | None:
+def _save(model: Any, tokenizer: Any, folder: Path, offload: Offload) -> ModelError | None:
     """Save; what went wrong is returned, so that the pruned model in memory is still measured and recorded."""
     try:
         save_model(model, tokenizer, folder)
     except Exception as error:  # a full disk, a model class whose saving is broken
         (folder / "config.json").unlink(missing_ok=True)  # without it nobody takes the folder for a model
+        if offload is not Offload.disk:  # whose blocks are there, and are still to be evaluated
+            shutil.rmtree(folder, ignore_errors=True)  # what is left needs the room that was too little
         reason = first_line(error)
         return ModelError(
             f"the pruned model could not be saved to {folder} ({type(error).__name__}: {reason}); "
@@ -316,7 +322,7 @@ def choose_device(name: str) -> torch.device:
             raise ModelError(
                 f"device={name} is one device, but {size()} processes each need their own; give device=cuda"
             )
-        if local_rank() >= torch.cuda.device_count():
+        if local_size() > torch.cuda.device_count():  # of the machine, so that each of its processes finds the same
             raise ModelError(
                 f"torchrun started more processes than this machine's {torch.cuda.device_count()} GPUs; start fewer"
             )
@@ -328,7 +334,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def _check_lengths(config: RunConfig, model: Any) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    options = model.config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    limit = next((value for name in names if isinstance(value := getattr(options, name, None), int)), None)
     lengths = {}
     if config.method != "dense":
         lengths["calibration"] = config.calibration.seq_len
@@ -346,10 +354,11 @@ def _find_blocks(
     windows = [part.ids for part in (calibration, *evaluation.values()) if part is not None]
     for ids in windows:
         check_tokens(model, ids)
+    exclude = config.model.exclude if calibration is not None else []
     tokens = windows[0] if windows else torch.arange(64)[None] % model.get_input_embeddings().weight.shape[0]
     blocks = bench.blocks(
-        [config.model.exclude, config.model.prune_routers, fingerprint(tokens)],
-        lambda: find_blocks(model, tokens, config.model.exclude, config.model.prune_routers),
+        [exclude, config.model.prune_routers, fingerprint(tokens)],
+        lambda: find_blocks(model, tokens, exclude, config.model.prune_routers),
     )
     if calibration is not None:
         check_pattern(blocks, config.pattern, config.allocation)
@@ -453,7 +462,7 @@ def _memory(prediction: Prediction, place: Place, load_peak: int, device: torch.
     return {
         "peak_host_bytes": max(gathered(peak_host())),
         "predicted_host_bytes": prediction.host,
-        "load_peak_host_bytes": load_peak,
+        "load_peak_host_bytes": max(gathered(load_peak)),
         "peak_device_bytes": max(gathered(torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0)),
         "predicted_device_bytes": prediction.device,
         "activations": place.value,

@@ -17,15 +17,15 @@ from torch import Tensor
 from statprune.calibration import Windows
 from statprune.config import RunConfig
 from statprune.distributed import size
+from statprune.files import write_json
 from statprune.hub import locate_model
-from statprune.memory import available_host
+from statprune.memory import available
 from statprune.models import Block, streamer_of
 from statprune.naming import digest
-from statprune.results import write_json
 from statprune.statistics import DenseStatistics, StatisticsKind
 
 log = logging.getLogger(__name__)
-ROOM = 0.5  # share of the host's free memory that may be filled to save work
+ROOM = 0.5  # share of the free memory that may be filled to save work
 
 
 @dataclass
@@ -106,7 +106,8 @@ class Workbench:
         parameters = {
             name: value for name, value in held.model.named_parameters() if id(value) in changed and name not in dense
         }
-        if _has_room(sum(value.numel() * value.element_size() for value in parameters.values())):
+        copied = sum(value.numel() * value.element_size() for value in parameters.values())
+        if _has_room(copied, torch.device("cpu")):
             held.dense = dense | {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
         else:
             self._held = None
@@ -127,7 +128,8 @@ class Workbench:
         collected = max(kind, StatisticsKind.MOMENTS)  # cheap, and most methods need them
         if collected >= StatisticsKind.GRAM:
             inputs = [{(layer.name, layer.in_features) for layer in block.layers} for block in blocks]
-            if not _has_room(sum(2 * 8 * width**2 for names in inputs for _, width in names)):
+            summed = sum(2 * 8 * width**2 for names in inputs for _, width in names)
+            if not _has_room(summed, held.model.device):  # they stay where they are summed
                 return None
         return held.statistics.setdefault(_key([key, int(collected)]), DenseStatistics(collected))
 
@@ -233,9 +235,10 @@ def _remembered(known: dict[str, Any], key: str, compute: Callable[[], Any]) -> 
     return known[key]
 
 
-def _has_room(size: int) -> bool:
-    available = available_host()
-    return available is None or size < ROOM * available
+def _has_room(count: int, device: torch.device) -> bool:
+    """Whether so many bytes more leave enough of the device's memory free."""
+    free = available(device)
+    return free is None or count < ROOM * free
 
 
 def _read_values(path: Path, is_whole: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from statprune.record import stderr_of
+from statprune.record import shown, stderr_of
 
 
 def print_summary(record: dict[str, Any], folder: Path) -> None:
@@ -15,8 +15,8 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
     table = Table(title=f"{config['method']['name']} + {config['compensation']['name']}", show_header=False)
     for source, values in record["metrics"]["perplexity"].items():
         where = f"{source}, {values['windows']} windows of {values['seq_len']}"
-        table.add_row(f"perplexity dense ({where})", f"{values['dense']:.4f}")
-        table.add_row(f"perplexity pruned ({where})", f"{values['pruned']:.4f}")
+        table.add_row(f"perplexity dense ({where})", shown(values["dense"]))
+        table.add_row(f"perplexity pruned ({where})", shown(values["pruned"]))
     table.add_row(
         "sparsity achieved (target)", f"{record['sparsity']['achieved']:.5f} ({record['sparsity']['target']:.6g})"
     )
@@ -46,8 +46,8 @@ def print_summary(record: dict[str, Any], folder: Path) -> None:
         console.print(_accuracy_table(zero_shot))
     console.print(_coverage_table(record["coverage"]))
     here = Path.cwd()
-    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    console.print(f"files: {shown}", soft_wrap=True)
+    place = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    console.print(f"files: {place}", soft_wrap=True)
 
 
 def accuracy_line(zero_shot: dict[str, Any]) -> str:

@@ -113,6 +113,17 @@ def test_a_folder_without_the_hubs_file_names_it(tmp_path):
         read_text("wikitext2", "evaluation", str(tmp_path))
 
 
+def test_a_damaged_copy_of_a_hub_file_names_it(c4, wikitext2):
+    (file,) = c4.rglob("c4-validation*")
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"c4-validation.* can't be read .*evaluation\.path needs an undamaged copy"):
+        read_text("c4", "evaluation", str(c4))
+    (file,) = wikitext2.rglob("test-*")
+    pd.DataFrame({"words": ["no column of that name"]}).to_parquet(file)
+    with pytest.raises(DataError, match=r"test-.* can't be read .*'text'"):
+        read_text("wikitext2", "evaluation", str(wikitext2))
+
+
 def test_no_network_ends_in_a_sentence_at_once(monkeypatch):
     monkeypatch.setattr("statprune.hub.reachable", lambda: False)
     for source in ("wikitext2", "c4"):

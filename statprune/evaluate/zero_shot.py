@@ -21,6 +21,7 @@ from statprune.distributed import gathered, size
 from statprune.errors import DataError, ModelError, first_line
 from statprune.evaluate.harness import Harness, Rehearsal, quiet
 from statprune.evaluate.tasks import TaskSuite, is_group
+from statprune.files import write_parquet
 from statprune.record import stderr_of
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ def write_documents(folder: Path, dense: Scores, pruned: Scores | None) -> None:
         table["pruned"] = math.nan
     else:
         table = table.merge(pd.DataFrame(pruned["documents"], columns=[*columns, "pruned"]), on=columns, how="outer")
-    table.to_parquet(folder / DOCUMENTS)
+    write_parquet(folder / DOCUMENTS, table)
 
 
 def _scores(results: Any) -> Scores:
