@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def reproduce(request: Request) -> int:
     names = table_names() if request.table == "all" else str(request.table).split(",")
     tables = [load_table(name, request.scale, request.models, request.overrides) for name in names]
     prepare_plugins()
-    jobs = jobs_of(*tables)
+    jobs = jobs_of(*tables, sweep=request.sweep or [])
     _print_plan(tables, jobs)
     if request.dry_run:
         return 0
@@ -118,8 +119,12 @@ def reproduce(request: Request) -> int:
     return status
 
 
-def jobs_of(*tables: Table) -> dict[Cell, Job]:
+def jobs_of(*tables: Table, sweep: Sequence[str] = ()) -> dict[Cell, Job]:
     """The run of each cell of all tables; cells with the same overrides share theirs, since composing is slow.
+
+    Args:
+        tables: whose cells.
+        sweep: overrides of the sweep itself; hydra.sweep.dir says where its runs are.
 
     Raises:
         ConfigError: the overrides of a cell are wrong.
@@ -127,13 +132,14 @@ def jobs_of(*tables: Table) -> dict[Cell, Job]:
     jobs: dict[Cell, Job] = {}
     by_overrides: dict[frozenset[str], Job] = {}
     table, cell = tables[0], tables[0].cells[0]
+    folders = [override for override in sweep if override.startswith("hydra.sweep.dir=")]
     try:
         with initialize_config_module("statprune.conf", version_base="1.3"):
             for table in tables:
                 for cell in table.cells:
                     key = _in_any_order(cell.overrides)
                     if key not in by_overrides:
-                        by_overrides[key] = _job(cell)
+                        by_overrides[key] = _job(cell, folders)
                     jobs[cell] = by_overrides[key]
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
         problems = override_problems([quote_pattern(override) for override in cell.overrides]) or [
@@ -184,10 +190,10 @@ def _in_any_order(overrides: tuple[str, ...]) -> frozenset[str]:
     return frozenset({override.partition("=")[0]: override for override in overrides}.values())
 
 
-def _job(cell: Cell) -> Job:
+def _job(cell: Cell, folders: list[str]) -> Job:
     overrides = [quote_pattern(override) for override in cell.overrides]
-    composed = compose("config", overrides, return_hydra_config=True)
-    folder = Path("outputs", composed.name, run_name(_root_=composed))
+    composed = compose("config", [*overrides, *folders], return_hydra_config=True)
+    folder = Path(composed.hydra.sweep.dir, run_name(_root_=composed))
     config = parse_config(plain_values(composed))
     record = finished_record(config, folder)
     seconds = sum(record["seconds"].values()) if record is not None and "pending" not in record else None
@@ -226,7 +232,8 @@ def _run(jobs: list[Job], request: Request) -> int:
         file = Path(scratch, "cells.json")
         file.write_text(json.dumps([job.overrides for job in jobs]), encoding="utf-8")
         command = [sys.executable, "-m", "statprune", "-m", "hydra/sweeper=cells", f"hydra.sweeper.file={file}"]
-        command += [f"hydra/launcher={request.launcher}", f"name={jobs[0].folder.parent.name}"]
+        command += [f"hydra/launcher={request.launcher}"]
+        command += [override for override in jobs[0].overrides if override.startswith("name=")]
         command += request.sweep or []
         return subprocess.run(command, env=os.environ).returncode
 

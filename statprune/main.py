@@ -22,7 +22,7 @@ from statprune.console import configure_logging
 from statprune.distributed import rank, size, stop
 from statprune.naming import run_name
 from statprune.slots import take_gpu, visible_gpus
-from statprune.sweep import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep
+from statprune.sweep import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep, swept_grids
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
@@ -76,7 +76,8 @@ def cli() -> None:
     given = get_args_parser().parse_known_args(arguments)[0]
     is_sweep = given.multirun
     prepare_plugins()
-    if not (given.help or given.hydra_help or given.info or given.shell_completion):
+    asks = given.help or given.hydra_help or given.info or given.shell_completion
+    if not asks:
         grid = preset_grid(given.overrides)
         if grid is not None and not given.cfg:
             is_sweep = True
@@ -84,7 +85,7 @@ def cli() -> None:
             given.overrides = [*added, *given.overrides]
             _add_overrides(*added, "hydra.sweeper.params=null")
             sys.argv[1:1] = [] if given.multirun else ["--multirun"]
-        problems = override_problems(given.overrides, is_sweep)
+        problems = swept_grids(given.overrides) or override_problems(given.overrides, is_sweep)
         if not (problems or given.cfg):
             problems = folder_problems(given.overrides)
         if problems:
@@ -93,7 +94,7 @@ def cli() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with _own_folder():
-            if is_sweep and rank() == 0 and not given.cfg:
+            if is_sweep and rank() == 0 and not (given.cfg or asks):
                 _sweep()
             else:
                 main()
@@ -103,22 +104,25 @@ def cli() -> None:
     stop()
 
 
-def _add_overrides(*overrides: str) -> None:
+def _add_overrides(*overrides: str, last: bool = False) -> None:
     """Put overrides beside those given: argparse takes no second group of them, behind an option."""
     given = get_args_parser().parse_known_args(sys.argv[1:])[0].overrides
-    place = sys.argv.index(given[0], 1) if given else len(sys.argv)
+    place = sys.argv.index(given[0], 1) + (len(given) if last else 0) if given else len(sys.argv)
     sys.argv[place:place] = overrides
 
 
 def _sweep() -> None:
     """Run all jobs; whatever becomes of some, tell how each ended."""
     with ledger() as folder:
-        _add_overrides(f"+hydra.job.env_set.{LEDGER}='{folder}'")
+        quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+        _add_overrides(f"+hydra.job.env_set.{LEDGER}='{quoted}'")
         try:
             main()
         finally:
             jobs = outcomes(folder)
-            is_well = print_sweep(jobs) if jobs else True
+            is_well = print_sweep(jobs) if jobs else False
+    if not jobs:
+        _fail([f"no job could tell in {folder} how it ended; their folders and logs say more"])
     if not is_well:
         raise SystemExit(1)
 
@@ -131,7 +135,7 @@ def _own_folder() -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as made:
         folder = os.path.relpath(made)  # short and plain, whatever the names above it
-        _add_overrides(f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}")
+        _add_overrides(f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", last=True)  # whatever was given
         yield
 
 

@@ -89,14 +89,18 @@ def _compensation_name(compensation: Mapping[str, Any]) -> str:
 
 def _other_keys(config: DictConfig) -> dict[str, Any]:
     """Values unlike those that the chosen groups alone compose; what the name shows is left out."""
+    shows_pattern = config.method.name != "dense" and config.sparsity.layer_ratios is None
     choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
     # no part of the name tells of the evaluation: another than the default's is a difference
     named = {key: value for key, value in choices.items() if value and key != "evaluation"}
+    if not shows_pattern:
+        named.pop("sparsity", None)
     plain = _composed(tuple(sorted((k, v) for k, v in named.items() if not k.startswith("hydra/"))))
     here = plain_values(config)
     changed = differing_keys(plain, here)
     values = _numbers(here)
-    return {key: values.get(key) for key in changed if key not in NAMED}
+    shown = [key for key in NAMED if shows_pattern or not key.startswith("sparsity.")]
+    return {key: values.get(key) for key in changed if key not in shown}
 
 
 @lru_cache(maxsize=64)

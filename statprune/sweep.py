@@ -38,10 +38,25 @@ def preset_grid(overrides: list[str]) -> dict[str, str] | None:
     return {key: str(values) for key, values in grid.items() if key not in given}
 
 
+def swept_grids(overrides: list[str]) -> list[str]:
+    """A sentence where several presets are listed of which one is a grid: its jobs would be lost."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException:
+        return []  # what is wrong is told elsewhere
+    return [
+        f"{item.input_line} lists presets that are grids themselves; start them one after the other, without -m"
+        for item in parsed
+        if item.key_or_group == "experiment" and item.is_discrete_sweep()
+        if any(preset_grid([f"experiment={choice}"]) is not None for choice in item.sweep_string_iterator())
+    ]
+
+
 @contextmanager
 def ledger() -> Iterator[Path]:
     """A folder for the outcomes of a sweep's jobs, which goes when it has been read."""
-    folder = Path("outputs", ".cache", "sweeps", f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder = Path("outputs", ".cache", "sweeps", name).absolute()  # jobs may be started elsewhere
     try:
         folder.mkdir(parents=True)
     except OSError:  # runs are written elsewhere, and nothing can be written here

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
 from enum import Enum
 from pathlib import Path
 
@@ -12,18 +13,22 @@ import torch
 import yaml
 from conftest import composed, statprune, tiny_llama, tiny_tokenizer
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 from wandb_files import wandb_run
 
-from statprune import config
+from statprune import config, results
 from statprune.compensation import Energy
 from statprune.compose import override_problems
 from statprune.errors import ConfigError, DataError, ModelError
+from statprune.files import remove_leftovers, write_json
+from statprune.job import Outcome, carry_out, finished_record, print_line, to_json
 from statprune.main import folder_problems, run_name
 from statprune.methods import method_names, options_class
 from statprune.moments import Moments
-from statprune.results import write_json
+from statprune.results import finish_record
 from statprune.run import run
+from statprune.sharing import Workbench
 from statprune.summary import print_summary
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -133,6 +138,9 @@ def test_run_names_tell_the_pattern_and_have_a_hash_of_what_they_do_not_tell(tin
     assert name("compensation=energy_moments") == f"{start}_0.5_cvr_moments-energy-first_s0"
     assert name("compensation.columns=false", "compensation.rows=false") == f"{start}_0.5_cvr_energy-off_s0"
     assert name("experiment=smoke", "method.alpha=0.5", "verbose=true") == f"{start}_0.5_cvr_energy_s0"
+    apart = [name("method=dense", pattern) for pattern in ("sparsity='2_4'", "sparsity.ratio=0.6", "sparsity='4_8'")]
+    apart += [name("sparsity.layer_ratios=[0.5]", f"sparsity.ratio={ratio}") for ratio in (0.3, 0.4)]
+    assert len(set(apart)) == 5  # what the name has no words for
     given = [name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")]
     assert all(re.fullmatch(rf"{start}_given_cvr_energy_s3_[0-9a-f]{{8}}", text) for text in given)
     measured = {name(f"evaluation={choice}") for choice in ("none", "zero_shot", "full")}
@@ -154,6 +162,61 @@ def test_numbers_that_are_not_finite_are_null_and_warned_about(tmp_path, caplog)
     assert zero["relative_output_error"] is None and zero["column_energy_ratio"] is None and zero["sparsity"] == 1
     write_json(tmp_path / "x.json", {"a": [math.nan, 1.0, (math.inf,)]})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": [None, 1.0, [None]]}
+
+
+def test_a_run_whose_perplexity_is_not_finite_is_told_of_like_others(tmp_path, tiny_folder, capsys):
+    config = tiny(tiny_folder, "save_model=true")
+    record = run(config, tmp_path)
+    record["metrics"]["perplexity"]["bundled"]["pruned"] = math.inf
+    finish_record(tmp_path, record, is_saved=True)
+    again = finished_record(config, tmp_path)
+    assert again["metrics"]["perplexity"]["bundled"]["pruned"] is None
+    outcome = Outcome(tmp_path, "skipped", record=again)
+    print_summary(again, tmp_path)
+    print_line(outcome)
+    told = capsys.readouterr().out
+    assert told.count("not finite") == 2 and "not finite |" in (tmp_path / "model" / "README.md").read_text()
+    assert outcome.metric == math.inf == json.loads(to_json(outcome))["metric"]
+
+
+def test_what_killed_runs_left_goes_and_nothing_else(tmp_path):
+    left = [".result.json.12", ".windows.parquet.7", "tmpab.hidden", ".converted-x"]
+    kept = ["result.json", ".other.json", "mine.hidden", "windows.parquet"]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    (tmp_path / ".converted-x").unlink()
+    (tmp_path / ".converted-x" / "inner").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_model_beside_the_record_is_replaced_only_if_a_run_wrote_it(tmp_path, tiny_folder):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").touch()
+    bench = Workbench(keeps=False)
+    job = OmegaConf.create(tiny(tiny_folder, "save_model=true").resolved() | {"save_model": True})
+    outcome = carry_out(job, tmp_path, bench, others_follow=False)
+    assert outcome.state == "failed" and "model is not a run's own" in outcome.reasons[0]
+    job.save_model = False
+    assert carry_out(job, tmp_path, bench, others_follow=False).state == "finished"
+    assert (tmp_path / "model" / "mine.txt").exists()
+    job.rerun = job.save_model = True  # now the folder is a run's
+    assert carry_out(job, tmp_path, bench, others_follow=False).state == "finished"
+    assert {path.name for path in (tmp_path / "model").glob("*.txt")} == set()
+
+
+def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):
+    commit = results._git_commit()
+    assert commit is None or re.fullmatch(r"[0-9a-f]{40}", commit)
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    installed = tmp_path / "venv" / "site-packages" / "statprune"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(installed / "results.py"))
+    assert results._git_commit() is None  # of a wheel inside another project
 
 
 def test_a_hub_name_without_network_fails_in_one_sentence(tmp_path):
@@ -266,12 +329,15 @@ def test_losses_are_kept_when_a_later_step_fails(tmp_path, tiny_folder, monkeypa
 
 
 def test_a_model_that_cant_be_saved_is_still_measured_and_recorded(tmp_path, tiny_folder, monkeypatch):
-    def full(*_):
+    def full(model, tokenizer, folder):
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
         raise OSError("no space left on device")
 
     monkeypatch.setattr("statprune.run.save_model", full)
     with pytest.raises(ModelError, match=r"could not be saved .*no space left on device.* are in result\.json"):
         run(tiny(tiny_folder, "save_model=true"), tmp_path)
+    assert not (tmp_path / "model").exists()
     record = json.loads((tmp_path / "result.json").read_text())
     assert record["sparsity"]["achieved"] == 0.5 and record["metrics"]["perplexity"]["bundled"]["pruned"] > 1
 
@@ -312,6 +378,7 @@ def test_presets_compose_and_their_values_are_the_code_defaults():
     main = composed("experiment=main").resolved()
     assert main["model"]["path"] == "meta-llama/Llama-2-7b-hf" and main["evaluation"]["seq_len"] == 4096
     assert (main["calibration"]["samples"], main["calibration"]["seq_len"]) == (128, 2048)
+    assert composed("experiment=main", "method=wanda").compensation is None  # as without the preset
     assert main["compensation"]["name"] == "energy" and main["evaluation"]["datasets"] == ["wikitext2"]
 
 

@@ -52,7 +52,11 @@ def folders(tmp_path_factory):
     [
         ("LlamaConfig", 2, ["method=sparsegpt", "sparsity.ratio=0.6"]),
         ("LlamaConfig", 3, ["propagation=sequential", "offload=disk", "compensation=moments"]),
-        ("Qwen3MoeConfig", 2, ["calibration.min_expert_tokens=20", "sparsity.allocation=owl"]),
+        (
+            "Qwen3MoeConfig",
+            2,
+            ["calibration.min_expert_tokens=20", "sparsity.allocation=owl", "hydra.run.dir=outputs/default/given"],
+        ),
     ],
 )
 def test_several_processes_give_the_masks_of_one(name, processes, overrides, folders, tmp_path):

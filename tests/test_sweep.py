@@ -15,16 +15,18 @@ import torch
 from conftest import composed, statprune, tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from test_command import tiny
 from wandb_files import wandb_run
 
 from statprune import lock
 from statprune.errors import StatpruneError
-from statprune.job import finished_record
+from statprune.job import carry_out, finished_record
 from statprune.lock import LOCK, LockedError, locked
 from statprune.naming import differing_keys
 from statprune.run import run
 from statprune.sharing import Workbench
+from statprune.sweep import swept_grids
 from statprune.tracking import Tracker, run_id
 
 SMALL = ("experiment=smoke", "calibration.seq_len=32", "evaluation.seq_len=32")
@@ -136,6 +138,12 @@ def test_a_failed_job_does_not_stop_the_others(tiny_folder, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_presets_that_are_grids_are_not_swept_over(tmp_path):
+    done = statprune("-m", "experiment=ablation_compensation,smoke", cwd=tmp_path)
+    assert done.returncode == 1 and "presets that are grids themselves; start them one after" in done.stderr
+    assert swept_grids(["experiment=smoke,main", "method=wanda,cvr"]) == []
+
+
 def test_a_preset_starts_its_own_grid(tiny_folder, tmp_path):
     job = ("experiment=ablation_compensation", f"model.path={tiny_folder}", "tracking=disabled", *SMALL[1:])
     small = ("calibration.samples=2", "evaluation.max_windows=2", "propagation=dense")
@@ -234,6 +242,17 @@ def test_a_record_of_another_run_or_a_damaged_one_is_never_taken_for_this_one(ti
     (tmp_path / "result.json").write_text(json.dumps(record)[:-9])
     with pytest.raises(StatpruneError, match=r"can't be read .* delete it, or give rerun=true"):
         finished_record(config, tmp_path)
+
+
+def test_a_pending_run_is_completed_by_one_process_only(tiny_folder, tmp_path, monkeypatch):
+    composed_job = OmegaConf.create(tiny(tiny_folder).resolved())
+    pending = {"pending": {}, "metrics": {"perplexity": {}}}
+    monkeypatch.setattr("statprune.job.finished_record", lambda *_: pending)
+    monkeypatch.setattr("statprune.job.complete", lambda *_: pending)
+    with locked(tmp_path):
+        other = carry_out(composed_job, tmp_path, Workbench(keeps=False), others_follow=True)
+    assert other.state == "failed" and "is being written by process" in other.reasons[0]
+    assert carry_out(composed_job, tmp_path, Workbench(keeps=False), others_follow=True).state == "finished"
 
 
 plain = st.recursive(

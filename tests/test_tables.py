@@ -39,6 +39,14 @@ def test_every_table_composes_at_both_scales_and_takes_each_published_value_once
     assert sorted(set(used)) == wanted
 
 
+def test_runs_are_looked_for_where_the_sweep_writes_them():
+    table = load_table("ladder", "bundled")
+    table = replace(table, cells=table.cells[:1])
+    (here,) = jobs_of(table).values()
+    (there,) = jobs_of(table, sweep=["hydra.sweep.dir=/shared/x", "hydra.launcher.n_jobs=2"]).values()
+    assert here.folder.parent == Path("outputs/tables_bundled") and there.folder == Path("/shared/x", here.folder.name)
+
+
 @pytest.mark.slow
 def test_no_two_configurations_of_tables_and_studies_share_a_folder():
     names = [*table_names(), *map(str, sorted((TABLES.parent / "studies").glob("*.yaml")))]

@@ -437,6 +437,8 @@ def test_an_evaluation_that_fails_after_pruning_goes_on_without_pruning_again(
         folder = tmp_path / f"{save}-{later}"
         shutil.copytree(tmp_path / save, folder)
         pruned_at = (folder / "blocks.jsonl").stat().st_mtime_ns
+        if save == later == "true":
+            (folder / "documents.parquet").write_bytes(b"half")
         config = evaluated(tiny_folder, tasks, f"save_model={later}")
         record = complete(config, folder, finished_record(config, folder))
         assert "pending" not in record and record["metrics"] == measured[0]["metrics"]
@@ -610,8 +612,11 @@ def test_zero_shot_without_tasks_is_a_mistake():
         composed("evaluation=full", "evaluation.tasks=[]")
 
 
-def test_a_model_of_an_earlier_run_does_not_stay_beside_another_record(tiny_folder, tmp_path):
-    for path, stays in ((tiny_folder, False), (tmp_path / "model", True)):  # the second run prunes that very model
+def test_a_model_of_an_earlier_run_does_not_stay_beside_another_record(tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "blocks.jsonl").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # the second and the third run prune that very model
+    for path, stays in ((tiny_folder, False), (tmp_path / "model", True), ("'~/model'", True)):
         shutil.rmtree(tmp_path / "model", ignore_errors=True)
         shutil.copytree(tiny_folder, tmp_path / "model")
         _remove_model(tiny(path), tmp_path)
