@@ -160,10 +160,13 @@ def _remembered_dense(
 
     before = record["metrics"]["zero_shot"]
     if before["protocol"]["requests_sha256"] == zero_shot.plan.protocol["requests_sha256"]:
+        known = None
         try:
-            return dense_scores(before, folder)
+            known = dense_scores(before, folder) if rank() == 0 else None  # one reads, so that all do the same
         except (OSError, ValueError, KeyError) as error:
             log.info("the dense model's answers can't be read (%s): it is evaluated again", first_line(error))
+        if (known := gathered(known)[0]) is not None:
+            return known
     else:
         log.info("the tasks were changed: the dense model is evaluated again")
     model, _ = load(config, config.model.path, device, folder / UNSAVED)

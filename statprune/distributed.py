@@ -8,6 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+PATIENCE = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
+_control: list[dist.ProcessGroup] = []  # beside the group that the work goes through
+
 
 def rank() -> int:
     """This process's number; torchrun's, also before ``start``."""
@@ -33,13 +36,29 @@ def start(device: torch.device) -> None:
     """Join the other processes, over NCCL on GPUs and gloo on CPUs; a second call does nothing."""
     if size() == 1 or dist.is_initialized():
         return
-    # one process may load or evaluate for long while the others wait
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # what is no tensor goes without the GPU
-    dist.init_process_group(backend, timeout=timedelta(hours=2))
+    dist.init_process_group(backend, timeout=PATIENCE)
+    _control.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def together(seconds: float | None = None) -> bool:
+    """Whether every process comes here; apart from all other exchanges, so that one can wait for those in the midst.
+
+    Args:
+        seconds: to wait for the others; None: as long as for anything.
+    """
+    if not _control:
+        return True
+    try:
+        dist.monitored_barrier(_control[0], PATIENCE if seconds is None else timedelta(seconds=seconds))
+    except RuntimeError:
+        return False
+    return True
 
 
 def stop() -> None:
     """Leave the other processes."""
+    _control.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
 

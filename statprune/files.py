@@ -16,10 +16,14 @@ LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tm
 def write_json(path: Path, value: Any) -> None:
     """Write atomically: readers see the old file or the whole new one. What is not finite becomes null."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(_finite(value), file, indent=2, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(_finite(value), file, indent=2, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
 
 

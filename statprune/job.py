@@ -17,19 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.accuracy import can_resume
 from statprune.config import RunConfig, parse_config
-from statprune.distributed import gathered, rank, size, start
+from statprune.distributed import gathered, rank, size, start, together
 from statprune.errors import ConfigError, StatpruneError, first_line
 from statprune.lock import locked
 from statprune.naming import differing_keys
 from statprune.record import shown
-from statprune.results import BLOCKS, MODEL, read_record
+from statprune.results import MODEL, read_record
 from statprune.run import choose_device, complete, run
 from statprune.sharing import Workbench
 from statprune.summary import accuracy_line
 from statprune.sweep import FAILED, FINISHED, RUNNING, SKIPPED
 
 log = logging.getLogger(__name__)
-CONFIGURATION = Path(".hydra", "config.yaml")  # in every folder where a run began
+SAVES = ".saves-model"  # beside a model that a run wrote, or began to
+PATIENCE = 60.0  # seconds that a process which failed waits for the others to have failed, too
 COMPLETING = "completing"  # what the first process tells the others: a pending run is completed
 
 
@@ -66,13 +67,24 @@ class Outcome:
 def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
     """Do one job.
 
+    Among several processes, one that fails alone tells why and ends, and with it all: the others wait for it in the
+    middle of the job.
+
     Args:
         composed: its configuration.
         folder: of the run.
         bench: what jobs of this process share.
-        others_follow: an error that is no user's is told with its traceback, and not raised; among several processes
-            it ends this one, and with it all: the others wait for it in the middle of the job.
+        others_follow: an error that is no user's is told with its traceback, and not raised.
     """
+    outcome = _outcome(composed, folder, bench, others_follow)
+    if not together(PATIENCE if outcome.state == FAILED else None):
+        for reason in outcome.reasons:
+            print(f"statprune: process {rank()} of {size()}: {reason}", file=sys.stderr, flush=True)
+        raise SystemExit(1)
+    return outcome
+
+
+def _outcome(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
     try:
         raw: Any = OmegaConf.to_container(composed, resolve=True)
         config = parse_config(raw)
@@ -84,24 +96,13 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         advice = "lower the batch sizes, or choose offload=cpu or disk"
-        return _alone(folder, f"the GPU's memory is too small ({reason}); {advice}", others_follow)
+        return Outcome(folder, FAILED, [f"the GPU's memory is too small ({reason}); {advice}"])
     except Exception as error:
         if not others_follow:
             raise
         traceback.print_exc()
         reason = first_line(error)
-        return _alone(folder, f"{type(error).__name__}: {reason} (its traceback is above)", others_follow)
-
-
-def _alone(folder: Path, reason: str, others_follow: bool) -> Outcome:
-    """A failure that other processes of the job need not have seen."""
-    if rank() > 0:
-        print(f"statprune: process {rank()} of {size()}: {reason}", file=sys.stderr, flush=True)
-    if size() > 1 and others_follow:
-        if rank() == 0:
-            print(f"statprune: {folder} failed: {reason}", file=sys.stderr, flush=True)
-        raise SystemExit(1)
-    return Outcome(folder, FAILED, [reason])
+        return Outcome(folder, FAILED, [f"{type(error).__name__}: {reason} (its traceback is above)"])
 
 
 def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
@@ -115,19 +116,24 @@ def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Wor
             if done is None or "pending" in done:
                 held.enter_context(locked(folder))
                 done = finished_record(config, folder)  # another process may have held it until now
-            if done is None:
-                _remove_model(config, folder)
+            if done is None or "pending" in done:
+                _check_model(config, folder)
         except StatpruneError as error:
             gathered(str(error))
             raise
         pending = None if done is None or "pending" not in done else done
         gathered(COMPLETING if pending else RUNNING if done is None else SKIPPED)
         if pending:
+            if config.settings.save_model:
+                (folder / SAVES).touch()
             return Outcome(folder, FINISHED, record=complete(config, folder, pending))
         if done is not None:
             log.info("%s is finished already; rerun=true runs it again", folder)
             return Outcome(folder, SKIPPED, record=done)
         (folder / "result.json").unlink(missing_ok=True)
+        _remove_model(config, folder)
+        if config.settings.save_model:
+            (folder / SAVES).touch()
         _keep_configuration(composed, folder)
         return Outcome(folder, FINISHED, record=run(config, folder, bench))
 
@@ -172,28 +178,33 @@ def finished_record(config: RunConfig, folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def _remove_model(config: RunConfig, folder: Path) -> None:
-    """Remove what an earlier run saved: beside another record it would pass for that one's model.
-
-    Raises:
-        StatpruneError: a model is to be saved where something is that no run wrote.
-    """
+def _check_model(config: RunConfig, folder: Path) -> None:
+    """Raise StatpruneError where a model is to be saved and something else is in its place."""
     model = folder / MODEL
-    if Path(config.model.path).expanduser().resolve().is_relative_to(model.resolve()):
-        is_own = False
-    else:
-        is_own = any((folder / file).exists() for file in (CONFIGURATION, BLOCKS, "result.json"))
-    if is_own:
-        shutil.rmtree(model, ignore_errors=True)
-    elif config.settings.save_model and model.exists():
+    if config.settings.save_model and model.exists() and not _owns_model(folder):
         raise StatpruneError(f"{model} is not a run's own, and save_model=true would write there; give another folder")
+
+
+def _owns_model(folder: Path) -> bool:
+    """Whether a run of this folder wrote its model, or began to."""
+    card = folder / MODEL / "README.md"
+    return (folder / SAVES).exists() or (card.exists() and "by statprune" in card.read_text(encoding="utf-8"))
+
+
+def _remove_model(config: RunConfig, folder: Path) -> None:
+    """Remove what an earlier run saved: beside another record it would pass for that one's model."""
+    model = folder / MODEL
+    is_input = Path(config.model.path).expanduser().resolve().is_relative_to(model.resolve())
+    if _owns_model(folder) and not is_input:
+        shutil.rmtree(model, ignore_errors=True)
+        (folder / SAVES).unlink(missing_ok=True)
 
 
 def _keep_configuration(composed: DictConfig, folder: Path) -> None:
     """The files that Hydra keeps in ``.hydra``, which it would write before anyone knew whether the run is another."""
-    kept = (folder / CONFIGURATION).parent
+    kept = folder / ".hydra"
     kept.mkdir(exist_ok=True)
-    OmegaConf.save(composed, folder / CONFIGURATION)
+    OmegaConf.save(composed, kept / "config.yaml")
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
         OmegaConf.save(OmegaConf.create({"hydra": hydra}), kept / "hydra.yaml")

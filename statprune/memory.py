@@ -169,12 +169,8 @@ def available(device: torch.device) -> int | None:
 
 def available_host() -> int | None:
     """Bytes that can be taken before the host swaps or a job's limit is met; None where the system says neither."""
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        groups = Path("/proc/self/cgroup").read_text()
-    except OSError:
-        return None
-    limits = control_group_room(groups, Path("/sys/fs/cgroup"))
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
+    limits = control_group_room(_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
     return min([*limits, *([int(found[1]) * 1024] if found else [])], default=None)
 
 
@@ -196,17 +192,24 @@ def control_group_room(groups: str, root: Path) -> list[int]:
         for folder in (folder for folder in (place, *place.parents) if folder.is_relative_to(top)):
             try:
                 limit, used = ((folder / name).read_text().strip() for name in names)
-                cached = re.search(r"^(?:total_)?inactive_file (\d+)$", (folder / "memory.stat").read_text(), re.M)
+                stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
             except OSError:  # the topmost group has no limit, and a container's own is at the root
                 continue
             if limit != "max":
-                room.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
+                # the older version has a number of its own for the groups below, which the use includes
+                cached = stat.get("total_inactive_file", stat.get("inactive_file", "0"))
+                room.append(int(limit) - int(used) + int(cached))
     return room
 
 
 def _status() -> dict[str, int]:
-    try:
-        text = Path("/proc/self/status").read_text()
-    except OSError:
-        return {}
+    text = _text(Path("/proc/self/status"))
     return {name: int(value) * 1024 for name, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
+
+
+def _text(path: Path) -> str:
+    """What the file says; nothing where there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -200,9 +200,16 @@ def test_a_model_beside_the_record_is_replaced_only_if_a_run_wrote_it(tmp_path, 
     job.save_model = False
     assert carry_out(job, tmp_path, bench, others_follow=False).state == "finished"
     assert (tmp_path / "model" / "mine.txt").exists()
-    job.rerun = job.save_model = True  # now the folder is a run's
+    job.rerun = True
     assert carry_out(job, tmp_path, bench, others_follow=False).state == "finished"
-    assert {path.name for path in (tmp_path / "model").glob("*.txt")} == set()
+    assert (tmp_path / "model" / "mine.txt").exists()
+    (tmp_path / "model").rename(tmp_path / "mine")
+    job.save_model = True
+    assert carry_out(job, tmp_path, bench, others_follow=False).state == "finished"
+    (tmp_path / "model" / "README.md").unlink()
+    job.save_model = False  # what the run before wrote goes
+    assert carry_out(job, tmp_path, bench, others_follow=False).state == "finished"
+    assert not (tmp_path / "model").exists()
 
 
 def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):

@@ -24,12 +24,12 @@ SMALL = ["calibration.samples=5", "calibration.seq_len=32", "calibration.batch_s
 SMALL += ["device=cpu", "tracking=disabled", "save_model=true"]
 
 
-def torchrun(processes: int, *overrides: str, cwd: Path) -> subprocess.CompletedProcess:
+def torchrun(processes: int, *overrides: str, cwd: Path, program=("-m", "statprune")) -> subprocess.CompletedProcess:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    command += [f"--master-port={port}", "-m", "statprune", *overrides]
+    command += [f"--master-port={port}", *program, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -90,6 +90,35 @@ def test_several_processes_give_the_masks_of_one(name, processes, overrides, fol
 def test_what_is_wrong_is_said_once(tmp_path):
     done = torchrun(2, "sparsity.ratio=2", cwd=tmp_path)
     assert done.returncode != 0 and done.stderr.count("statprune: sparsity.ratio=2.0 is outside [0, 1)") == 1
+
+
+def test_a_job_that_fails_everywhere_does_not_stop_the_others(folders, tmp_path):
+    overrides = [f"model.path={folders('LlamaConfig')}", *SMALL, "method=wanda", "sparsity.keep=2", "sparsity.of=5,4"]
+    done = torchrun(2, "-m", *overrides, cwd=tmp_path)
+    assert done.returncode != 0 and "2 runs: 1 finished, 1 failed" in done.stdout, done.stderr
+    assert done.stderr.count("the N:M pattern does not fit") == 1 and "process 1 of 2" not in done.stderr
+    assert len([*tmp_path.glob("outputs/default/*/result.json")]) == 1
+
+
+ALONE = """
+import os, time, torch
+from statprune.distributed import rank, start, stop, together
+
+start(torch.device("cpu"))
+assert together(30)
+if rank() == 1:
+    time.sleep(1.0)
+    print("alone" if not together(1.0) else "not alone", flush=True)
+else:
+    time.sleep(4.0)  # amid other work
+os._exit(0)
+"""
+
+
+def test_a_process_that_fails_alone_knows(tmp_path):
+    (tmp_path / "alone.py").write_text(ALONE)
+    done = torchrun(2, cwd=tmp_path, program=["alone.py"])
+    assert done.stdout.split() == ["alone"], done.stderr
 
 
 def test_work_is_split_evenly_and_one_process_is_rank_0_of_1(monkeypatch):

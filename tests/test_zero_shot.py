@@ -28,7 +28,7 @@ from statprune.card import model_card
 from statprune.errors import ConfigError, DataError, ModelError
 from statprune.evaluate.tasks import load_tasks
 from statprune.evaluate.zero_shot import ZeroShot
-from statprune.job import Outcome, _remove_model, finished_record, to_json
+from statprune.job import SAVES, Outcome, _remove_model, finished_record, to_json
 from statprune.run import complete, run
 from statprune.sharing import Workbench
 from statprune.summary import print_summary
@@ -613,11 +613,11 @@ def test_zero_shot_without_tasks_is_a_mistake():
 
 
 def test_a_model_of_an_earlier_run_does_not_stay_beside_another_record(tiny_folder, tmp_path, monkeypatch):
-    (tmp_path / "blocks.jsonl").touch()
     monkeypatch.setenv("HOME", str(tmp_path))
     # the second and the third run prune that very model
     for path, stays in ((tiny_folder, False), (tmp_path / "model", True), ("'~/model'", True)):
         shutil.rmtree(tmp_path / "model", ignore_errors=True)
         shutil.copytree(tiny_folder, tmp_path / "model")
+        (tmp_path / SAVES).touch()
         _remove_model(tiny(path), tmp_path)
         assert (tmp_path / "model").exists() is stays
