@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-PATIENCE = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
+LONGEST = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
 _control: list[dist.ProcessGroup] = []  # beside the group that the work goes through
 
 
@@ -37,8 +37,8 @@ def start(device: torch.device) -> None:
     if size() == 1 or dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # what is no tensor goes without the GPU
-    dist.init_process_group(backend, timeout=PATIENCE)
-    _control.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+    dist.init_process_group(backend, timeout=LONGEST)
+    _control.append(dist.new_group(backend="gloo", timeout=LONGEST))
 
 
 def together(seconds: float | None = None) -> bool:
@@ -50,7 +50,7 @@ def together(seconds: float | None = None) -> bool:
     if not _control:
         return True
     try:
-        dist.monitored_barrier(_control[0], PATIENCE if seconds is None else timedelta(seconds=seconds))
+        dist.monitored_barrier(_control[0], LONGEST if seconds is None else timedelta(seconds=seconds))
     except RuntimeError:
         return False
     return True

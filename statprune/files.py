@@ -4,38 +4,33 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 # half-written files, hidden states and converted checkpoints
 LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tmp*.hidden", ".converted-*")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what will be ``path``: readers see the old file or the whole new one; failures leave nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write atomically: readers see the old file or the whole new one. What is not finite becomes null."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(_finite(value), file, indent=2, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
-
-
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """Write atomically, as ``write_json`` does."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        table.to_parquet(temporary)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(path)
+    """Write atomically and for good. What is not finite becomes null."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        json.dump(_finite(value), file, indent=2, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -113,29 +113,32 @@ def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Wor
     with ExitStack() as held:
         try:
             done = finished_record(config, folder)
-            if done is None or "pending" in done:
+            if _is_open(done):
                 held.enter_context(locked(folder))
                 done = finished_record(config, folder)  # another process may have held it until now
-            if done is None or "pending" in done:
+            if _is_open(done):
                 _check_model(config, folder)
         except StatpruneError as error:
             gathered(str(error))
             raise
-        pending = None if done is None or "pending" not in done else done
-        gathered(COMPLETING if pending else RUNNING if done is None else SKIPPED)
-        if pending:
-            if config.settings.save_model:
-                (folder / SAVES).touch()
-            return Outcome(folder, FINISHED, record=complete(config, folder, pending))
-        if done is not None:
+        gathered(RUNNING if done is None else COMPLETING if _is_open(done) else SKIPPED)
+        if not _is_open(done):
             log.info("%s is finished already; rerun=true runs it again", folder)
             return Outcome(folder, SKIPPED, record=done)
-        (folder / "result.json").unlink(missing_ok=True)
-        _remove_model(config, folder)
+        if done is None:
+            (folder / "result.json").unlink(missing_ok=True)
+            _remove_model(config, folder)
         if config.settings.save_model:
             (folder / SAVES).touch()
+        if done is not None:
+            return Outcome(folder, FINISHED, record=complete(config, folder, done))
         _keep_configuration(composed, folder)
         return Outcome(folder, FINISHED, record=run(config, folder, bench))
+
+
+def _is_open(record: dict[str, Any] | None) -> bool:
+    """Whether a run is still to be done, or to be completed."""
+    return record is None or "pending" in record
 
 
 def _follow(config: RunConfig, folder: Path, bench: Workbench) -> Outcome:

@@ -120,7 +120,7 @@ def _sweep() -> None:
             main()
         finally:
             jobs = outcomes(folder)
-            is_well = print_sweep(jobs) if jobs else False
+            is_well = bool(jobs) and print_sweep(jobs)
     if not jobs:
         _fail([f"no job could tell in {folder} how it ended; their folders and logs say more"])
     if not is_well:

@@ -113,9 +113,9 @@ def place_for(asked: Place, needed: Need, device: torch.device) -> Place:
         return asked
     if device.type == "cuda" and needed.total(Place.device) <= 0.8 * torch.cuda.mem_get_info(device)[0]:
         return Place.device
-    available = available_host()
+    free = available_host()
     beside = needed.total(Place.host) if device.type == "cpu" else 0
-    if available is not None and needed.activations + beside > 0.8 * available:
+    if free is not None and needed.activations + beside > 0.8 * free:
         return Place.disk
     return Place.device if device.type == "cpu" else Place.host
 

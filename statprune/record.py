@@ -10,7 +10,7 @@ import torch
 
 from statprune.calibration import Windows
 from statprune.config import RunConfig
-from statprune.files import write_parquet
+from statprune.files import replacing
 from statprune.models import Block, sparsity
 
 
@@ -139,4 +139,5 @@ def write_windows(
         for source, losses in dense.items()
     ]
     empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
-    write_parquet(folder / "windows.parquet", pd.concat(parts) if parts else empty)
+    with replacing(folder / "windows.parquet") as file:
+        (pd.concat(parts) if parts else empty).to_parquet(file)

@@ -18,6 +18,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statprune.files import replacing
+
 FINISHED, SKIPPED, FAILED, RUNNING = "finished", "skipped", "failed", "running"  # a job's states
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it tells how it ended
 
@@ -70,11 +72,9 @@ def ledger() -> Iterator[Path]:
 def note(number: int, line: str) -> None:
     """Tell the process that started the sweep about job ``number``; each line replaces the one before."""
     if place := os.environ.get(LEDGER):
-        path = Path(place) / f"{number}.json"
-        temporary = path.with_suffix(f".{os.getpid()}")
-        with suppress(OSError):  # it has ended, and its folder went with it: nobody is left to tell
-            temporary.write_text(line, encoding="utf-8")
-            temporary.replace(path)
+        # an error: it has ended, and its folder went with it, so that nobody is left to tell
+        with suppress(OSError), replacing(Path(place) / f"{number}.json") as file:
+            file.write_text(line, encoding="utf-8")
 
 
 def outcomes(folder: Path) -> list[dict[str, Any]]:

@@ -14,9 +14,8 @@ def test_the_limits_of_a_container_and_of_a_slurm_job_count(tmp_path):
     new, old = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
     group(tmp_path / "slurm" / "job_7", new, 1000, 400, 50)
     group(tmp_path / "slurm", new, "max", 900)
-    group(
-        tmp_path / "memory" / "docker" / "a", old, 3000, 1000, 1, "total_inactive_file 300\n"
-    )  # the cache of groups below
+    below = "total_inactive_file 300\n"  # the cache of groups below, too
+    group(tmp_path / "memory" / "docker" / "a", old, 3000, 1000, 1, below)
     assert control_group_room("0::/slurm/job_7/step_0\n", tmp_path) == [650]
     assert control_group_room("4:cpu,memory:/docker/a\n3:cpuset:/slurm\n0::/\n", tmp_path) == [2300]
     group(tmp_path, new, 500, 100)  # inside a container, its own group is the root

@@ -21,7 +21,7 @@ from statprune.distributed import gathered, size
 from statprune.errors import DataError, ModelError, first_line
 from statprune.evaluate.harness import Harness, Rehearsal, quiet
 from statprune.evaluate.tasks import TaskSuite, is_group
-from statprune.files import write_parquet
+from statprune.files import replacing
 from statprune.record import stderr_of
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,8 @@ def write_documents(folder: Path, dense: Scores, pruned: Scores | None) -> None:
         table["pruned"] = math.nan
     else:
         table = table.merge(pd.DataFrame(pruned["documents"], columns=[*columns, "pruned"]), on=columns, how="outer")
-    write_parquet(folder / DOCUMENTS, table)
+    with replacing(folder / DOCUMENTS) as file:
+        table.to_parquet(file)
 
 
 def _scores(results: Any) -> Scores:
