@@ -16,13 +16,13 @@ from statprune.accuracy import load
 from statprune.blocks import advance, capture, observe
 from statprune.calibration import calibration_windows
 from statprune.config import RunConfig, parse_config
+from statprune.core.patterns import Pattern
+from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
+from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import StatpruneError
-from statprune.masks import Pattern
 from statprune.prune import automatic_batch_size
 from statprune.results import read_record
 from statprune.run import choose_device
-from statprune.scores import CvrOptions, NoOptions, cvr, wanda
-from statprune.statistics import InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 
 

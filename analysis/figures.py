@@ -28,10 +28,10 @@ from analysis.drawing import (
 )
 from analysis.labels import place_labels
 from analysis.series import method_order, pareto_table, perplexities, sensitivity_table, sparsity_table
+from statprune.core.patterns import Pattern, Unstructured
+from statprune.core.scores import CvrOptions
+from statprune.core.statistics import InputStatistics
 from statprune.errors import StatpruneError
-from statprune.masks import Pattern, Unstructured
-from statprune.scores import CvrOptions
-from statprune.statistics import InputStatistics
 
 DODGE = 2.5
 PANELS = 12  # kinds of layers that are still readable side by side

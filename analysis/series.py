@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.collect import MACHINE
 from analysis.uncertainty import mean_and_deviation
+from statprune.core.methods import method_names
 from statprune.errors import StatpruneError
-from statprune.methods import method_names
 from statprune.naming import NOT_IN_HASH
 
 PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")

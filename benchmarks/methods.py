@@ -1,8 +1,8 @@
 """The methods that the benchmarks compare, by the names their results have."""
 
 from statprune import Energy, NofM, Unstructured, get_method
-from statprune.masks import Pattern
-from statprune.methods import Method, customary_group
+from statprune.core.methods import Method, customary_group
+from statprune.core.patterns import Pattern
 
 METHODS = ("wanda", "cvr+energy", "sparsegpt")
 

@@ -5,13 +5,13 @@ The names below are the Python interface; the command is a thin layer over it.
 
 from statprune.allocation import Owl
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
-from statprune.compensation import Energy
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method
+from statprune.core.moments import Moments
+from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
 from statprune.evaluate.perplexity import perplexity, window_losses
-from statprune.masks import Group, NofM, Unstructured
-from statprune.methods import get_method
 from statprune.models import load_model, save_model
-from statprune.moments import Moments
 from statprune.prune import prune
 from statprune.structure import find_blocks
 

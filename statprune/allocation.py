@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from statprune.blocks import Batch, observe
+from statprune.core.patterns import Pattern, Unstructured
+from statprune.core.scores import NoOptions, wanda
+from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ModelError
-from statprune.masks import Pattern, Unstructured
 from statprune.models import Block, Layer
-from statprune.scores import NoOptions, wanda
-from statprune.statistics import InputStatistics, StatisticsKind
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from statprune.activations import Keep, Kept, OnDevice
+from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.distributed import gathered, size
 from statprune.errors import ModelError
 from statprune.models import Block, Layer
 from statprune.products import Products, Use
-from statprune.statistics import InputStatistics, StatisticsKind
 
 
 class _Stop(Exception):

@@ -15,16 +15,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from statprune.activations import Place
 from statprune.allocation import Owl
-from statprune.compensation import Compensation, Energy
+from statprune.core.compensation import Compensation, Energy
+from statprune.core.methods import customary_group, method_names, options_class
+from statprune.core.moments import Moments
+from statprune.core.patterns import Group, NofM, Pattern, Unstructured
+from statprune.core.sparsegpt import SparseGPTOptions
 from statprune.data import SOURCES, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluate.tasks import name_problems
 from statprune.hub import model_path_problem, offload_problem
-from statprune.masks import Group, NofM, Pattern, Unstructured
-from statprune.methods import customary_group, method_names, options_class
-from statprune.moments import Moments
 from statprune.naming import NOT_IN_HASH, digest
-from statprune.sparsegpt import SparseGPTOptions
 
 COMPENSATIONS: dict[str, Any] = {cls.name: cls for cls in (Energy, Moments)}
 # keys that mean nothing where no task is run

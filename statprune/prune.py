@@ -12,16 +12,16 @@ from torch import Tensor
 from statprune.activations import Keep, OnDevice
 from statprune.allocation import Owl, check_pattern, layer_patterns
 from statprune.blocks import Batch, Collector, advance, capture, observe
-from statprune.compensation import Compensation
+from statprune.core.compensation import Compensation
+from statprune.core.methods import Method
+from statprune.core.output_errors import output_errors
+from statprune.core.patterns import NOT_FINITE, Pattern
+from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
 from statprune.malloc import give_back, return_at_once
-from statprune.masks import NOT_FINITE, Pattern
-from statprune.methods import Method
 from statprune.models import Block, Layer, streamer_of
-from statprune.output_errors import output_errors
-from statprune.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 from statprune.timing import Clock, stopwatch
 

@@ -28,6 +28,8 @@ from statprune.allocation import check_pattern
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.console import progress
+from statprune.core.methods import get_method
+from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.distributed import gathered, local_rank, local_size, rank, share, size, start
 from statprune.errors import ModelError, first_line
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
@@ -42,7 +44,6 @@ from statprune.memory import (
     resident,
     restart_peaks,
 )
-from statprune.methods import get_method
 from statprune.models import Block, check_tokens, coverage, save_masks, save_model, streamer_of
 from statprune.prune import automatic_batch_size, prune, sampled_rows, statistics_needed
 from statprune.record import (
@@ -56,7 +57,6 @@ from statprune.record import (
 )
 from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers
 from statprune.sharing import Workbench, cache_of, fingerprint, identity
-from statprune.statistics import DenseStatistics, StatisticsKind
 from statprune.structure import find_blocks
 from statprune.timing import phase
 from statprune.tracking import Tracker

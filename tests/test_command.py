@@ -18,14 +18,14 @@ from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditional
 from wandb_files import wandb_run
 
 from statprune import config, results
-from statprune.compensation import Energy
 from statprune.compose import override_problems
+from statprune.core.compensation import Energy
+from statprune.core.methods import method_names, options_class
+from statprune.core.moments import Moments
 from statprune.errors import ConfigError, DataError, ModelError
 from statprune.files import remove_leftovers, write_json
 from statprune.job import Outcome, carry_out, finished_record, print_line, to_json
 from statprune.main import folder_problems, run_name
-from statprune.methods import method_names, options_class
-from statprune.moments import Moments
 from statprune.results import finish_record
 from statprune.run import run
 from statprune.sharing import Workbench

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statprune.compensation import Energy
-from statprune.masks import Group, NofM, Unstructured
-from statprune.methods import get_method
-from statprune.scores import CvrOptions, NoOptions, RiaOptions, cvr, ria, wanda
-from statprune.sparsegpt import inverse_factor
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method
+from statprune.core.patterns import Group, NofM, Unstructured
+from statprune.core.scores import CvrOptions, NoOptions, RiaOptions, cvr, ria, wanda
+from statprune.core.sparsegpt import inverse_factor
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
 def make(out_features=6, in_features=8, tokens=50, seed=0, kind=StatisticsKind.GRAM):
@@ -224,8 +224,8 @@ def test_a_process_that_saw_no_token_of_an_expert_gets_its_whole_gram_matrix(mon
     empty = InputStatistics(600, StatisticsKind.GRAM, dtype=torch.float64)
     seen.update(x)
     theirs = iter([torch.tensor([20, 0]), torch.stack([seen.mean, seen.variance * 20]), torch.zeros(0, 600).double()])
-    monkeypatch.setattr("statprune.statistics.gathered_tensors", lambda mine: [mine, next(theirs)])
-    monkeypatch.setattr("statprune.statistics.add_up", lambda gram: gram.add_(seen._gram))
+    monkeypatch.setattr("statprune.core.statistics.gathered_tensors", lambda mine: [mine, next(theirs)])
+    monkeypatch.setattr("statprune.core.statistics.add_up", lambda gram: gram.add_(seen._gram))
     empty.merge_processes()
     assert empty.count == 20 and torch.allclose(empty.gram, x.T @ x) and torch.allclose(empty.norm, seen.norm)
 
@@ -234,7 +234,8 @@ def test_layers_of_one_input_are_factorised_once(monkeypatch):
     weight, _, statistics = make(kind=StatisticsKind.GRAM)
     calls = []
     monkeypatch.setattr(
-        "statprune.sparsegpt.inverse_factor", lambda gram, damping: calls.append(1) or inverse_factor(gram, damping)
+        "statprune.core.sparsegpt.inverse_factor",
+        lambda gram, damping: calls.append(1) or inverse_factor(gram, damping),
     )
     first = get_method("sparsegpt").solve(weight, statistics, Unstructured(0.5))
     second = get_method("sparsegpt").solve(weight, statistics, Unstructured(0.5))

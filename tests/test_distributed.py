@@ -13,10 +13,10 @@ from conftest import composed, tiny_llama, tiny_tokenizer
 from families import tiny
 from transformers import AutoModelForCausalLM
 
+from statprune.core.methods import get_method
+from statprune.core.patterns import Unstructured
 from statprune.distributed import gathered, owners, share
 from statprune.errors import ModelError
-from statprune.masks import Unstructured
-from statprune.methods import get_method
 from statprune.prune import prune
 from statprune.run import run
 

@@ -17,15 +17,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from statprune.blocks import capture
 from statprune.calibration import evaluation_windows
-from statprune.compensation import Energy
 from statprune.config import parse_config
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method, method_names
+from statprune.core.patterns import NofM, Unstructured
+from statprune.core.statistics import StatisticsKind
 from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
-from statprune.masks import NofM, Unstructured
-from statprune.methods import get_method, method_names
 from statprune.models import sparsity
 from statprune.prune import prune
-from statprune.statistics import StatisticsKind
 from statprune.structure import find_blocks
 
 

@@ -12,11 +12,11 @@ from families import COMMON, FAMILIES, UNUSUAL, VOCABULARY, tiny
 from transformers import AutoModelForCausalLM
 
 from statprune.blocks import capture
-from statprune.compensation import Energy
-from statprune.masks import NofM, Unstructured
-from statprune.methods import get_method
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method
+from statprune.core.moments import Moments
+from statprune.core.patterns import NofM, Unstructured
 from statprune.models import coverage, save_model
-from statprune.moments import Moments
 from statprune.prune import prune
 from statprune.run import run
 from statprune.structure import eager_experts, find_blocks

@@ -31,12 +31,12 @@ from analysis.series import (
 from analysis.spec import load_table, table_names
 from analysis.table_figures import draw_table, figure_of
 from analysis.tables import Built, Entry
+from statprune.core.patterns import NofM, Unstructured
+from statprune.core.scores import CvrOptions
+from statprune.core.statistics import InputStatistics
 from statprune.errors import StatpruneError
-from statprune.masks import NofM, Unstructured
 from statprune.prune import prune
 from statprune.run import run
-from statprune.scores import CvrOptions
-from statprune.statistics import InputStatistics
 
 PROTOCOL = {"seq_len": 64, "windows": 2, "sha256": "0", "begins_with_bos": False, "torch": "2.13.0"}
 

@@ -8,10 +8,10 @@ from conftest import tiny_llama
 from families import UNUSUAL, VOCABULARY, Model, tiny
 from torch import nn
 
-from statprune.compensation import Energy
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method, method_names
+from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ModelError
-from statprune.masks import NofM, Unstructured
-from statprune.methods import get_method, method_names
 from statprune.models import sparsity
 from statprune.prune import prune
 from statprune.structure import find_blocks

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_command import tiny
 
-from statprune import parts
-from statprune.compensation import Energy
 from statprune.config import COMPENSATIONS
-from statprune.masks import Group, NofM, Unstructured
-from statprune.methods import get_method
-from statprune.moments import Moments
+from statprune.core import parts
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method
+from statprune.core.moments import Moments
+from statprune.core.patterns import Group, NofM, Unstructured
+from statprune.core.statistics import InputStatistics
 from statprune.prune import prune
 from statprune.run import run
-from statprune.statistics import InputStatistics
 
 
 def make(tokens=64, out_features=5, in_features=8, seed=0, mean=1.5):

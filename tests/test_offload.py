@@ -14,11 +14,11 @@ from transformers import ApertusConfig, ApertusForCausalLM, AutoModelForCausalLM
 
 from statprune.activations import OnDisk, Place, keeper
 from statprune.blocks import capture
-from statprune.compensation import Energy
+from statprune.core.compensation import Energy
+from statprune.core.methods import get_method
+from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
-from statprune.masks import NofM, Unstructured
-from statprune.methods import get_method
 from statprune.models import load_model, save_model, sparsity
 from statprune.offload import HostSource, Streamer, is_here
 from statprune.prune import prune

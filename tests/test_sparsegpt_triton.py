@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from statprune.masks import NofM, Unstructured
-from statprune.methods import get_method
-from statprune.sparsegpt import _solve_block, inverse_factor
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core.methods import get_method
+from statprune.core.patterns import NofM, Unstructured
+from statprune.core.sparsegpt import _solve_block, inverse_factor
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
@@ -18,7 +18,7 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("Triton was imported without TRITON_INTERPRET=1, which it reads then", allow_module_level=True)
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
-kernel = importlib.import_module("statprune.sparsegpt_triton")
+kernel = importlib.import_module("statprune.core.sparsegpt_triton")
 
 NOFM = [NofM(2, 4), NofM(4, 8), NofM(1, 4)]
 PATTERNS = [Unstructured(0.5), *NOFM]
@@ -145,7 +145,7 @@ def test_the_method_gives_the_same_by_kernel_and_loop(pattern, monkeypatch):
     method = get_method("sparsegpt", block_size=16)
     results = []
     for has_kernel in (True, False):
-        monkeypatch.setattr("statprune.sparsegpt._has_kernel", lambda _, has_kernel=has_kernel: has_kernel)
+        monkeypatch.setattr("statprune.core.sparsegpt._has_kernel", lambda _, has_kernel=has_kernel: has_kernel)
         results.append(method.solve(weight, statistics, pattern))
     assert torch.equal(results[0][1], results[1][1]) and results[0][1].float().mean() == pytest.approx(0.5)
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)

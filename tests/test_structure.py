@@ -10,12 +10,12 @@ from families import VOCABULARY, Model, tiny
 from torch import nn
 
 from statprune.blocks import capture, observe
+from statprune.core.methods import get_method
+from statprune.core.patterns import NofM, Unstructured
+from statprune.core.statistics import StatisticsKind
 from statprune.errors import ModelError
-from statprune.masks import NofM, Unstructured
-from statprune.methods import get_method
 from statprune.models import coverage, coverage_warning, sparsity
 from statprune.prune import prune
-from statprune.statistics import StatisticsKind
 from statprune.structure import eager_experts, find_blocks
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statprune.compensation import Energy, check_clamp
-from statprune.output_errors import output_errors
-from statprune.parts import row_parts
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core.compensation import Energy, check_clamp
+from statprune.core.output_errors import output_errors
+from statprune.core.parts import row_parts
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 FITTED_FOR_A_GROUP = 4  # fewer rows than that for each scale say too little: rows of experts that few tokens reach
 HELD_OUT = 4  # one of so many sampled rows is not fitted to, and judges whether the layer is better off

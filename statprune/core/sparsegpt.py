@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statprune import sparsegpt_triton
-from statprune.masks import Group, NofM, Pattern
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core import sparsegpt_triton
+from statprune.core.patterns import Group, NofM, Pattern
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from statprune.masks import Group, Pattern
-from statprune.scores import SCORES
-from statprune.sparsegpt import CUSTOMARY_GROUP, SparseGPT, SparseGPTOptions
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core.patterns import Group, Pattern
+from statprune.core.scores import SCORES
+from statprune.core.sparsegpt import CUSTOMARY_GROUP, SparseGPT, SparseGPTOptions
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 Solution = tuple[Tensor, Tensor, dict[str, Any]]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.masks import Group
-from statprune.parts import row_parts
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core.parts import row_parts
+from statprune.core.patterns import Group
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
 class Activation(Enum):

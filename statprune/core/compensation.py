@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from statprune.parts import row_parts
-from statprune.statistics import InputStatistics, StatisticsKind
+from statprune.core.parts import row_parts
+from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
 class Compensation(Protocol):
