@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from statprune.config import RunConfig
-from statprune.distributed import gathered, rank
 from statprune.errors import first_line
 from statprune.evaluate.tasks import TaskSuite, load_tasks
 from statprune.models import load_model, streamer_of
 from statprune.results import MODEL, finish_record, read_record
 from statprune.sharing import Workbench, cache_of
-from statprune.timing import phase
+from statprune.system.distributed import gathered, rank
+from statprune.system.timing import phase
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
     from statprune.evaluate.zero_shot import Scores, ZeroShot

@@ -23,8 +23,8 @@ from statprune.core.sparsegpt import SparseGPTOptions
 from statprune.data import SOURCES, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluate.tasks import name_problems
-from statprune.hub import model_path_problem, offload_problem
 from statprune.naming import NOT_IN_HASH, digest
+from statprune.system.hub import model_path_problem, offload_problem
 
 COMPENSATIONS: dict[str, Any] = {cls.name: cls for cls in (Energy, Moments)}
 # keys that mean nothing where no task is run

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from statprune.errors import DataError, first_line
-from statprune.hub import hub_access
+from statprune.system.hub import hub_access
 
 SOURCES = ("bundled", "text", "wikitext2", "c4")
 HUB_NAMES = {"wikitext2": "Salesforce/wikitext", "c4": "allenai/c4"}

@@ -17,9 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.accuracy import can_resume
 from statprune.config import RunConfig, parse_config
-from statprune.distributed import gathered, rank, size, start, together
 from statprune.errors import ConfigError, StatpruneError, first_line
-from statprune.lock import locked
 from statprune.naming import differing_keys
 from statprune.record import shown
 from statprune.results import MODEL, read_record
@@ -27,6 +25,8 @@ from statprune.run import choose_device, complete, run
 from statprune.sharing import Workbench
 from statprune.summary import accuracy_line
 from statprune.sweep import FAILED, FINISHED, RUNNING, SKIPPED
+from statprune.system.distributed import gathered, rank, size, start, together
+from statprune.system.lock import locked
 
 log = logging.getLogger(__name__)
 SAVES = ".saves-model"  # beside a model that a run wrote, or began to

@@ -18,11 +18,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.compose import override_problems, prepare_plugins
-from statprune.console import configure_logging
-from statprune.distributed import rank, size, stop
 from statprune.naming import run_name
-from statprune.slots import take_gpu, visible_gpus
 from statprune.sweep import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep, swept_grids
+from statprune.system.console import configure_logging
+from statprune.system.distributed import rank, size, stop
+from statprune.system.gpu_slots import take_gpu, visible_gpus
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)

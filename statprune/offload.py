@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
-from statprune.malloc import give_back, return_at_once
+from statprune.system.malloc import give_back, return_at_once
 
 Weights = dict[str, Tensor]
 

@@ -17,13 +17,13 @@ from statprune.core.methods import Method
 from statprune.core.output_errors import output_errors
 from statprune.core.patterns import NOT_FINITE, Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
-from statprune.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
-from statprune.malloc import give_back, return_at_once
 from statprune.models import Block, Layer, streamer_of
 from statprune.structure import eager_experts, find_blocks
-from statprune.timing import Clock, stopwatch
+from statprune.system.distributed import gathered, owners, rank, share, size, spread, start
+from statprune.system.malloc import give_back, return_at_once
+from statprune.system.timing import Clock, stopwatch
 
 OnBlock = Callable[[int, int, list[dict[str, Any]]], None]
 PROPAGATIONS = ("pruned", "sequential", "dense")

@@ -10,8 +10,8 @@ import torch
 
 from statprune.calibration import Windows
 from statprune.config import RunConfig
-from statprune.files import replacing
 from statprune.models import Block, sparsity
+from statprune.system.files import replacing
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from statprune.card import model_card
 from statprune.errors import StatpruneError
-from statprune.files import write_json
+from statprune.system.files import write_json
 
 SCHEMA_VERSION = 1
 BLOCKS, MODEL = "blocks.jsonl", "model"

@@ -27,13 +27,10 @@ from statprune.activations import Keep, Place, keeper
 from statprune.allocation import check_pattern
 from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import Offload, Propagation, RunConfig
-from statprune.console import progress
 from statprune.core.methods import get_method
 from statprune.core.statistics import DenseStatistics, StatisticsKind
-from statprune.distributed import gathered, local_rank, local_size, rank, share, size, start
 from statprune.errors import ModelError, first_line
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
-from statprune.files import remove_leftovers, write_json
 from statprune.memory import (
     Prediction,
     available_host,
@@ -58,7 +55,10 @@ from statprune.record import (
 from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers
 from statprune.sharing import Workbench, cache_of, fingerprint, identity
 from statprune.structure import find_blocks
-from statprune.timing import phase
+from statprune.system.console import progress
+from statprune.system.distributed import gathered, local_rank, local_size, rank, share, size, start
+from statprune.system.files import remove_leftovers, write_json
+from statprune.system.timing import phase
 from statprune.tracking import Tracker
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from torch import Tensor
 from statprune.calibration import Windows
 from statprune.config import RunConfig
 from statprune.core.statistics import DenseStatistics, StatisticsKind
-from statprune.distributed import size
-from statprune.files import write_json
-from statprune.hub import locate_model
 from statprune.memory import available
 from statprune.models import Block, streamer_of
 from statprune.naming import digest
+from statprune.system.distributed import size
+from statprune.system.files import write_json
+from statprune.system.hub import locate_model
 
 log = logging.getLogger(__name__)
 ROOM = 0.5  # share of the free memory that may be filled to save work

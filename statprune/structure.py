@@ -16,10 +16,10 @@ from torch import Tensor
 
 from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError, first_line
-from statprune.malloc import give_back
 from statprune.matrices import leave_excluded, matrices
 from statprune.models import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
 from statprune.products import Products, Use
+from statprune.system.malloc import give_back
 
 log = logging.getLogger(__name__)
 PROBE_TOKENS = 64

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statprune.files import replacing
+from statprune.system.files import replacing
 
 FINISHED, SKIPPED, FAILED, RUNNING = "finished", "skipped", "failed", "running"  # a job's states
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it tells how it ended

@@ -23,13 +23,13 @@ from statprune.core.compensation import Energy
 from statprune.core.methods import method_names, options_class
 from statprune.core.moments import Moments
 from statprune.errors import ConfigError, DataError, ModelError
-from statprune.files import remove_leftovers, write_json
 from statprune.job import Outcome, carry_out, finished_record, print_line, to_json
 from statprune.main import folder_problems, run_name
 from statprune.results import finish_record
 from statprune.run import run
 from statprune.sharing import Workbench
 from statprune.summary import print_summary
+from statprune.system.files import remove_leftovers, write_json
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -125,7 +125,7 @@ def test_a_damaged_copy_of_a_hub_file_names_it(c4, wikitext2):
 
 
 def test_no_network_ends_in_a_sentence_at_once(monkeypatch):
-    monkeypatch.setattr("statprune.hub.reachable", lambda: False)
+    monkeypatch.setattr("statprune.system.hub.reachable", lambda: False)
     for source in ("wikitext2", "c4"):
         with pytest.raises(DataError, match="no network, and not in the local cache"):
             read_text(source, "evaluation")

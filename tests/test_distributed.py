@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM
 
 from statprune.core.methods import get_method
 from statprune.core.patterns import Unstructured
-from statprune.distributed import gathered, owners, share
 from statprune.errors import ModelError
 from statprune.prune import prune
 from statprune.run import run
+from statprune.system.distributed import gathered, owners, share
 
 SMALL = ["calibration.samples=5", "calibration.seq_len=32", "calibration.batch_size=2", "evaluation.max_windows=3"]
 SMALL += ["device=cpu", "tracking=disabled", "save_model=true"]
@@ -102,7 +102,7 @@ def test_a_job_that_fails_everywhere_does_not_stop_the_others(folders, tmp_path)
 
 ALONE = """
 import os, time, torch
-from statprune.distributed import rank, start, stop, together
+from statprune.system.distributed import rank, start, stop, together
 
 start(torch.device("cpu"))
 assert together(30)

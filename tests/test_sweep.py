@@ -19,14 +19,14 @@ from omegaconf import OmegaConf
 from test_command import tiny
 from wandb_files import wandb_run
 
-from statprune import lock
 from statprune.errors import StatpruneError
 from statprune.job import carry_out, finished_record
-from statprune.lock import LOCK, LockedError, locked
 from statprune.naming import differing_keys
 from statprune.run import run
 from statprune.sharing import Workbench
 from statprune.sweep import swept_grids
+from statprune.system import lock
+from statprune.system.lock import LOCK, LockedError, locked
 from statprune.tracking import Tracker, run_id
 
 SMALL = ("experiment=smoke", "calibration.seq_len=32", "evaluation.seq_len=32")
@@ -319,7 +319,7 @@ def test_of_many_processes_that_start_at_once_one_writes(tmp_path):
     program = f"""
 import sys, time
 from pathlib import Path
-from statprune.lock import LockedError, locked
+from statprune.system.lock import LockedError, locked
 time.sleep(max(0, {time.time() + 4} - time.time()))
 for _ in range(30):
     try:

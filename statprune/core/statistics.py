@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.distributed import add_up, gathered_tensors
+from statprune.system.distributed import add_up, gathered_tensors
 
 # values converted to float64 at a time: what stays in a CPU's cache; on a GPU, enough to fill it
 CHUNK = {"cpu": 2**18, "cuda": 2**24}

@@ -14,7 +14,7 @@ import lm_eval.evaluator
 import tqdm
 from lm_eval.models.huggingface import HFLM
 
-from statprune.distributed import gathered, rank, size
+from statprune.system.distributed import gathered, rank, size
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)  # what matters of its messages is in the record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from statprune.errors import ConfigError, first_line
-from statprune.hub import hub_access
+from statprune.system.hub import hub_access
 
 TASK_SETS = {
     # the paper names BoolQ, RTE, HellaSwag, WinoGrande, ARC and OBQA; that ARC means the challenge set is our reading

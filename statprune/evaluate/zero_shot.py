@@ -16,13 +16,13 @@ from lm_eval import simple_evaluate
 from lm_eval.api.metrics import mean as mean_of_documents
 
 from statprune.config import EvaluationConfig
-from statprune.console import progress
-from statprune.distributed import gathered, size
 from statprune.errors import DataError, ModelError, first_line
 from statprune.evaluate.harness import Harness, Rehearsal, quiet
 from statprune.evaluate.tasks import TaskSuite, is_group
-from statprune.files import replacing
 from statprune.record import stderr_of
+from statprune.system.console import progress
+from statprune.system.distributed import gathered, size
+from statprune.system.files import replacing
 
 log = logging.getLogger(__name__)
 DOCUMENTS = "documents.parquet"
