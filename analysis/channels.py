@@ -14,11 +14,11 @@ from torch import Tensor
 
 from statprune.accuracy import load
 from statprune.blocks import advance, capture, observe
-from statprune.calibration import calibration_windows
 from statprune.config import RunConfig, parse_config
 from statprune.core.patterns import Pattern
 from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
 from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.data.windows import calibration_windows
 from statprune.errors import StatpruneError
 from statprune.prune import automatic_batch_size
 from statprune.results import read_record

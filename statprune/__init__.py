@@ -4,11 +4,11 @@ The names below are the Python interface; the command is a thin layer over it.
 """
 
 from statprune.allocation import Owl
-from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method
 from statprune.core.moments import Moments
 from statprune.core.patterns import Group, NofM, Unstructured
+from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.models import load_model, save_model

@@ -20,7 +20,7 @@ from statprune.core.methods import customary_group, method_names, options_class
 from statprune.core.moments import Moments
 from statprune.core.patterns import Group, NofM, Pattern, Unstructured
 from statprune.core.sparsegpt import SparseGPTOptions
-from statprune.data import SOURCES, source_problem
+from statprune.data.sources import SOURCES, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluate.tasks import name_problems
 from statprune.naming import NOT_IN_HASH, digest

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from statprune.calibration import Windows
 from statprune.config import RunConfig
+from statprune.data.windows import Windows
 from statprune.models import Block, sparsity
 from statprune.system.files import replacing
 

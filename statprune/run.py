@@ -25,10 +25,10 @@ from statprune.accuracy import (
 )
 from statprune.activations import Keep, Place, keeper
 from statprune.allocation import check_pattern
-from statprune.calibration import Windows, calibration_windows, evaluation_windows
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.core.methods import get_method
 from statprune.core.statistics import DenseStatistics, StatisticsKind
+from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ModelError, first_line
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
 from statprune.memory import (

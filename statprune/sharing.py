@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.calibration import Windows
 from statprune.config import RunConfig
 from statprune.core.statistics import DenseStatistics, StatisticsKind
+from statprune.data.windows import Windows
 from statprune.memory import available
 from statprune.models import Block, streamer_of
 from statprune.naming import digest

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from statprune.config import RunConfig, parse_config
-from statprune.data import bundled_text
+from statprune.data.sources import bundled_text
 
 
 def tiny_llama() -> LlamaForCausalLM:

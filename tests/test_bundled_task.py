@@ -10,7 +10,7 @@ import numpy
 import pytest
 from lm_eval.tasks import TaskManager
 
-from statprune.data import bundled_text, bundled_topics
+from statprune.data.sources import bundled_text, bundled_topics
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "tasks"
 

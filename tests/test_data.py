@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import tiny_tokenizer
 
-from statprune.calibration import calibration_windows, evaluation_windows
-from statprune.data import bundled_text, path_problem, read_text
+from statprune.data.sources import bundled_text, path_problem, read_text
+from statprune.data.windows import calibration_windows, evaluation_windows
 from statprune.errors import DataError
 
 

@@ -16,12 +16,12 @@ from conftest import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from statprune.blocks import capture
-from statprune.calibration import evaluation_windows
 from statprune.config import parse_config
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method, method_names
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import StatisticsKind
+from statprune.data.windows import evaluation_windows
 from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.models import sparsity

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.data import documents, read_text
+from statprune.data.sources import documents, read_text
 from statprune.errors import DataError
 
 C4_DRAWS = 10_000  # documents drawn for one window before giving up
