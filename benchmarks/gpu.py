@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from statprune import prune
 from statprune.activations import Place, keeper
-from statprune.offload import Streamer, Weights, placeholder
+from statprune.model.offload import Streamer, Weights, placeholder
 from statprune.structure import find_blocks
 
 # hidden size, intermediate size, blocks, heads, key-value heads, vocabulary, streamed

@@ -17,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statprune import Energy, Unstructured, get_method, prune
-from statprune.models import load_model, save_model
+from statprune.model.loading import load_model, save_model
 from statprune.structure import find_blocks
 
 BASE = {"tokens": 2048, "blocks": 2, "width": 512}

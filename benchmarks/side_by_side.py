@@ -17,7 +17,7 @@ import measure
 import torch
 
 from statprune import calibration_windows, evaluation_windows, load_model
-from statprune.models import save_model
+from statprune.model.loading import save_model
 
 HERE = Path(__file__).parent
 PACKAGES = ("statprune", "torch", "transformers", "numpy")

@@ -11,7 +11,7 @@ from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
 from statprune.evaluate.perplexity import perplexity, window_losses
-from statprune.models import load_model, save_model
+from statprune.model.loading import load_model, save_model
 from statprune.prune import prune
 from statprune.structure import find_blocks
 

@@ -10,7 +10,7 @@ import torch
 from statprune.config import RunConfig
 from statprune.errors import first_line
 from statprune.evaluate.tasks import TaskSuite, load_tasks
-from statprune.models import load_model, streamer_of
+from statprune.model.loading import load_model, streamer_of
 from statprune.results import MODEL, finish_record, read_record
 from statprune.sharing import Workbench, cache_of
 from statprune.system.distributed import gathered, rank

@@ -13,7 +13,7 @@ from statprune.core.patterns import Pattern, Unstructured
 from statprune.core.scores import NoOptions, wanda
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ModelError
-from statprune.models import Block, Layer
+from statprune.model.loading import Block, Layer
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
 

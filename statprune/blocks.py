@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from statprune.activations import Keep, Kept, OnDevice
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ModelError
-from statprune.models import Block, Layer
+from statprune.model.loading import Block, Layer
 from statprune.products import Products, Use
 from statprune.system.distributed import gathered, size
 

@@ -12,7 +12,7 @@ from greenlet import greenlet
 
 from statprune.blocks import Batch, Collector
 from statprune.errors import ModelError
-from statprune.models import Block, Layer
+from statprune.model.loading import Block, Layer
 from statprune.products import Products, Use
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
-from statprune.models import Block, Layer, Left
+from statprune.model.loading import Block, Layer, Left
 from statprune.products import Use, is_matrix
 
 

@@ -11,7 +11,7 @@ import torch
 
 from statprune.activations import Place
 from statprune.core.statistics import CHUNK, StatisticsKind
-from statprune.models import Block, streamer_of
+from statprune.model.loading import Block, streamer_of
 from statprune.system.distributed import size
 
 SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes

@@ -19,7 +19,7 @@ from statprune.core.patterns import NOT_FINITE, Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.errors import ModelError
 from statprune.lockstep import run_in_lockstep
-from statprune.models import Block, Layer, streamer_of
+from statprune.model.loading import Block, Layer, streamer_of
 from statprune.structure import eager_experts, find_blocks
 from statprune.system.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.system.malloc import give_back, return_at_once

@@ -10,7 +10,7 @@ import torch
 
 from statprune.config import RunConfig
 from statprune.data.windows import Windows
-from statprune.models import Block, sparsity
+from statprune.model.loading import Block, sparsity
 from statprune.system.files import replacing
 
 

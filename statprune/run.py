@@ -41,7 +41,7 @@ from statprune.memory import (
     resident,
     restart_peaks,
 )
-from statprune.models import Block, check_tokens, coverage, save_masks, save_model, streamer_of
+from statprune.model.loading import Block, check_tokens, coverage, save_masks, save_model, streamer_of
 from statprune.prune import automatic_batch_size, prune, sampled_rows, statistics_needed
 from statprune.record import (
     achieved,

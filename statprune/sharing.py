@@ -18,7 +18,7 @@ from statprune.config import RunConfig
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.windows import Windows
 from statprune.memory import available
-from statprune.models import Block, streamer_of
+from statprune.model.loading import Block, streamer_of
 from statprune.naming import digest
 from statprune.system.distributed import size
 from statprune.system.files import write_json

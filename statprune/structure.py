@@ -17,7 +17,7 @@ from torch import Tensor
 from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError, first_line
 from statprune.matrices import leave_excluded, matrices
-from statprune.models import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
+from statprune.model.loading import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
 from statprune.products import Products, Use
 from statprune.system.malloc import give_back
 

@@ -12,7 +12,7 @@ from statprune.core.methods import get_method
 from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ConfigError, ModelError
-from statprune.models import sparsity
+from statprune.model.loading import sparsity
 from statprune.prune import prune
 from statprune.structure import find_blocks
 

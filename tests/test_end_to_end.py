@@ -24,7 +24,7 @@ from statprune.core.statistics import StatisticsKind
 from statprune.data.windows import evaluation_windows
 from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
-from statprune.models import sparsity
+from statprune.model.loading import sparsity
 from statprune.prune import prune
 from statprune.structure import find_blocks
 

@@ -12,7 +12,7 @@ from statprune.core.compensation import Energy
 from statprune.core.methods import get_method, method_names
 from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ModelError
-from statprune.models import sparsity
+from statprune.model.loading import sparsity
 from statprune.prune import prune
 from statprune.structure import find_blocks
 

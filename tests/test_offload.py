@@ -19,8 +19,8 @@ from statprune.core.methods import get_method
 from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
-from statprune.models import load_model, save_model, sparsity
-from statprune.offload import HostSource, Streamer, is_here
+from statprune.model.loading import load_model, save_model, sparsity
+from statprune.model.offload import HostSource, Streamer, is_here
 from statprune.prune import prune
 from statprune.run import run
 from statprune.structure import find_blocks
@@ -240,6 +240,6 @@ def test_a_disk_that_fills_up_ends_in_a_sentence(tiny_folder, tmp_path, monkeypa
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("statprune.checkpoint.save_file", full)
+    monkeypatch.setattr("statprune.model.checkpoint.save_file", full)
     with pytest.raises(ModelError, match=r"a pruned block can't be written .*No space left.*room on the disk"):
         run(composed(*SMALL, f"model.path={tiny_folder}", "offload=disk"), tmp_path)

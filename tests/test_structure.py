@@ -14,7 +14,7 @@ from statprune.core.methods import get_method
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import StatisticsKind
 from statprune.errors import ModelError
-from statprune.models import coverage, coverage_warning, sparsity
+from statprune.model.loading import coverage, coverage_warning, sparsity
 from statprune.prune import prune
 from statprune.structure import eager_experts, find_blocks
 

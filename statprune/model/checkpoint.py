@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from statprune.offload import Weights, placeholder, size_of
+from statprune.model.offload import Weights, placeholder, size_of
 
 
 class DiskSource:
