@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from statprune.accuracy import load
-from statprune.blocks import advance, capture, observe
 from statprune.config import RunConfig, parse_config
 from statprune.core.patterns import Pattern
 from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
@@ -23,7 +22,8 @@ from statprune.errors import StatpruneError
 from statprune.prune import automatic_batch_size
 from statprune.results import read_record
 from statprune.run import choose_device
-from statprune.structure import eager_experts, find_blocks
+from statprune.walk.batches import advance, capture, observe
+from statprune.walk.discover import eager_experts, find_blocks
 
 
 def channel_scores(

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statprune import prune
-from statprune.activations import Place, keeper
 from statprune.model.offload import Streamer, Weights, placeholder
-from statprune.structure import find_blocks
+from statprune.walk.activations import Place, keeper
+from statprune.walk.discover import find_blocks
 
 # hidden size, intermediate size, blocks, heads, key-value heads, vocabulary, streamed
 SHAPES = {

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from statprune import Energy, Unstructured, get_method, prune
 from statprune.model.loading import load_model, save_model
-from statprune.structure import find_blocks
+from statprune.walk.discover import find_blocks
 
 BASE = {"tokens": 2048, "blocks": 2, "width": 512}
 STEPS = {"tokens": (1, 2, 4), "blocks": (1, 2, 4), "width": (1, 2, 3)}

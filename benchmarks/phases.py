@@ -12,7 +12,7 @@ import measure
 from methods import prepared
 
 from statprune import calibration_windows, load_model, prune
-from statprune.structure import find_blocks
+from statprune.walk.discover import find_blocks
 
 # bytes that each float32 weight must travel: read, and written pruned; with compensation, for columns and for rows,
 # dense and pruned weights are read once more for the energies, and the result is written

@@ -13,7 +13,7 @@ from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.model.loading import load_model, save_model
 from statprune.prune import prune
-from statprune.structure import find_blocks
+from statprune.walk.discover import find_blocks
 
 __all__ = [
     "ConfigError",

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.blocks import Batch, observe
 from statprune.core.patterns import Pattern, Unstructured
 from statprune.core.scores import NoOptions, wanda
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.loading import Block, Layer
+from statprune.walk.batches import Batch, observe
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
 

@@ -13,7 +13,6 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statprune.activations import Place
 from statprune.allocation import Owl
 from statprune.core.compensation import Compensation, Energy
 from statprune.core.methods import customary_group, method_names, options_class
@@ -25,6 +24,7 @@ from statprune.errors import ConfigError
 from statprune.evaluate.tasks import name_problems
 from statprune.naming import NOT_IN_HASH, digest
 from statprune.system.hub import model_path_problem, offload_problem
+from statprune.walk.activations import Place
 
 COMPENSATIONS: dict[str, Any] = {cls.name: cls for cls in (Energy, Moments)}
 # keys that mean nothing where no task is run

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from statprune.activations import Place
 from statprune.core.statistics import CHUNK, StatisticsKind
 from statprune.model.loading import Block, streamer_of
 from statprune.system.distributed import size
+from statprune.walk.activations import Place
 
 SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes
 

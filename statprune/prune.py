@@ -9,21 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from statprune.activations import Keep, OnDevice
 from statprune.allocation import Owl, check_pattern, layer_patterns
-from statprune.blocks import Batch, Collector, advance, capture, observe
 from statprune.core.compensation import Compensation
 from statprune.core.methods import Method
 from statprune.core.output_errors import output_errors
 from statprune.core.patterns import NOT_FINITE, Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.errors import ModelError
-from statprune.lockstep import run_in_lockstep
 from statprune.model.loading import Block, Layer, streamer_of
-from statprune.structure import eager_experts, find_blocks
 from statprune.system.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.system.malloc import give_back, return_at_once
 from statprune.system.timing import Clock, stopwatch
+from statprune.walk.activations import Keep, OnDevice
+from statprune.walk.batches import Batch, Collector, advance, capture, observe
+from statprune.walk.discover import eager_experts, find_blocks
+from statprune.walk.lockstep import run_in_lockstep
 
 OnBlock = Callable[[int, int, list[dict[str, Any]]], None]
 PROPAGATIONS = ("pruned", "sequential", "dense")

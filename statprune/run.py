@@ -23,7 +23,6 @@ from statprune.accuracy import (
     rehearsed,
     resume,
 )
-from statprune.activations import Keep, Place, keeper
 from statprune.allocation import check_pattern
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.core.methods import get_method
@@ -54,12 +53,13 @@ from statprune.record import (
 )
 from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers
 from statprune.sharing import Workbench, cache_of, fingerprint, identity
-from statprune.structure import find_blocks
 from statprune.system.console import progress
 from statprune.system.distributed import gathered, local_rank, local_size, rank, share, size, start
 from statprune.system.files import remove_leftovers, write_json
 from statprune.system.timing import phase
 from statprune.tracking import Tracker
+from statprune.walk.activations import Keep, Place, keeper
+from statprune.walk.discover import find_blocks
 
 log = logging.getLogger(__name__)
 MASKS = "masks.npz"

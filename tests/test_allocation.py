@@ -7,14 +7,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from statprune.allocation import Owl, given_ratios, outlier_fraction, owl_ratios, whole_counts
-from statprune.blocks import capture, observe
 from statprune.core.methods import get_method
 from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ConfigError, ModelError
 from statprune.model.loading import sparsity
 from statprune.prune import prune
-from statprune.structure import find_blocks
+from statprune.walk.batches import capture, observe
+from statprune.walk.discover import find_blocks
 
 WINDOWS = torch.randint(0, 97, (4, 16), generator=torch.Generator().manual_seed(0))
 

@@ -15,7 +15,6 @@ import torch
 from conftest import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from statprune.blocks import capture
 from statprune.config import parse_config
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method, method_names
@@ -26,7 +25,8 @@ from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.model.loading import sparsity
 from statprune.prune import prune
-from statprune.structure import find_blocks
+from statprune.walk.batches import capture
+from statprune.walk.discover import find_blocks
 
 
 def ids(samples=5, seq_len=16, seed=0):

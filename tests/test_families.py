@@ -11,7 +11,6 @@ from conftest import composed, tiny_tokenizer
 from families import COMMON, FAMILIES, UNUSUAL, VOCABULARY, tiny
 from transformers import AutoModelForCausalLM
 
-from statprune.blocks import capture
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method
 from statprune.core.moments import Moments
@@ -19,7 +18,8 @@ from statprune.core.patterns import NofM, Unstructured
 from statprune.model.loading import coverage, save_model
 from statprune.prune import prune
 from statprune.run import run
-from statprune.structure import eager_experts, find_blocks
+from statprune.walk.batches import capture
+from statprune.walk.discover import eager_experts, find_blocks
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
 METHODS = {

@@ -14,7 +14,7 @@ from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ModelError
 from statprune.model.loading import sparsity
 from statprune.prune import prune
-from statprune.structure import find_blocks
+from statprune.walk.discover import find_blocks
 
 WINDOWS = torch.randint(3, 97, (5, 16), generator=torch.Generator().manual_seed(0))
 

@@ -12,8 +12,6 @@ from safetensors import safe_open
 from torch import nn
 from transformers import ApertusConfig, ApertusForCausalLM, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from statprune.activations import OnDisk, Place, keeper
-from statprune.blocks import capture
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method
 from statprune.core.patterns import NofM, Unstructured
@@ -23,7 +21,9 @@ from statprune.model.loading import load_model, save_model, sparsity
 from statprune.model.offload import HostSource, Streamer, is_here
 from statprune.prune import prune
 from statprune.run import run
-from statprune.structure import find_blocks
+from statprune.walk.activations import OnDisk, Place, keeper
+from statprune.walk.batches import capture
+from statprune.walk.discover import find_blocks
 
 WINDOWS = torch.randint(3, VOCABULARY, (5, 16), generator=torch.Generator().manual_seed(0))
 FAMILIES = ["LlamaConfig", "GPT2Config", "OPTConfig", "FalconConfig", "Gemma3TextConfig", "MixtralConfig"]

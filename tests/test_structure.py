@@ -9,14 +9,14 @@ import transformers
 from families import VOCABULARY, Model, tiny
 from torch import nn
 
-from statprune.blocks import capture, observe
 from statprune.core.methods import get_method
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.loading import coverage, coverage_warning, sparsity
 from statprune.prune import prune
-from statprune.structure import eager_experts, find_blocks
+from statprune.walk.batches import capture, observe
+from statprune.walk.discover import eager_experts, find_blocks
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
 

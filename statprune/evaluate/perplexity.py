@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from statprune.activations import Keep, OnDevice
-from statprune.blocks import advance, capture, logits
 from statprune.model.loading import Block
+from statprune.walk.activations import Keep, OnDevice
+from statprune.walk.batches import advance, capture, logits
 
 
 @torch.no_grad()

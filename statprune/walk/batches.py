@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from statprune.activations import Keep, Kept, OnDevice
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.loading import Block, Layer
-from statprune.products import Products, Use
 from statprune.system.distributed import gathered, size
+from statprune.walk.activations import Keep, Kept, OnDevice
+from statprune.walk.products import Products, Use
 
 
 class _Stop(Exception):

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.blocks import advance, capture, hidden_of, split_call
 from statprune.errors import ModelError, first_line
-from statprune.matrices import leave_excluded, matrices
 from statprune.model.loading import Block, check_tokens, coverage, coverage_warning, module_lists, streamer_of
-from statprune.products import Products, Use
 from statprune.system.malloc import give_back
+from statprune.walk.batches import advance, capture, hidden_of, split_call
+from statprune.walk.classify import leave_excluded, matrices
+from statprune.walk.products import Products, Use
 
 log = logging.getLogger(__name__)
 PROBE_TOKENS = 64

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 
 from greenlet import greenlet
 
-from statprune.blocks import Batch, Collector
 from statprune.errors import ModelError
 from statprune.model.loading import Block, Layer
-from statprune.products import Products, Use
+from statprune.walk.batches import Batch, Collector
+from statprune.walk.products import Products, Use
 
 
 def run_in_lockstep(

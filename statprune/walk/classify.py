@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statprune.errors import ModelError
 from statprune.model.loading import Block, Layer, Left
-from statprune.products import Use, is_matrix
+from statprune.walk.products import Use, is_matrix
 
 
 def matrices(
