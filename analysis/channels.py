@@ -19,7 +19,7 @@ from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.data.windows import calibration_windows
 from statprune.errors import StatpruneError
-from statprune.prune import automatic_batch_size
+from statprune.pruning.loop import automatic_batch_size
 from statprune.results import read_record
 from statprune.run import choose_device
 from statprune.walk.batches import advance, capture, observe

@@ -3,7 +3,6 @@
 The names below are the Python interface; the command is a thin layer over it.
 """
 
-from statprune.allocation import Owl
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method
 from statprune.core.moments import Moments
@@ -12,7 +11,8 @@ from statprune.data.windows import Windows, calibration_windows, evaluation_wind
 from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.model.loading import load_model, save_model
-from statprune.prune import prune
+from statprune.pruning.allocation import Owl
+from statprune.pruning.loop import prune
 from statprune.walk.discover import find_blocks
 
 __all__ = [

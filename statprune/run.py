@@ -23,14 +23,15 @@ from statprune.accuracy import (
     rehearsed,
     resume,
 )
-from statprune.allocation import check_pattern
 from statprune.config import Offload, Propagation, RunConfig
 from statprune.core.methods import get_method
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ModelError, first_line
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
-from statprune.memory import (
+from statprune.model.loading import Block, check_tokens, coverage, save_masks, save_model, streamer_of
+from statprune.pruning.allocation import check_pattern
+from statprune.pruning.budget import (
     Prediction,
     available_host,
     need,
@@ -40,8 +41,7 @@ from statprune.memory import (
     resident,
     restart_peaks,
 )
-from statprune.model.loading import Block, check_tokens, coverage, save_masks, save_model, streamer_of
-from statprune.prune import automatic_batch_size, prune, sampled_rows, statistics_needed
+from statprune.pruning.loop import automatic_batch_size, prune, sampled_rows, statistics_needed
 from statprune.record import (
     achieved,
     block_means,

@@ -17,9 +17,9 @@ from torch import Tensor
 from statprune.config import RunConfig
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.windows import Windows
-from statprune.memory import available
 from statprune.model.loading import Block, streamer_of
 from statprune.naming import digest
+from statprune.pruning.budget import available
 from statprune.system.distributed import size
 from statprune.system.files import write_json
 from statprune.system.hub import locate_model

@@ -6,13 +6,13 @@ from conftest import composed, tiny_llama
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from statprune.allocation import Owl, given_ratios, outlier_fraction, owl_ratios, whole_counts
 from statprune.core.methods import get_method
 from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ConfigError, ModelError
 from statprune.model.loading import sparsity
-from statprune.prune import prune
+from statprune.pruning.allocation import Owl, given_ratios, outlier_fraction, owl_ratios, whole_counts
+from statprune.pruning.loop import prune
 from statprune.walk.batches import capture, observe
 from statprune.walk.discover import find_blocks
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from statprune.core.methods import get_method
 from statprune.core.patterns import Unstructured
 from statprune.errors import ModelError
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.run import run
 from statprune.system.distributed import gathered, owners, share
 
@@ -124,7 +124,7 @@ def test_a_process_that_fails_alone_knows(tmp_path):
 def test_work_is_split_evenly_and_one_process_is_rank_0_of_1(monkeypatch):
     assert share(7) == slice(0, 7) and gathered(3) == [3] and owners([1.0, 2.0]) == [0, 0]
     monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setattr(sys.modules["statprune.prune"], "start", lambda device: None)
+    monkeypatch.setattr(sys.modules["statprune.pruning.loop"], "start", lambda device: None)
     with pytest.raises(ModelError, match="2 calibration windows can't be split over 3 processes; start fewer"):
         prune(tiny_llama(), torch.ones(2, 8, dtype=torch.long), get_method("wanda"), Unstructured(0.5))
     parts = []

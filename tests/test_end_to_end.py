@@ -24,7 +24,7 @@ from statprune.data.windows import evaluation_windows
 from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import perplexity, window_losses
 from statprune.model.loading import sparsity
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.walk.batches import capture
 from statprune.walk.discover import find_blocks
 

@@ -16,7 +16,7 @@ from statprune.core.methods import get_method
 from statprune.core.moments import Moments
 from statprune.core.patterns import NofM, Unstructured
 from statprune.model.loading import coverage, save_model
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.run import run
 from statprune.walk.batches import capture
 from statprune.walk.discover import eager_experts, find_blocks

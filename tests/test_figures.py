@@ -35,7 +35,7 @@ from statprune.core.patterns import NofM, Unstructured
 from statprune.core.scores import CvrOptions
 from statprune.core.statistics import InputStatistics
 from statprune.errors import StatpruneError
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.run import run
 
 PROTOCOL = {"seq_len": 64, "windows": 2, "sha256": "0", "begins_with_bos": False, "torch": "2.13.0"}

@@ -13,7 +13,7 @@ from statprune.core.methods import get_method, method_names
 from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ModelError
 from statprune.model.loading import sparsity
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.walk.discover import find_blocks
 
 WINDOWS = torch.randint(3, 97, (5, 16), generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
 """How much memory is left, by the system's own files."""
 
-from statprune.memory import available_host, control_group_room
+from statprune.pruning.budget import available_host, control_group_room
 
 
 def group(folder, names, limit, used, cached=0, more=""):

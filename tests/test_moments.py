@@ -14,7 +14,7 @@ from statprune.core.methods import get_method
 from statprune.core.moments import Moments
 from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.core.statistics import InputStatistics
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.run import run
 
 

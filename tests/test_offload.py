@@ -19,7 +19,7 @@ from statprune.errors import ConfigError, ModelError
 from statprune.evaluate.perplexity import window_losses, window_losses_by_block
 from statprune.model.loading import load_model, save_model, sparsity
 from statprune.model.offload import HostSource, Streamer, is_here
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.run import run
 from statprune.walk.activations import OnDisk, Place, keeper
 from statprune.walk.batches import capture

@@ -14,7 +14,7 @@ from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.loading import coverage, coverage_warning, sparsity
-from statprune.prune import prune
+from statprune.pruning.loop import prune
 from statprune.walk.batches import capture, observe
 from statprune.walk.discover import eager_experts, find_blocks
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from statprune.allocation import Owl, check_pattern, layer_patterns
 from statprune.core.compensation import Compensation
 from statprune.core.methods import Method
 from statprune.core.output_errors import output_errors
@@ -17,6 +16,7 @@ from statprune.core.patterns import NOT_FINITE, Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.loading import Block, Layer, streamer_of
+from statprune.pruning.allocation import Owl, check_pattern, layer_patterns
 from statprune.system.distributed import gathered, owners, rank, share, size, spread, start
 from statprune.system.malloc import give_back, return_at_once
 from statprune.system.timing import Clock, stopwatch
