@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from statprune.accuracy import load
-from statprune.config import RunConfig, parse_config
+from statprune.config.schema import RunConfig, parse_config
 from statprune.core.patterns import Pattern
 from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
 from statprune.core.statistics import InputStatistics, StatisticsKind

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from statprune.config.naming import ORDERS, SWITCHES, pattern_tag
 from statprune.errors import StatpruneError
-from statprune.naming import ORDERS, SWITCHES, pattern_tag
 from statprune.record import stderr_of
 from statprune.results import BLOCKS, SCHEMA_VERSION, read_record
 

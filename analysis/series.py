@@ -10,9 +10,9 @@ import pandas as pd
 
 from analysis.collect import MACHINE
 from analysis.uncertainty import mean_and_deviation
+from statprune.config.naming import NOT_IN_HASH
 from statprune.core.methods import method_names
 from statprune.errors import StatpruneError
-from statprune.naming import NOT_IN_HASH
 
 PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")
 # protocol keys that make two perplexities incomparable; package versions rarely move one enough to see

@@ -20,12 +20,12 @@ from analysis.collect import collect
 from analysis.spec import Cell, Table, load_table, place_name, table_names
 from analysis.table_figures import draw_table
 from analysis.tables import Built, build, to_markdown, write_tables
-from statprune.compose import override_problems, prepare_plugins
-from statprune.config import parse_config
+from statprune.config.compose import override_problems, prepare_plugins
+from statprune.config.naming import plain_values, run_name
+from statprune.config.schema import parse_config
 from statprune.errors import ConfigError, StatpruneError
 from statprune.job import finished_record
 from statprune.main import quote_pattern
-from statprune.naming import plain_values, run_name
 
 USAGE = """python -m experiments.reproduce table=NAME[,NAME...]|all [key=value ...]
 

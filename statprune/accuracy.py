@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from statprune.config import RunConfig
+from statprune.config.schema import RunConfig
 from statprune.errors import first_line
 from statprune.evaluate.tasks import TaskSuite, load_tasks
 from statprune.model.loading import load_model, streamer_of

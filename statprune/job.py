@@ -16,9 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.accuracy import can_resume
-from statprune.config import RunConfig, parse_config
+from statprune.config.naming import differing_keys
+from statprune.config.schema import RunConfig, parse_config
 from statprune.errors import ConfigError, StatpruneError, first_line
-from statprune.naming import differing_keys
 from statprune.record import shown
 from statprune.results import MODEL, read_record
 from statprune.run import choose_device, complete, run

@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.compose import override_problems, prepare_plugins
-from statprune.naming import run_name
+from statprune.config.compose import override_problems, prepare_plugins
+from statprune.config.naming import run_name
 from statprune.sweep import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep, swept_grids
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from statprune.config import RunConfig
+from statprune.config.schema import RunConfig
 from statprune.data.windows import Windows
 from statprune.model.loading import Block, sparsity
 from statprune.system.files import replacing

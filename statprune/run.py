@@ -23,7 +23,7 @@ from statprune.accuracy import (
     rehearsed,
     resume,
 )
-from statprune.config import Offload, Propagation, RunConfig
+from statprune.config.schema import Offload, Propagation, RunConfig
 from statprune.core.methods import get_method
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows

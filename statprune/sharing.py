@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.config import RunConfig
+from statprune.config.naming import digest
+from statprune.config.schema import RunConfig
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.windows import Windows
 from statprune.model.loading import Block, streamer_of
-from statprune.naming import digest
 from statprune.pruning.budget import available
 from statprune.system.distributed import size
 from statprune.system.files import write_json

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from statprune.config import RunConfig
-from statprune.naming import pattern_tag
+from statprune.config.naming import pattern_tag
+from statprune.config.schema import RunConfig
 
 log = logging.getLogger(__name__)
 

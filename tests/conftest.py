@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from statprune.config import RunConfig, parse_config
+from statprune.config.schema import RunConfig, parse_config
 from statprune.data.sources import bundled_text
 
 

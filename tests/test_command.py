@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 from wandb_files import wandb_run
 
-from statprune import config, results
-from statprune.compose import override_problems
+from statprune import results
+from statprune.config import schema as config
+from statprune.config.compose import override_problems
 from statprune.core.compensation import Energy
 from statprune.core.methods import method_names, options_class
 from statprune.core.moments import Moments

@@ -15,7 +15,7 @@ import torch
 from conftest import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from statprune.config import parse_config
+from statprune.config.schema import parse_config
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method, method_names
 from statprune.core.patterns import NofM, Unstructured

@@ -11,8 +11,8 @@ from hydra import compose as compose_raw
 from hydra import initialize_config_module
 from omegaconf import OmegaConf
 
-from statprune import compose
-from statprune.compose import PLUGINS, override_problems, prepare_plugins
+from statprune.config import compose
+from statprune.config.compose import PLUGINS, override_problems, prepare_plugins
 from statprune.system import gpu_slots as slots
 
 SWEEPS = sorted((Path(__file__).parents[1] / "experiments" / "sweeps").glob("*.yaml"))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_command import tiny
 
-from statprune.config import COMPENSATIONS
+from statprune.config.schema import COMPENSATIONS
 from statprune.core import parts
 from statprune.core.compensation import Energy
 from statprune.core.methods import get_method

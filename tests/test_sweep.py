@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from test_command import tiny
 from wandb_files import wandb_run
 
+from statprune.config.naming import differing_keys
 from statprune.errors import StatpruneError
 from statprune.job import carry_out, finished_record
-from statprune.naming import differing_keys
 from statprune.run import run
 from statprune.sharing import Workbench
 from statprune.sweep import swept_grids

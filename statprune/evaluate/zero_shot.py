@@ -15,7 +15,7 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.metrics import mean as mean_of_documents
 
-from statprune.config import EvaluationConfig
+from statprune.config.schema import EvaluationConfig
 from statprune.errors import DataError, ModelError, first_line
 from statprune.evaluate.harness import Harness, Rehearsal, quiet
 from statprune.evaluate.tasks import TaskSuite, is_group

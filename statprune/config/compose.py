@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statprune.config import parse_config
+from statprune.config.schema import parse_config
 from statprune.errors import ConfigError
 
 # what brings a launcher or sweeper: our extra, and the distribution of its plugin

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statprune.config.naming import NOT_IN_HASH, digest
 from statprune.core.compensation import Compensation, Energy
 from statprune.core.methods import customary_group, method_names, options_class
 from statprune.core.moments import Moments
@@ -21,7 +22,6 @@ from statprune.core.sparsegpt import SparseGPTOptions
 from statprune.data.sources import SOURCES, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluate.tasks import name_problems
-from statprune.naming import NOT_IN_HASH, digest
 from statprune.pruning.allocation import Owl
 from statprune.system.hub import model_path_problem, offload_problem
 from statprune.walk.activations import Place
