@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from statprune.accuracy import load
 from statprune.config.schema import RunConfig, parse_config
 from statprune.core.patterns import Pattern
 from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
@@ -20,8 +19,9 @@ from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.data.windows import calibration_windows
 from statprune.errors import StatpruneError
 from statprune.pruning.loop import automatic_batch_size
-from statprune.results import read_record
-from statprune.run import choose_device
+from statprune.runs.pipeline import choose_device
+from statprune.runs.resume import load
+from statprune.runs.store import read_record
 from statprune.walk.batches import advance, capture, observe
 from statprune.walk.discover import eager_experts, find_blocks
 

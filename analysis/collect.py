@@ -11,8 +11,8 @@ import pandas as pd
 
 from statprune.config.naming import ORDERS, SWITCHES, pattern_tag
 from statprune.errors import StatpruneError
-from statprune.record import stderr_of
-from statprune.results import BLOCKS, SCHEMA_VERSION, read_record
+from statprune.runs.record import stderr_of
+from statprune.runs.store import BLOCKS, SCHEMA_VERSION, read_record
 
 log = logging.getLogger(__name__)
 MACHINE = ("device", "threads", "processes")  # what seconds depend on

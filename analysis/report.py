@@ -23,7 +23,7 @@ from analysis import figures
 from analysis.collect import collect
 from analysis.series import PRUNING, name_series, varied_keys
 from statprune.errors import StatpruneError
-from statprune.results import read_record
+from statprune.runs.store import read_record
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("report.html")

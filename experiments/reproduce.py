@@ -24,8 +24,8 @@ from statprune.config.compose import override_problems, prepare_plugins
 from statprune.config.naming import plain_values, run_name
 from statprune.config.schema import parse_config
 from statprune.errors import ConfigError, StatpruneError
-from statprune.job import finished_record
 from statprune.main import quote_pattern
+from statprune.runs.job import finished_record
 
 USAGE = """python -m experiments.reproduce table=NAME[,NAME...]|all [key=value ...]
 

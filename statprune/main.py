@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.config.compose import override_problems, prepare_plugins
 from statprune.config.naming import run_name
-from statprune.sweep import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep, swept_grids
+from statprune.runs.ledger import LEDGER, RUNNING, ledger, note, outcomes, preset_grid, print_sweep, swept_grids
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
@@ -32,8 +32,8 @@ OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
 def main(composed: DictConfig) -> float | None:
     """Hydra's entry point for one job; what a sweeper minimises: the pruned perplexity, None where the job failed."""
-    from statprune.job import Outcome, carry_out, print_line, to_json  # slow to import: not for --help or a typo
-    from statprune.summary import print_summary
+    from statprune.runs.job import Outcome, carry_out, print_line, to_json  # slow to import: not for --help or a typo
+    from statprune.runs.summary import print_summary
 
     job = HydraConfig.get()
     folder, is_sweep = Path(job.runtime.output_dir), job.mode is RunMode.MULTIRUN
@@ -59,7 +59,7 @@ def main(composed: DictConfig) -> float | None:
 @functools.cache
 def _bench(keeps: bool) -> Any:
     """The one workbench of this process, which outlives its jobs."""
-    from statprune.sharing import Workbench
+    from statprune.runs.workbench import Workbench
 
     return Workbench(keeps and size() == 1)
 

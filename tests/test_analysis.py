@@ -12,7 +12,7 @@ from test_command import tiny
 
 from analysis.collect import collect, layers, rows_of, windows
 from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
-from statprune.run import run
+from statprune.runs.pipeline import run
 
 
 @pytest.fixture(scope="module")

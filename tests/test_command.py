@@ -17,19 +17,19 @@ from omegaconf import OmegaConf
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 from wandb_files import wandb_run
 
-from statprune import results
 from statprune.config import schema as config
 from statprune.config.compose import override_problems
 from statprune.core.compensation import Energy
 from statprune.core.methods import method_names, options_class
 from statprune.core.moments import Moments
 from statprune.errors import ConfigError, DataError, ModelError
-from statprune.job import Outcome, carry_out, finished_record, print_line, to_json
 from statprune.main import folder_problems, run_name
-from statprune.results import finish_record
-from statprune.run import run
-from statprune.sharing import Workbench
-from statprune.summary import print_summary
+from statprune.runs import store as results
+from statprune.runs.job import Outcome, carry_out, finished_record, print_line, to_json
+from statprune.runs.pipeline import run
+from statprune.runs.store import finish_record
+from statprune.runs.summary import print_summary
+from statprune.runs.workbench import Workbench
 from statprune.system.files import remove_leftovers, write_json
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -329,7 +329,7 @@ def test_dense_measures_without_pruning(tmp_path, tiny_folder):
 def test_losses_are_kept_when_a_later_step_fails(tmp_path, tiny_folder, monkeypatch):
     import pandas as pd
 
-    monkeypatch.setattr("statprune.run.prune", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("statprune.runs.pipeline.prune", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tiny(tiny_folder), tmp_path)
     losses = pd.read_parquet(tmp_path / "windows.parquet")
@@ -342,7 +342,7 @@ def test_a_model_that_cant_be_saved_is_still_measured_and_recorded(tmp_path, tin
         (folder / "model.safetensors").touch()
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("statprune.run.save_model", full)
+    monkeypatch.setattr("statprune.runs.pipeline.save_model", full)
     with pytest.raises(ModelError, match=r"could not be saved .*no space left on device.* are in result\.json"):
         run(tiny(tiny_folder, "save_model=true"), tmp_path)
     assert not (tmp_path / "model").exists()

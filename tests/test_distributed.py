@@ -17,7 +17,7 @@ from statprune.core.methods import get_method
 from statprune.core.patterns import Unstructured
 from statprune.errors import ModelError
 from statprune.pruning.loop import prune
-from statprune.run import run
+from statprune.runs.pipeline import run
 from statprune.system.distributed import gathered, owners, share
 
 SMALL = ["calibration.samples=5", "calibration.seq_len=32", "calibration.batch_size=2", "evaluation.max_windows=3"]

@@ -17,7 +17,7 @@ from statprune.core.moments import Moments
 from statprune.core.patterns import NofM, Unstructured
 from statprune.model.loading import coverage, save_model
 from statprune.pruning.loop import prune
-from statprune.run import run
+from statprune.runs.pipeline import run
 from statprune.walk.batches import capture
 from statprune.walk.discover import eager_experts, find_blocks
 

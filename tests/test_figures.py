@@ -36,7 +36,7 @@ from statprune.core.scores import CvrOptions
 from statprune.core.statistics import InputStatistics
 from statprune.errors import StatpruneError
 from statprune.pruning.loop import prune
-from statprune.run import run
+from statprune.runs.pipeline import run
 
 PROTOCOL = {"seq_len": 64, "windows": 2, "sha256": "0", "begins_with_bos": False, "torch": "2.13.0"}
 

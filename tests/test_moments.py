@@ -15,7 +15,7 @@ from statprune.core.moments import Moments
 from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.core.statistics import InputStatistics
 from statprune.pruning.loop import prune
-from statprune.run import run
+from statprune.runs.pipeline import run
 
 
 def make(tokens=64, out_features=5, in_features=8, seed=0, mean=1.5):

@@ -20,7 +20,7 @@ from statprune.evaluate.perplexity import window_losses, window_losses_by_block
 from statprune.model.loading import load_model, save_model, sparsity
 from statprune.model.offload import HostSource, Streamer, is_here
 from statprune.pruning.loop import prune
-from statprune.run import run
+from statprune.runs.pipeline import run
 from statprune.walk.activations import OnDisk, Place, keeper
 from statprune.walk.batches import capture
 from statprune.walk.discover import find_blocks

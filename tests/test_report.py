@@ -17,7 +17,7 @@ from test_command import tiny
 from analysis.collect import collect
 from analysis.report import Cell, main, report, runs_table
 from statprune.errors import StatpruneError
-from statprune.run import run
+from statprune.runs.pipeline import run
 
 HOSTILE = "<script>document.title='broken'</script>\"'&amp;<b>"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

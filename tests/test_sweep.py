@@ -21,13 +21,13 @@ from wandb_files import wandb_run
 
 from statprune.config.naming import differing_keys
 from statprune.errors import StatpruneError
-from statprune.job import carry_out, finished_record
-from statprune.run import run
-from statprune.sharing import Workbench
-from statprune.sweep import swept_grids
+from statprune.runs.job import carry_out, finished_record
+from statprune.runs.ledger import swept_grids
+from statprune.runs.pipeline import run
+from statprune.runs.tracking import Tracker, run_id
+from statprune.runs.workbench import Workbench
 from statprune.system import lock
 from statprune.system.lock import LOCK, LockedError, locked
-from statprune.tracking import Tracker, run_id
 
 SMALL = ("experiment=smoke", "calibration.seq_len=32", "evaluation.seq_len=32")
 
@@ -247,8 +247,8 @@ def test_a_record_of_another_run_or_a_damaged_one_is_never_taken_for_this_one(ti
 def test_a_pending_run_is_completed_by_one_process_only(tiny_folder, tmp_path, monkeypatch):
     composed_job = OmegaConf.create(tiny(tiny_folder).resolved())
     pending = {"pending": {}, "metrics": {"perplexity": {}}}
-    monkeypatch.setattr("statprune.job.finished_record", lambda *_: pending)
-    monkeypatch.setattr("statprune.job.complete", lambda *_: pending)
+    monkeypatch.setattr("statprune.runs.job.finished_record", lambda *_: pending)
+    monkeypatch.setattr("statprune.runs.job.complete", lambda *_: pending)
     with locked(tmp_path):
         other = carry_out(composed_job, tmp_path, Workbench(keeps=False), others_follow=True)
     assert other.state == "failed" and "is being written by process" in other.reasons[0]
@@ -337,7 +337,7 @@ for _ in range(30):
 
 def test_a_failed_run_is_finished_in_wandb_and_another_try_has_the_same_id(tiny_folder, tmp_path, monkeypatch):
     config = tiny(tiny_folder, "tracking=offline", "tracking.tags=[mine]", "tracking.notes=why")
-    monkeypatch.setattr("statprune.run.prune", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("statprune.runs.pipeline.prune", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(config, tmp_path / "failed")
     monkeypatch.undo()

@@ -23,16 +23,16 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 from wandb_files import wandb_run
 
-from statprune.accuracy import UNSAVED
-from statprune.card import model_card
 from statprune.errors import ConfigError, DataError, ModelError
 from statprune.evaluate.tasks import load_tasks
 from statprune.evaluate.zero_shot import ZeroShot
-from statprune.job import SAVES, Outcome, _remove_model, finished_record, to_json
-from statprune.run import complete, run
-from statprune.sharing import Workbench
-from statprune.summary import print_summary
-from statprune.sweep import print_sweep
+from statprune.runs.job import SAVES, Outcome, _remove_model, finished_record, to_json
+from statprune.runs.ledger import print_sweep
+from statprune.runs.model_card import model_card
+from statprune.runs.pipeline import complete, run
+from statprune.runs.resume import UNSAVED
+from statprune.runs.summary import print_summary
+from statprune.runs.workbench import Workbench
 
 ACCURACIES = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")]
 WORDS = ["model", "mask", "score", "block", "weight", "row", "column", "sum", "mean", "one", "two", "three"]
@@ -451,7 +451,7 @@ def test_an_evaluation_that_fails_after_pruning_goes_on_without_pruning_again(
 
 def test_a_pending_run_without_its_model_is_run_again(tiny_folder, tasks, tmp_path, monkeypatch):
     config = evaluated(tiny_folder, tasks)
-    monkeypatch.setattr("statprune.run._save", lambda *_: ModelError("the disk is full"))
+    monkeypatch.setattr("statprune.runs.pipeline._save", lambda *_: ModelError("the disk is full"))
     monkeypatch.setattr(ZeroShot, "measure", _failing_when_pruned(ZeroShot.measure))
     with pytest.raises(DataError):
         run(config, tmp_path)

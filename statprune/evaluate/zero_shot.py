@@ -19,7 +19,7 @@ from statprune.config.schema import EvaluationConfig
 from statprune.errors import DataError, ModelError, first_line
 from statprune.evaluate.harness import Harness, Rehearsal, quiet
 from statprune.evaluate.tasks import TaskSuite, is_group
-from statprune.record import stderr_of
+from statprune.runs.record import stderr_of
 from statprune.system.console import progress
 from statprune.system.distributed import gathered, size
 from statprune.system.files import replacing

@@ -11,8 +11,8 @@ from statprune.config.schema import RunConfig
 from statprune.errors import first_line
 from statprune.evaluate.tasks import TaskSuite, load_tasks
 from statprune.model.loading import load_model, streamer_of
-from statprune.results import MODEL, finish_record, read_record
-from statprune.sharing import Workbench, cache_of
+from statprune.runs.store import MODEL, finish_record, read_record
+from statprune.runs.workbench import Workbench, cache_of
 from statprune.system.distributed import gathered, rank
 from statprune.system.timing import phase
 

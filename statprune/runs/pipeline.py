@@ -13,16 +13,6 @@ from typing import Any
 
 import torch
 
-from statprune.accuracy import (
-    add_accuracies,
-    dense_answers,
-    discard_unsaved,
-    find_tasks,
-    kept_in,
-    load,
-    rehearsed,
-    resume,
-)
 from statprune.config.schema import Offload, Propagation, RunConfig
 from statprune.core.methods import get_method
 from statprune.core.statistics import DenseStatistics, StatisticsKind
@@ -42,7 +32,7 @@ from statprune.pruning.budget import (
     restart_peaks,
 )
 from statprune.pruning.loop import automatic_batch_size, prune, sampled_rows, statistics_needed
-from statprune.record import (
+from statprune.runs.record import (
     achieved,
     block_means,
     correction,
@@ -51,13 +41,23 @@ from statprune.record import (
     without_own_statistics,
     write_windows,
 )
-from statprune.results import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers
-from statprune.sharing import Workbench, cache_of, fingerprint, identity
+from statprune.runs.resume import (
+    add_accuracies,
+    dense_answers,
+    discard_unsaved,
+    find_tasks,
+    kept_in,
+    load,
+    rehearsed,
+    resume,
+)
+from statprune.runs.store import BLOCKS, MODEL, SCHEMA_VERSION, environment, finish_record, read_layers
+from statprune.runs.tracking import Tracker
+from statprune.runs.workbench import Workbench, cache_of, fingerprint, identity
 from statprune.system.console import progress
 from statprune.system.distributed import gathered, local_rank, local_size, rank, share, size, start
 from statprune.system.files import remove_leftovers, write_json
 from statprune.system.timing import phase
-from statprune.tracking import Tracker
 from statprune.walk.activations import Keep, Place, keeper
 from statprune.walk.discover import find_blocks
 

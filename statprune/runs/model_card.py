@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from statprune.record import shown, stderr_of
+from statprune.runs.record import shown, stderr_of
 
 
 def model_card(record: dict[str, Any]) -> str:

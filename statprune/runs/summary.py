@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from statprune.record import shown, stderr_of
+from statprune.runs.record import shown, stderr_of
 
 
 def print_summary(record: dict[str, Any], folder: Path) -> None:

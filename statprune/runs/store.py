@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from statprune.card import model_card
 from statprune.errors import StatpruneError
+from statprune.runs.model_card import model_card
 from statprune.system.files import write_json
 
 SCHEMA_VERSION = 1

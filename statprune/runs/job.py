@@ -15,16 +15,16 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.accuracy import can_resume
 from statprune.config.naming import differing_keys
 from statprune.config.schema import RunConfig, parse_config
 from statprune.errors import ConfigError, StatpruneError, first_line
-from statprune.record import shown
-from statprune.results import MODEL, read_record
-from statprune.run import choose_device, complete, run
-from statprune.sharing import Workbench
-from statprune.summary import accuracy_line
-from statprune.sweep import FAILED, FINISHED, RUNNING, SKIPPED
+from statprune.runs.ledger import FAILED, FINISHED, RUNNING, SKIPPED
+from statprune.runs.pipeline import choose_device, complete, run
+from statprune.runs.record import shown
+from statprune.runs.resume import can_resume
+from statprune.runs.store import MODEL, read_record
+from statprune.runs.summary import accuracy_line
+from statprune.runs.workbench import Workbench
 from statprune.system.distributed import gathered, rank, size, start, together
 from statprune.system.lock import locked
 
