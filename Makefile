@@ -10,12 +10,12 @@ run: $(STAMP)
 
 # every table of the paper, and ours, on the bundled model
 tables: $(STAMP)
-	$(BIN)/python -m experiments.reproduce table=all
-	$(BIN)/python -m analysis.report outputs/tables_bundled outputs/tables/bundled/report.html
+	$(BIN)/python -m statprune.experiments.reproduce table=all
+	$(BIN)/python -m statprune.analysis.report outputs/tables_bundled outputs/tables/bundled/report.html
 
 # beyond the paper: the first-order correction
 studies: $(STAMP)
-	$(BIN)/python -m experiments.reproduce table=$$(echo experiments/studies/*.yaml | tr ' ' ,) output=outputs/studies
+	$(BIN)/python -m statprune.experiments.reproduce table=$$(echo experiments/studies/*.yaml | tr ' ' ,) output=outputs/studies
 
 # two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)

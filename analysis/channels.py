@@ -1,6 +1,6 @@
 """How a score treats the input channels of one layer: its factor for each channel, and what it keeps there.
 
-``python -m analysis.channels RUN BLOCK LAYER`` draws it for the model and the calibration of a finished run.
+``python -m statprune.analysis.channels RUN BLOCK LAYER`` draws it for the model and the calibration of a finished run.
 """
 
 import argparse
@@ -106,10 +106,11 @@ def of_run(folder: Path, block: int, layer: str) -> tuple[Tensor, InputStatistic
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    from analysis.figures import score_outliers
+    from statprune.analysis.figures import score_outliers
 
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.channels", description="what Wanda's and CVR's scores make of a layer's input channels"
+        prog="python -m statprune.analysis.channels",
+        description="what Wanda's and CVR's scores make of a layer's input channels",
     )
     parser.add_argument(
         "run", type=Path, help="folder of a finished run, whose model, calibration and pattern are used"

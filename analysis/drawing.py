@@ -17,8 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-from analysis.series import method_of, method_order
+from statprune.analysis.series import method_of, method_order
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; by the method's place in the registry
 COLOURS = ("#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#009E73", "#56B4E9", "#000000")

@@ -10,11 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
-from torch import Tensor
-
-from analysis.channels import channel_scores
-from analysis.collect import layers
-from analysis.drawing import (
+from statprune.analysis.channels import channel_scores
+from statprune.analysis.collect import layers
+from statprune.analysis.drawing import (
     STYLE,
     add_legend,
     draw_dense,
@@ -26,8 +24,10 @@ from analysis.drawing import (
     seeds_text,
     style_of,
 )
-from analysis.labels import place_labels
-from analysis.series import method_order, pareto_table, perplexities, sensitivity_table, sparsity_table
+from statprune.analysis.labels import place_labels
+from statprune.analysis.series import method_order, pareto_table, perplexities, sensitivity_table, sparsity_table
+from torch import Tensor
+
 from statprune.core.patterns import Pattern, Unstructured
 from statprune.core.scores import CvrOptions
 from statprune.core.statistics import InputStatistics

@@ -1,6 +1,6 @@
 """One HTML page about an experiment's folder, which opens from disk.
 
-python -m analysis.report outputs/NAME [report.html]
+python -m statprune.analysis.report outputs/NAME [report.html]
 """
 
 import argparse
@@ -18,10 +18,10 @@ from typing import Any
 import jinja2
 import pandas as pd
 from omegaconf import OmegaConf
+from statprune.analysis import figures
+from statprune.analysis.collect import collect
+from statprune.analysis.series import PRUNING, name_series, varied_keys
 
-from analysis import figures
-from analysis.collect import collect
-from analysis.series import PRUNING, name_series, varied_keys
 from statprune.errors import StatpruneError
 from statprune.runs.store import read_record
 
@@ -240,7 +240,9 @@ def profiled(pruned: pd.DataFrame) -> tuple[str, dict[str, Path]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="one HTML page about an experiment")
+    parser = argparse.ArgumentParser(
+        prog="python -m statprune.analysis.report", description="one HTML page about an experiment"
+    )
     parser.add_argument("folder", type=Path, help="of an experiment, such as outputs/NAME")
     parser.add_argument("output", type=Path, nargs="?", help="the page; FOLDER/report.html if not given")
     options = parser.parse_args(arguments)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from statprune.analysis.collect import MACHINE
+from statprune.analysis.uncertainty import mean_and_deviation
 
-from analysis.collect import MACHINE
-from analysis.uncertainty import mean_and_deviation
 from statprune.config.naming import NOT_IN_HASH
 from statprune.core.methods import method_names
 from statprune.errors import StatpruneError

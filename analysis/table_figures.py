@@ -6,9 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-
-from analysis.drawing import MARKERS, STYLE, WIDE, draw_dense, empty_figure, log_scale, save, style_of
-from analysis.tables import HIGHER_IS_BETTER, Built
+from statprune.analysis.drawing import MARKERS, STYLE, WIDE, draw_dense, empty_figure, log_scale, save, style_of
+from statprune.analysis.tables import HIGHER_IS_BETTER, Built
 
 UNITS = {"perplexity": "perplexity", "zero_shot": "mean accuracy (%)", "layer_seconds": "seconds for one layer"}
 

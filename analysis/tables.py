@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from statprune.analysis.collect import MACHINE, PACKAGES, documents, windows
+from statprune.analysis.spec import Place, Table, place_name
+from statprune.analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 
-from analysis.collect import MACHINE, PACKAGES, documents, windows
-from analysis.spec import Place, Table, place_name
-from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from statprune.errors import StatpruneError, first_line
 
 HIGHER_IS_BETTER = ("zero_shot",)

@@ -1,4 +1,4 @@
-"""Run what a table lacks, and build it: python -m experiments.reproduce table=ppl [scale=bundled] [dry_run=true]."""
+"""Run what a table lacks, and build it: python -m statprune.experiments.reproduce table=ppl [dry_run=true]."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from statprune.analysis.collect import collect
+from statprune.analysis.spec import Cell, Table, load_table, place_name, table_names
+from statprune.analysis.table_figures import draw_table
+from statprune.analysis.tables import Built, build, to_markdown, write_tables
 
-from analysis.collect import collect
-from analysis.spec import Cell, Table, load_table, place_name, table_names
-from analysis.table_figures import draw_table
-from analysis.tables import Built, build, to_markdown, write_tables
+from statprune.cli import quote_pattern
 from statprune.config.compose import override_problems, prepare_plugins
 from statprune.config.naming import plain_values, run_name
 from statprune.config.schema import parse_config
 from statprune.errors import ConfigError, StatpruneError
-from statprune.main import quote_pattern
 from statprune.runs.job import finished_record
 
-USAGE = """python -m experiments.reproduce table=NAME[,NAME...]|all [key=value ...]
+USAGE = """python -m statprune.experiments.reproduce table=NAME[,NAME...]|all [key=value ...]
 
   table      {tables}, or the path of a YAML like those in experiments/tables
   scale      bundled (the bundled model and data, no network; the default) or paper

@@ -1,5 +1,5 @@
 """``python -m statprune``."""
 
-from statprune.main import cli
+from statprune.cli import cli
 
 cli()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statprune.analysis.collect import collect, layers, rows_of, windows
+from statprune.analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from test_command import tiny
 
-from analysis.collect import collect, layers, rows_of, windows
-from analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from statprune.runs.pipeline import run
 
 

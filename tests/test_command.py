@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 from wandb_files import wandb_run
 
+from statprune.cli import folder_problems, run_name
 from statprune.config import schema as config
 from statprune.config.compose import override_problems
 from statprune.core.compensation import Energy
 from statprune.core.methods import method_names, options_class
 from statprune.core.moments import Moments
 from statprune.errors import ConfigError, DataError, ModelError
-from statprune.main import folder_problems, run_name
 from statprune.runs import store as results
 from statprune.runs.job import Outcome, carry_out, finished_record, print_line, to_json
 from statprune.runs.pipeline import run

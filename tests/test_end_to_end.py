@@ -219,12 +219,12 @@ def test_a_score_is_a_function_a_registry_entry_and_a_yaml(tmp_path, tiny_folder
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     readme = (root / "README.md").read_text()
     code = re.search(r"## Add a score\n[\s\S]*?\n\n((?:       .*\n|\n)+)", readme)[1]
-    with (tmp_path / "statprune" / "scores.py").open("a") as file:
+    with (tmp_path / "statprune" / "core" / "scores.py").open("a") as file:
         file.write("\n\n" + textwrap.dedent(code))
     (tmp_path / "conf" / "method" / "column_norm.yaml").write_text("name: column_norm\n")
     (tmp_path / "statprune" / "conf").symlink_to(tmp_path / "conf")  # as the wheel has it
     small = ["calibration.samples=2", "calibration.seq_len=32", "evaluation.max_windows=1", "tracking=disabled"]
-    command = [sys.executable, "-c", "import sys; sys.path.insert(0, ''); from statprune.main import cli; cli()"]
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, ''); from statprune.cli import cli; cli()"]
     done = subprocess.run(
         [*command, "method=column_norm", f"model.path={tiny_folder}", *small],
         cwd=tmp_path,

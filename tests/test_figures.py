@@ -12,13 +12,11 @@ from conftest import tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
-from test_command import tiny
-
-from analysis import figures
-from analysis.channels import channel_scores, layer_input
-from analysis.channels import main as channels_main
-from analysis.collect import layers
-from analysis.series import (
+from statprune.analysis import figures
+from statprune.analysis.channels import channel_scores, layer_input
+from statprune.analysis.channels import main as channels_main
+from statprune.analysis.collect import layers
+from statprune.analysis.series import (
     kind_of,
     name_series,
     pareto_front,
@@ -28,9 +26,11 @@ from analysis.series import (
     sparsity_table,
     varied_keys,
 )
-from analysis.spec import load_table, table_names
-from analysis.table_figures import draw_table, figure_of
-from analysis.tables import Built, Entry
+from statprune.analysis.spec import load_table, table_names
+from statprune.analysis.table_figures import draw_table, figure_of
+from statprune.analysis.tables import Built, Entry
+from test_command import tiny
+
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.scores import CvrOptions
 from statprune.core.statistics import InputStatistics

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 import pandas
 import pytest
 import yaml
+from statprune.analysis.collect import collect
+from statprune.analysis.report import Cell, main, report, runs_table
 from test_command import tiny
 
-from analysis.collect import collect
-from analysis.report import Cell, main, report, runs_table
 from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
 
@@ -166,7 +166,7 @@ def test_the_command_writes_beside_the_runs_or_says_why_not(experiment, tmp_path
     copy = tmp_path / "one"
     shutil.copytree(experiment / "dense", copy / "dense")
     done = subprocess.run(
-        [sys.executable, "-m", "analysis.report", str(copy)],
+        [sys.executable, "-m", "statprune.analysis.report", str(copy)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],

@@ -11,14 +11,14 @@ import numpy
 import pandas
 import pytest
 import yaml
+from statprune.analysis.collect import collect, windows
+from statprune.analysis.spec import TABLES, load_table, table_names
+from statprune.analysis.tables import Built, Entry, build, ranks, to_csv, to_latex, to_markdown
+from statprune.analysis.tables import _units as units_of
+from statprune.analysis.uncertainty import Interval, paired_bootstrap
+from statprune.experiments.reproduce import Job, built_from, jobs_of, main, records
+from statprune.experiments.reproduce import _print_plan as print_plan
 
-from analysis.collect import collect, windows
-from analysis.spec import TABLES, load_table, table_names
-from analysis.tables import Built, Entry, build, ranks, to_csv, to_latex, to_markdown
-from analysis.tables import _units as units_of
-from analysis.uncertainty import Interval, paired_bootstrap
-from experiments.reproduce import Job, built_from, jobs_of, main, records
-from experiments.reproduce import _print_plan as print_plan
 from statprune.errors import ConfigError, StatpruneError
 
 PUBLISHED = list(csv.DictReader((TABLES / "published.csv").open()))

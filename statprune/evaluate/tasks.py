@@ -20,7 +20,7 @@ TASK_SETS = {
     # Wanda's seven
     "wanda7": ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
 }
-OWN = "statprune.tasks"  # the package whose YAMLs come with us
+OWN = "statprune.experiments.tasks"  # the package whose YAMLs come with us
 FILES = ("json", "csv", "parquet", "arrow", "text", "xml", "webdataset", "imagefolder")  # datasets' readers of files
 
 

@@ -74,7 +74,7 @@ def _version(name: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Commit of this checkout; None for an installed wheel, which another project's checkout may hold."""
-    checkout = Path(__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     try:
         top, commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
