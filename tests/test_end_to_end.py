@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from statprune.config.schema import parse_config
@@ -27,6 +26,7 @@ from statprune.model.loading import sparsity
 from statprune.pruning.loop import prune
 from statprune.walk.batches import capture
 from statprune.walk.discover import find_blocks
+from tests.helpers.models import tiny_llama
 
 
 def ids(samples=5, seq_len=16, seed=0):

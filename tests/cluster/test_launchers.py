@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import statprune
+
+from tests.helpers.command import statprune
 
 pytestmark = pytest.mark.cluster
 

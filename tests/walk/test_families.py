@@ -7,8 +7,6 @@ import json
 import pytest
 import torch
 import transformers
-from conftest import composed, tiny_tokenizer
-from families import COMMON, FAMILIES, UNUSUAL, VOCABULARY, tiny
 from transformers import AutoModelForCausalLM
 
 from statprune.core.compensation import Energy
@@ -20,6 +18,9 @@ from statprune.pruning.loop import prune
 from statprune.runs.pipeline import run
 from statprune.walk.batches import capture
 from statprune.walk.discover import eager_experts, find_blocks
+from tests.helpers.command import composed
+from tests.helpers.families import COMMON, FAMILIES, UNUSUAL, VOCABULARY, tiny
+from tests.helpers.models import tiny_tokenizer
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
 METHODS = {

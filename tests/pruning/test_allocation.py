@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import composed, tiny_llama
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,8 @@ from statprune.pruning.allocation import Owl, given_ratios, outlier_fraction, ow
 from statprune.pruning.loop import prune
 from statprune.walk.batches import capture, observe
 from statprune.walk.discover import find_blocks
+from tests.helpers.command import composed
+from tests.helpers.models import tiny_llama
 
 WINDOWS = torch.randint(0, 97, (4, 16), generator=torch.Generator().manual_seed(0))
 

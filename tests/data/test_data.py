@@ -7,11 +7,11 @@ import re
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_tokenizer
 
 from statprune.data.sources import bundled_text, path_problem, read_text
 from statprune.data.windows import calibration_windows, evaluation_windows
 from statprune.errors import DataError
+from tests.helpers.models import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

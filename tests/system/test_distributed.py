@@ -1,16 +1,10 @@
 """torchrun with several processes on the CPU (gloo): the same masks, record and files as one process."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed, tiny_llama, tiny_tokenizer
-from families import tiny
 from transformers import AutoModelForCausalLM
 
 from statprune.core.methods import get_method
@@ -19,19 +13,12 @@ from statprune.errors import ModelError
 from statprune.pruning.loop import prune
 from statprune.runs.pipeline import run
 from statprune.system.distributed import gathered, owners, share
+from tests.helpers.command import composed, torchrun
+from tests.helpers.families import tiny
+from tests.helpers.models import tiny_llama, tiny_tokenizer
 
 SMALL = ["calibration.samples=5", "calibration.seq_len=32", "calibration.batch_size=2", "evaluation.max_windows=3"]
 SMALL += ["device=cpu", "tracking=disabled", "save_model=true"]
-
-
-def torchrun(processes: int, *overrides: str, cwd: Path, program=("-m", "statprune")) -> subprocess.CompletedProcess:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    command += [f"--master-port={port}", *program, *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

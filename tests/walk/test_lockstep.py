@@ -4,8 +4,6 @@ import threading
 
 import pytest
 import torch
-from conftest import tiny_llama
-from families import UNUSUAL, VOCABULARY, Model, tiny
 from torch import nn
 
 from statprune.core.compensation import Energy
@@ -15,6 +13,8 @@ from statprune.errors import ModelError
 from statprune.model.loading import sparsity
 from statprune.pruning.loop import prune
 from statprune.walk.discover import find_blocks
+from tests.helpers.families import UNUSUAL, VOCABULARY, Model, tiny
+from tests.helpers.models import tiny_llama
 
 WINDOWS = torch.randint(3, 97, (5, 16), generator=torch.Generator().manual_seed(0))
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statprune.analysis.collect import collect, layers, rows_of, windows
 from statprune.analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
-from test_command import tiny
 
 from statprune.runs.pipeline import run
+from tests.helpers.command import tiny
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed, statprune, tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from test_command import tiny
-from wandb_files import wandb_run
 
 from statprune.config.naming import differing_keys
 from statprune.errors import StatpruneError
@@ -28,6 +25,9 @@ from statprune.runs.tracking import Tracker, run_id
 from statprune.runs.workbench import Workbench
 from statprune.system import lock
 from statprune.system.lock import LOCK, LockedError, locked
+from tests.helpers.command import composed, statprune, tiny
+from tests.helpers.models import tiny_llama
+from tests.helpers.wandb_files import wandb_run
 
 SMALL = ("experiment=smoke", "calibration.seq_len=32", "evaluation.seq_len=32")
 

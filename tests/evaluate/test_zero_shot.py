@@ -14,14 +14,10 @@ import pandas
 import pytest
 import torch
 import yaml
-from conftest import composed, statprune, tiny_llama, tiny_tokenizer
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
-from test_command import tiny
-from test_distributed import torchrun
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
-from wandb_files import wandb_run
 
 from statprune.errors import ConfigError, DataError, ModelError
 from statprune.evaluate.tasks import load_tasks
@@ -33,6 +29,9 @@ from statprune.runs.pipeline import complete, run
 from statprune.runs.resume import UNSAVED
 from statprune.runs.summary import print_summary
 from statprune.runs.workbench import Workbench
+from tests.helpers.command import composed, statprune, tiny, torchrun
+from tests.helpers.models import tiny_llama, tiny_tokenizer
+from tests.helpers.wandb_files import wandb_run
 
 ACCURACIES = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")]
 WORDS = ["model", "mask", "score", "block", "weight", "row", "column", "sum", "mean", "one", "two", "three"]
@@ -153,7 +152,7 @@ def test_numbers_of_the_bundled_task_on_the_bundled_model_are_lm_evals(tmp_path)
     assert "only the first 12 documents of each task" in " ".join(done.stdout.split()) and "git" not in done.stderr
     (path,) = tmp_path.glob("outputs/*/*/result.json")
     record = json.loads(path.read_text())
-    tasks = Path(__file__).parents[1] / "experiments" / "tasks"
+    tasks = Path(__file__).parents[2] / "experiments" / "tasks"
     results, samples = harness_command(path.parent / "model", tasks, "bundled", tmp_path / "theirs", "--limit", "12")
     assert_equal_to_harness(record, path.parent, results, samples)
     bundled = record["metrics"]["zero_shot"]["tasks"]["bundled"]

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import composed, statprune, tiny_llama, tiny_tokenizer
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
-from wandb_files import wandb_run
 
 from statprune.cli import folder_problems, run_name
 from statprune.config import schema as config
@@ -31,20 +29,11 @@ from statprune.runs.store import finish_record
 from statprune.runs.summary import print_summary
 from statprune.runs.workbench import Workbench
 from statprune.system.files import remove_leftovers, write_json
+from tests.helpers.command import composed, statprune, tiny
+from tests.helpers.models import tiny_llama, tiny_tokenizer
+from tests.helpers.wandb_files import wandb_run
 
-CONF = Path(__file__).parents[1] / "conf"
-
-
-def tiny(folder, *overrides):
-    """A job on the tiny model, seconds in all."""
-    return composed(
-        f"model.path={folder}",
-        "calibration.samples=4",
-        "calibration.seq_len=32",
-        "evaluation.max_windows=4",
-        "tracking=disabled",
-        *overrides,
-    )
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.mark.parametrize(

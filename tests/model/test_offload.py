@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed, statprune, tiny_llama, tiny_tokenizer
-from families import VOCABULARY, tiny
 from safetensors import safe_open
 from torch import nn
 from transformers import ApertusConfig, ApertusForCausalLM, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -24,6 +22,9 @@ from statprune.runs.pipeline import run
 from statprune.walk.activations import OnDisk, Place, keeper
 from statprune.walk.batches import capture
 from statprune.walk.discover import find_blocks
+from tests.helpers.command import composed, statprune
+from tests.helpers.families import VOCABULARY, tiny
+from tests.helpers.models import tiny_llama, tiny_tokenizer
 
 WINDOWS = torch.randint(3, VOCABULARY, (5, 16), generator=torch.Generator().manual_seed(0))
 FAMILIES = ["LlamaConfig", "GPT2Config", "OPTConfig", "FalconConfig", "Gemma3TextConfig", "MixtralConfig"]

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from families import VOCABULARY, Model, tiny
 from torch import nn
 
 from statprune.core.methods import get_method
@@ -17,6 +16,7 @@ from statprune.model.loading import coverage, coverage_warning, sparsity
 from statprune.pruning.loop import prune
 from statprune.walk.batches import capture, observe
 from statprune.walk.discover import eager_experts, find_blocks
+from tests.helpers.families import VOCABULARY, Model, tiny
 
 WINDOWS = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
 

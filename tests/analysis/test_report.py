@@ -14,10 +14,10 @@ import pytest
 import yaml
 from statprune.analysis.collect import collect
 from statprune.analysis.report import Cell, main, report, runs_table
-from test_command import tiny
 
 from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
+from tests.helpers.command import tiny
 
 HOSTILE = "<script>document.title='broken'</script>\"'&amp;<b>"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -169,7 +169,7 @@ def test_the_command_writes_beside_the_runs_or_says_why_not(experiment, tmp_path
         [sys.executable, "-m", "statprune.analysis.report", str(copy)],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0 and done.stdout.strip() == str(copy / "report.html")
     assert "1 finished, 0 left out" in (copy / "report.html").read_text(encoding="utf-8")

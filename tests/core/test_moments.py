@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from conftest import tiny_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_command import tiny
 
 from statprune.config.schema import COMPENSATIONS
 from statprune.core import parts
@@ -16,6 +14,8 @@ from statprune.core.patterns import Group, NofM, Unstructured
 from statprune.core.statistics import InputStatistics
 from statprune.pruning.loop import prune
 from statprune.runs.pipeline import run
+from tests.helpers.command import tiny
+from tests.helpers.models import tiny_llama
 
 
 def make(tokens=64, out_features=5, in_features=8, seed=0, mean=1.5):

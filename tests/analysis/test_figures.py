@@ -8,7 +8,6 @@ import numpy
 import pandas
 import pytest
 import torch
-from conftest import tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
@@ -29,7 +28,6 @@ from statprune.analysis.series import (
 from statprune.analysis.spec import load_table, table_names
 from statprune.analysis.table_figures import draw_table, figure_of
 from statprune.analysis.tables import Built, Entry
-from test_command import tiny
 
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.scores import CvrOptions
@@ -37,6 +35,8 @@ from statprune.core.statistics import InputStatistics
 from statprune.errors import StatpruneError
 from statprune.pruning.loop import prune
 from statprune.runs.pipeline import run
+from tests.helpers.command import tiny
+from tests.helpers.models import tiny_llama
 
 PROTOCOL = {"seq_len": 64, "windows": 2, "sha256": "0", "begins_with_bos": False, "torch": "2.13.0"}
 

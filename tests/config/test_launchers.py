@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import composed
 from hydra import compose as compose_raw
 from hydra import initialize_config_module
 from omegaconf import OmegaConf
@@ -14,8 +13,9 @@ from omegaconf import OmegaConf
 from statprune.config import compose
 from statprune.config.compose import PLUGINS, override_problems, prepare_plugins
 from statprune.system import gpu_slots as slots
+from tests.helpers.command import composed
 
-SWEEPS = sorted((Path(__file__).parents[1] / "experiments" / "sweeps").glob("*.yaml"))
+SWEEPS = sorted((Path(__file__).parents[2] / "experiments" / "sweeps").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 
 from statprune.data.sources import bundled_text, bundled_topics
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "tasks"
+FOLDER = Path(__file__).parents[2] / "experiments" / "tasks"
 
 
 def builder():
