@@ -1,8 +1,8 @@
 """(g) Whether a change of the code changed a number: masks, weights, losses and hashes of two versions, bit by bit.
 
-    PYTHONPATH=/installed/before python bit_equal.py record before.json
-    python bit_equal.py record after.json
-    python bit_equal.py compare before.json after.json
+    PYTHONPATH=/installed/before python benchmarks/bit_equal.py record before.json
+    python benchmarks/bit_equal.py record after.json
+    python benchmarks/bit_equal.py compare before.json after.json
 
 ``record`` runs the statprune that this interpreter imports: the twelve reference rows on the bundled model, and every
 method, pattern and propagation on tiny random models with and without experts. It uses the command and the files of
@@ -156,8 +156,8 @@ def _saved(name: str, folder: Path) -> str:
     """A tiny random model of the family, whose tokenizer is the bundled model's; its path from ``folder``."""
     from statprune import load_model
 
-    opened = load_model()
-    tokenizer = getattr(opened, "tokenizer", None) or opened[1]
+    opened: Any = load_model()
+    tokenizer = getattr(opened, "tokenizer", None) or opened[1]  # older versions return a pair
     torch.manual_seed(0)
     config = getattr(transformers, name)(**(COMMON | {"vocab_size": len(tokenizer)} | FAMILIES[name]))
     model = transformers.AutoModelForCausalLM.from_config(config)

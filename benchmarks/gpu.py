@@ -1,6 +1,6 @@
 """(d) On one GPU: random models of Llama 2's shapes, bfloat16, 128 windows of 2048 tokens.
 
-    python gpu.py [--shape 7b 70b] [--method cvr+energy sparsegpt]
+    python -m benchmarks.gpu [--shape 7b 70b] [--method cvr+energy sparsegpt]
 
 The 7B shape is built on the device. The 70B shape is streamed: a block's weights are made on the host when they are
 asked for, where offload=cpu has them, and forgotten when pruned. ``--shape tiny --device cpu`` tries it anywhere.
@@ -8,20 +8,20 @@ asked for, where offload=cpu has them, and forgotten when pruned. ``--shape tiny
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
-import measure
 import torch
 from accelerate import init_empty_weights
-from methods import METHODS, prepared
+from tokenizers import Tokenizer, models
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from statprune import prune
-from statprune.model.offload import Streamer, Weights, placeholder
-from statprune.walk.activations import Place, keeper
-from statprune.walk.discover import find_blocks
+from benchmarks import measure
+from benchmarks.methods import METHODS, prepared
+from statprune import LoadedModel, PruneRuntime, find_blocks, prune
+from statprune.model.loading import ModelSource
+from statprune.model.offload import Source, Streamer, Weights, placeholder
+from statprune.walk.activations import Placement
 
 # hidden size, intermediate size, blocks, heads, key-value heads, vocabulary, streamed
 SHAPES = {
@@ -31,13 +31,14 @@ SHAPES = {
 }
 
 
-class RandomSource:
+class RandomSource(Source):
     """Blocks' weights, made when they are asked for and not kept; the same each time."""
 
     def __init__(self, shapes: list[dict[str, torch.Size]], dtype: torch.dtype, pin: bool):
         self._shapes, self._dtype, self._pin = shapes, dtype, pin
 
     def read(self, index: int) -> Weights:
+        """Normal numbers for matrices, ones for vectors."""
         weights = {}
         for name, shape in self._shapes[index].items():
             tensor = torch.empty(shape, dtype=self._dtype, pin_memory=self._pin)
@@ -46,13 +47,13 @@ class RandomSource:
         return weights
 
     def write(self, index: int, weights: Weights) -> None:
-        pass
+        """Forget them."""
 
     def close(self) -> None:
-        pass
+        """Nothing to remove."""
 
 
-def build(shape: str, device: str) -> Any:
+def build(shape: str, device: str) -> LoadedModel:
     """The random model, on the device or streamed to it."""
     hidden, intermediate, blocks, heads, pairs, vocabulary, streamed = SHAPES[shape]
     config = LlamaConfig(
@@ -67,9 +68,9 @@ def build(shape: str, device: str) -> Any:
     )
     if not streamed:
         with torch.device(device):
-            return LlamaForCausalLM(config).to(torch.bfloat16).eval()
+            return _loaded(LlamaForCausalLM(config), None)
     with init_empty_weights():
-        model: Any = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+        model = LlamaForCausalLM(config)
     modules = list(model.model.layers)
     shapes = [{name: parameter.shape for name, parameter in module.named_parameters()} for module in modules]
     inside = {id(parameter) for module in modules for parameter in module.parameters()}
@@ -81,11 +82,16 @@ def build(shape: str, device: str) -> Any:
                 tensor = torch.empty(parameter.shape, dtype=parameter.dtype, device=device).normal_(std=0.02)
                 module._parameters[name] = nn.Parameter(tensor, False)
     source = RandomSource(shapes, torch.bfloat16, pin=device != "cpu")
-    model.block_streamer = Streamer(modules, source, torch.device(device))
-    return model.to(device)
+    return _loaded(model, Streamer(modules, source, torch.device(device)))
+
+
+def _loaded(model: LlamaForCausalLM, streamer: Streamer | None) -> LoadedModel:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    return LoadedModel(model.bfloat16().eval(), tokenizer, streamer, ModelSource("random"))
 
 
 def main() -> None:
+    """Measure each shape and method, write the rows where they are a GPU's, and print them."""
     parser = measure.parser_of_windows(__doc__, samples=128, seq_len=2048)
     parser.add_argument("--shape", nargs="*", choices=SHAPES, default=["7b", "70b"])
     parser.add_argument("--method", nargs="*", choices=METHODS)
@@ -106,7 +112,7 @@ def main() -> None:
         "rows": rows,
     }
     if arguments.device == "cuda":
-        measure.write(Path(__file__).parent / "results" / "gpu.json", result)
+        measure.write(measure.RESULTS / "gpu.json", result)
     for row in rows:
         print(f"{row['shape']} {row['method']}: {row['seconds']:.1f} s, {row['peak_device_bytes'] / 2**30:.1f} GiB")
 
@@ -122,14 +128,8 @@ def _row(shape: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]
         torch.cuda.reset_peak_memory_stats()
     measure.synchronize(device)
     start = time.perf_counter()
-    phases = prune(
-        model,
-        windows,
-        *prepared(name),
-        arguments.propagation,
-        blocks=blocks,
-        keep=keeper(Place.host if streamed else Place.device, None),
-    )
+    runtime = PruneRuntime(placement=Placement.host if streamed else Placement.device)
+    phases = prune(model, windows, prepared(name, propagation=arguments.propagation), runtime, blocks).seconds
     measure.synchronize(device)
     seconds = time.perf_counter() - start
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0

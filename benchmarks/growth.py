@@ -1,6 +1,6 @@
 """(c) How time grows with tokens, blocks and width, and memory with depth under offload=disk; random Llama models.
 
-python growth.py
+python -m benchmarks.growth
 """
 
 import argparse
@@ -12,12 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import measure
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from statprune import Energy, Unstructured, get_method, prune
-from statprune.model.loading import load_model, save_model
+from benchmarks import measure
+from benchmarks.methods import prepared
+from statprune import load_model, prune, save_model
 from statprune.walk.discover import find_blocks
 
 BASE = {"tokens": 2048, "blocks": 2, "width": 512}
@@ -47,6 +48,7 @@ def tokens(count: int) -> torch.Tensor:
 
 
 def main() -> None:
+    """Measure the growth of time and memory, write it and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=Path, help=argparse.SUPPRESS)  # the memory measurement, in its own process
     arguments = parser.parse_args()
@@ -56,7 +58,7 @@ def main() -> None:
         return
     rows = [_grown(what, factor) for what, factors in STEPS.items() for factor in factors]
     peaks = [_measured_peak(blocks) for blocks in (SHALLOW, SHALLOW * DEEPER)]
-    result = {
+    result: dict[str, Any] = {
         "what": "growth of cvr + energy, random Llama models, float32; peak host memory with offload=disk",
         "machine": measure.machine(("statprune", "torch", "transformers", "numpy")),
         "base": BASE,
@@ -68,7 +70,7 @@ def main() -> None:
             "ratio": peaks[1]["peak"] / peaks[0]["peak"],
         },
     }
-    measure.write(Path(__file__).parent / "results" / "growth.json", result)
+    measure.write(measure.RESULTS / "growth.json", result)
     for row in rows:
         print(f"{row['what']} x{row['factor']}: {row['seconds']:.2f} s, {row['over_base']:.2f} of the base")
     print(f"offload=disk, {DEEPER} times as deep: {result['offload_disk']['ratio']:.3f} of the peak memory")
@@ -80,7 +82,7 @@ def _grown(what: str, factor: int) -> dict[str, Any]:
         for _ in range(3):
             model, windows = llama(size["blocks"], size["width"]), tokens(size["tokens"])
             blocks = find_blocks(model, windows)
-            phases = prune(model, windows, get_method("cvr"), Unstructured(0.5), Energy(), blocks=blocks)
+            phases = prune(model, windows, prepared("cvr+energy"), blocks=blocks).seconds
             best = min(best, sum(phases.values()))
         return best
 
@@ -93,25 +95,24 @@ def _measured_peak(blocks: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         llama(blocks, 1024).save_pretrained(Path(folder) / "dense")
         _tokenizer().save_pretrained(Path(folder) / "dense")
-        command = [sys.executable, __file__, "--depth", folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return json.loads(done.stdout.splitlines()[-1])
+        command = [sys.executable, "-m", "benchmarks.growth", "--depth", folder]
+        done = subprocess.run(command, cwd=measure.ROOT, capture_output=True, text=True, check=True)
+        peak: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+        return peak
 
 
-def _tokenizer() -> Any:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
+def _tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
 
 
 def _peak(folder: Path) -> dict[str, int]:
     measure.reset_peak_memory()
-    model, tokenizer = load_model(str(folder / "dense"), offload="disk", folder=folder / "pruned")
-    prune(model, tokens(1024), get_method("cvr"), Unstructured(0.5), Energy())
-    save_model(model, tokenizer, folder / "pruned")
-    size = sum(model.block_streamer.block_bytes)
-    model.block_streamer.close()
+    loaded = load_model(str(folder / "dense"), offload="disk", folder=folder / "pruned")
+    assert loaded.streamer is not None
+    prune(loaded, tokens(1024), prepared("cvr+energy"))
+    save_model(loaded, folder / "pruned")
+    size = sum(loaded.streamer.block_bytes)
+    loaded.close()
     return {"peak": measure.memory("VmHWM"), "blocks": size}
 
 

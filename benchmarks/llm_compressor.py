@@ -2,7 +2,7 @@
 
 For an environment of its own (llm_compressor_requirements.txt):
 
-    python llm_compressor.py MODEL_FOLDER TOKENS.pt RESULT.json --method wanda --pattern 2:4
+    python -m benchmarks.llm_compressor MODEL_FOLDER TOKENS.pt RESULT.json --method wanda --pattern 2:4
 
 TOKENS.pt holds {"calibration": (samples, seq_len), "evaluation": (windows, seq_len)}, token ids saved by torch.save.
 """
@@ -10,7 +10,6 @@ TOKENS.pt holds {"calibration": (samples, seq_len), "evaluation": (windows, seq_
 import json
 from typing import Any
 
-import measure
 import torch
 from datasets import Dataset
 from llmcompressor import oneshot
@@ -18,6 +17,8 @@ from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModif
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoTokenizer, default_data_collator
+
+from benchmarks import measure
 
 MODIFIERS = {"wanda": WandaPruningModifier, "sparsegpt": SparseGPTModifier}
 MASK_STRUCTURES = {"0.5": "0:0", "2:4": "2:4"}
@@ -34,6 +35,7 @@ def calibration_loader(windows: Tensor) -> DataLoader[Any]:
 
 
 def main() -> None:
+    """Prune, and write the result."""
     parser = measure.parser_of_a_run(__doc__)
     parser.add_argument("--method", choices=MODIFIERS, required=True)
     parser.add_argument("--pattern", choices=MASK_STRUCTURES, required=True)

@@ -13,11 +13,17 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROOT = Path(__file__).parents[1]  # from where ``python -m benchmarks.X`` finds X
+RESULTS = ROOT / "benchmarks" / "results"
 
 FORWARD_BATCH = 8  # windows that go through the plain forward together
 WARM_UP_TOKENS = 32
@@ -59,7 +65,7 @@ def reset_peak_memory() -> int:
     return resident
 
 
-def measured(work: Callable[[], Any]) -> dict[str, Any]:
+def measured(work: Callable[[], object]) -> dict[str, Any]:
     """Seconds of ``work``, and bytes resident before it and at its peak."""
     before = reset_peak_memory()
     start = time.perf_counter()
@@ -93,8 +99,8 @@ def block_sparsity(model: nn.Module) -> float:
 
 
 @torch.no_grad()
-def perplexity(model: Any, windows: Tensor) -> float:
-    """exp of the mean over windows of the mean cross-entropy of their predicted tokens."""
+def perplexity(model: "PreTrainedModel", windows: Tensor) -> float:
+    """Exp of the mean over windows of the mean cross-entropy of their predicted tokens."""
     losses = []
     for window in windows:
         logits = model(input_ids=window[None], use_cache=False).logits[0, :-1].float()
@@ -103,7 +109,7 @@ def perplexity(model: Any, windows: Tensor) -> float:
 
 
 @torch.no_grad()
-def plain_forward_seconds(model: Any, windows: Tensor) -> float:
+def plain_forward_seconds(model: "PreTrainedModel", windows: Tensor) -> float:
     """Seconds of one forward of the whole model, logits included, over the windows."""
     start = time.perf_counter()
     for batch in windows.split(FORWARD_BATCH):
@@ -160,6 +166,6 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

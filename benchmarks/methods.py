@@ -1,15 +1,18 @@
 """The methods that the benchmarks compare, by the names their results have."""
 
-from statprune import Energy, NofM, Unstructured, get_method
-from statprune.core.methods import Method, customary_group
-from statprune.core.patterns import Pattern
+from dataclasses import replace
+
+from statprune import Energy, NofM, PruneSpec, Unstructured, get_method
+from statprune.core.methods import customary_group
+from statprune.pruning.spec import Propagation
 
 METHODS = ("wanda", "cvr+energy", "sparsegpt")
 
 
-def prepared(name: str, pattern: str = "0.5") -> tuple[Method, Pattern, Energy | None]:
-    """What ``prune`` takes for a name such as cvr+energy and a pattern such as 0.5 or 2:4."""
+def prepared(name: str, pattern: str = "0.5", propagation: str = "pruned") -> PruneSpec:
+    """What ``prune`` is given for a name such as cvr+energy and a pattern such as 0.5 or 2:4."""
     method, _, compensation = name.partition("+")
     keep, is_nofm, of = pattern.partition(":")
     chosen = NofM(int(keep), int(of)) if is_nofm else Unstructured(float(pattern), customary_group(method))
-    return get_method(method), chosen, Energy() if compensation else None
+    spec = PruneSpec(get_method(method), chosen, Energy() if compensation else None)
+    return replace(spec, propagation=Propagation(propagation))

@@ -1,6 +1,6 @@
 """Prune a model with statprune and record what it took, as llm_compressor.py does.
 
-python ours.py MODEL_FOLDER TOKENS.pt RESULT.json --method cvr+energy --pattern 2:4 --propagation sequential
+python -m benchmarks.ours MODEL_FOLDER TOKENS.pt RESULT.json --method cvr+energy --pattern 2:4 --propagation sequential
 """
 
 import argparse
@@ -8,17 +8,19 @@ import json
 import logging
 from typing import Any
 
-import measure
 import torch
-from methods import METHODS, prepared
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from statprune import load_model, prune
+from benchmarks import measure
+from benchmarks.methods import METHODS, prepared
+from statprune import PruneRuntime, load_model, prune
 
 PATTERNS = ("0.5", "2:4")
 
 
 def main() -> None:
+    """Prune, or run the plain forward, and write the result."""
     parser = measure.parser_of_a_run(__doc__)
     parser.add_argument("--method", choices=("plain_forward", *METHODS), required=True)
     parser.add_argument("--pattern", choices=PATTERNS, default="0.5")
@@ -28,7 +30,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
 
     tokens: dict[str, Tensor] = torch.load(arguments.tokens, weights_only=True)
-    model, _ = load_model(str(arguments.model), "float32")
+    model = load_model(str(arguments.model), "float32").model
     measure.warm_up(model, tokens["calibration"])
     result: dict[str, Any]
     if arguments.method == "plain_forward":
@@ -39,19 +41,12 @@ def main() -> None:
     arguments.result.write_text(json.dumps(result))
 
 
-def _prune(model: Any, tokens: dict[str, Tensor], arguments: argparse.Namespace) -> dict[str, Any]:
+def _prune(model: PreTrainedModel, tokens: dict[str, Tensor], arguments: argparse.Namespace) -> dict[str, Any]:
+    spec = prepared(arguments.method, arguments.pattern, arguments.propagation)
     phases: dict[str, float] = {}
 
     def work() -> None:
-        phases.update(
-            prune(
-                model,
-                tokens["calibration"],
-                *prepared(arguments.method, arguments.pattern),
-                arguments.propagation,
-                arguments.batch_size,
-            )
-        )
+        phases.update(prune(model, tokens["calibration"], spec, PruneRuntime(arguments.batch_size)).seconds)
 
     return measure.measured(work) | {
         "phases": phases,

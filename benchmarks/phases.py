@@ -1,16 +1,14 @@
 """(b) Our phases against their floors: forwards against the model's own, solving against the bytes it has to move.
 
-python phases.py [--samples 24] [--seq-len 512]
+python -m benchmarks.phases [--samples 24] [--seq-len 512]
 """
 
 import argparse
 import logging
-from pathlib import Path
 from typing import Any
 
-import measure
-from methods import prepared
-
+from benchmarks import measure
+from benchmarks.methods import prepared
 from statprune import calibration_windows, load_model, prune
 from statprune.walk.discover import find_blocks
 
@@ -20,6 +18,7 @@ BYTES = {"wanda": 8, "cvr+energy": 8 + 2 * 12, "sparsegpt": 8}
 
 
 def main() -> None:
+    """Measure each method, write the rows and print them as a table."""
     arguments = measure.parser_of_windows(__doc__).parse_args()
     logging.disable(logging.WARNING)
     rows = [_row(method, arguments) for method in BYTES]
@@ -29,7 +28,7 @@ def main() -> None:
         "calibration": [arguments.samples, arguments.seq_len],
         "rows": rows,
     }
-    measure.write(Path(__file__).parent / "results" / "phases.json", result)
+    measure.write(measure.RESULTS / "phases.json", result)
     print("| method | observe / forward | propagate / forward | solve, s | solve / floor | all but forwards |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
@@ -38,14 +37,15 @@ def main() -> None:
 
 
 def _row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    model, tokenizer = load_model()
-    windows = calibration_windows(tokenizer, "bundled", arguments.samples, arguments.seq_len).ids
+    loaded = load_model()
+    model = loaded.model
+    windows = calibration_windows(loaded.tokenizer, "bundled", arguments.samples, arguments.seq_len).ids
     measure.warm_up(model, windows)
     forward = min(measure.plain_forward_seconds(model, windows) for _ in range(2))
     bandwidth = measure.copy_bandwidth()
     blocks = find_blocks(model, windows)
-    phases = prune(model, windows, *prepared(name), blocks=blocks)
-    floor = sum(layer.weights for block in blocks for layer in block.layers) * BYTES[name] / bandwidth
+    phases = prune(model, windows, prepared(name), blocks=blocks).seconds
+    floor = sum(matrix.weights for block in blocks for matrix in block.matrices) * BYTES[name] / bandwidth
     total = sum(phases.values())
     # the second walk through the blocks leaves the last one out; it is what a forward of them costs
     walk = phases["propagate"] * len(blocks) / (len(blocks) - 1)

@@ -1,6 +1,6 @@
 """(a) statprune beside llm-compressor on the bundled model and the same windows: seconds, memory, perplexity.
 
-    python side_by_side.py PEER_PYTHON [--samples 24] [--seq-len 512] [--rounds 2]
+    python -m benchmarks.side_by_side PEER_PYTHON [--samples 24] [--seq-len 512] [--rounds 2]
 
 Every run is a process of its own; of several rounds the fastest counts, and all seconds are kept.
 """
@@ -13,13 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import measure
 import torch
 
-from statprune import calibration_windows, evaluation_windows, load_model
-from statprune.model.loading import save_model
+from benchmarks import measure
+from statprune import calibration_windows, evaluation_windows, load_model, save_model
 
-HERE = Path(__file__).parent
 PACKAGES = ("statprune", "torch", "transformers", "numpy")
 TWO, ONE = "pruned", "sequential"
 # theirs; ours with two forwards per block, with one, and our CVR + energy with both
@@ -37,6 +35,7 @@ PEER_OF = {"wanda": "wanda", "cvr+energy": "wanda", "sparsegpt": "sparsegpt"}
 
 
 def main() -> None:
+    """Run every pair of rounds, write the comparison and print it as a table."""
     parser = measure.parser_of_windows(__doc__)
     parser.add_argument("peer", type=Path, help="Python of the environment that has llm-compressor")
     parser.add_argument("--evaluate", type=int, default=8, help="evaluation windows")
@@ -48,7 +47,7 @@ def main() -> None:
         folder = Path(scratch)
         _prepare(folder, arguments)
         rows = [row for number in range(arguments.rounds) for row in _round(folder, arguments.peer, wanted, number)]
-    result = {
+    result: dict[str, Any] = {
         "what": "statprune beside llm-compressor, SmolLM2-135M, float32",
         "machine": measure.machine(PACKAGES),
         "calibration": [arguments.samples, arguments.seq_len],
@@ -56,15 +55,15 @@ def main() -> None:
         "rows": _best(rows),
     }
     _compare(result["rows"])
-    measure.write(HERE / "results" / "side_by_side.json", result)
+    measure.write(measure.RESULTS / "side_by_side.json", result)
     print(table(result))
 
 
 def _prepare(folder: Path, arguments: argparse.Namespace) -> None:
-    model, tokenizer = load_model()
-    save_model(model, tokenizer, folder / "model")
-    calibration = calibration_windows(tokenizer, "bundled", arguments.samples, arguments.seq_len).ids
-    evaluation = evaluation_windows(tokenizer, "bundled", arguments.seq_len).ids[: arguments.evaluate]
+    loaded = load_model()
+    save_model(loaded, folder / "model")
+    calibration = calibration_windows(loaded.tokenizer, "bundled", arguments.samples, arguments.seq_len).ids
+    evaluation = evaluation_windows(loaded.tokenizer, "bundled", arguments.seq_len).ids[: arguments.evaluate]
     torch.save({"calibration": calibration.clone(), "evaluation": evaluation.clone()}, folder / "tokens.pt")
 
 
@@ -72,10 +71,10 @@ def _round(folder: Path, peer: Path, wanted: list[tuple[str, str, str, str]], nu
     rows = []
     for tool, method, pattern, propagation in wanted:
         ours = tool == "statprune"
-        command = [str(sys.executable if ours else peer), str(HERE / ("ours.py" if ours else "llm_compressor.py"))]
+        command = [str(sys.executable if ours else peer), "-m", f"benchmarks.{'ours' if ours else 'llm_compressor'}"]
         command += [str(folder / "model"), str(folder / "tokens.pt"), str(folder / "result.json")]
         command += ["--method", method, "--pattern", pattern] + (["--propagation", propagation] if ours else [])
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=measure.ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
         row = {"tool": tool, "method": method, "pattern": pattern, "propagation": propagation}
@@ -89,9 +88,11 @@ def _best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     best: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
         key = tuple(row[name] for name in ("tool", "method", "pattern", "propagation"))
-        known = best.get(key)
-        seconds = [*(known["all_seconds"] if known else []), row["seconds"]]
-        best[key] = (row if known is None or row["seconds"] < known["seconds"] else known) | {"all_seconds": seconds}
+        fastest = best.get(key)
+        seconds = [*(fastest["all_seconds"] if fastest else []), row["seconds"]]
+        if fastest is None or row["seconds"] < fastest["seconds"]:
+            fastest = row
+        best[key] = fastest | {"all_seconds": seconds}
     return list(best.values())
 
 

@@ -1,6 +1,6 @@
 """(e) A sweep of twelve jobs in one process, against twelve processes: the same runs on the bundled model.
 
-python sweeps.py [--samples 2] [--seq-len 64]
+python -m benchmarks.sweeps [--samples 2] [--seq-len 64]
 """
 
 import argparse
@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import measure
+from benchmarks import measure
 
 METHODS, PATTERNS, SEEDS = ("magnitude", "wanda", "cvr"), ("unstructured", "2_4"), (0, 1)
 WINDOWS = 2  # evaluated in every run
 
 
 def main() -> None:
+    """Time both ways under two propagations, write the rows and print them."""
     arguments = measure.parser_of_windows(__doc__, samples=2, seq_len=64).parse_args()
     rows = [_row(propagation, arguments) for propagation in ("pruned", "dense")]
     result = {
@@ -28,7 +29,7 @@ def main() -> None:
         "calibration": [arguments.samples, arguments.seq_len],
         "rows": rows,
     }
-    measure.write(Path(__file__).parent / "results" / "sweeps.json", result)
+    measure.write(measure.RESULTS / "sweeps.json", result)
     for row in rows:
         print(
             f"propagation={row['propagation']}: sweep {row['sweep_seconds']:.0f} s, processes "
@@ -76,7 +77,7 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def _perplexities(folder: Path) -> dict[str, Any]:
-    return {name: record["metrics"] for name, record in _records(folder).items()}
+    return {name: record["perplexity"] for name, record in _records(folder).items()}
 
 
 if __name__ == "__main__":

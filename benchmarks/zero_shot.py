@@ -1,6 +1,6 @@
 """(f) Zero-shot accuracy of a saved model: our command against lm-eval's own, the same task and the same numbers.
 
-python zero_shot.py [--limit 60] [--rounds 3]
+python -m benchmarks.zero_shot [--limit 60] [--rounds 3]
 """
 
 import argparse
@@ -12,13 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import measure
+from benchmarks import measure
 
-TASKS = Path(__file__).parents[1] / "experiments" / "tasks"
+TASKS = measure.ROOT / "experiments" / "tasks"
 BATCH = 16  # requests that run together
 
 
 def main() -> None:
+    """Run both commands in turn, write the ratios and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=60, help="documents of the bundled task, four requests each")
     parser.add_argument("--rounds", type=int, default=3)
@@ -36,7 +37,7 @@ def main() -> None:
         "ratios": ratios,
         "ratio": sorted(ratios)[len(ratios) // 2],
     }
-    measure.write(Path(__file__).parent / "results" / "zero_shot.json", result)
+    measure.write(measure.RESULTS / "zero_shot.json", result)
     for one in rounds:
         print(
             f"ours {one['ours_seconds']:.1f} s, of them {one['asking_seconds'] / result['requests']:.3f} s a request "
@@ -60,7 +61,7 @@ def _round(model: Path, folder: Path, limit: int) -> dict[str, Any]:
     theirs_seconds = _run([*theirs, "--output_path", str(folder / "theirs")], folder)
     (path,), (their_path,) = folder.glob("outputs/*/*/result.json"), folder.glob("theirs/**/results_*.json")
     record, results = json.loads(path.read_text()), json.loads(their_path.read_text())
-    accuracies = record["metrics"]["zero_shot"]["tasks"]["bundled"]["pruned"]
+    accuracies = record["zero_shot"]["tasks"]["bundled"]["pruned"]
     if any(results["results"]["bundled"][f"{metric},none"] != value for metric, value in accuracies.items()):
         raise SystemExit("our accuracies are not those of lm-eval's command")
     return {
