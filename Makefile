@@ -10,12 +10,12 @@ run: $(STAMP)
 
 # every table of the paper, and ours, on the bundled model
 tables: $(STAMP)
-	$(BIN)/python -m statprune.experiments.reproduce table=all
-	$(BIN)/python -m statprune.analysis.report outputs/tables_bundled outputs/tables/bundled/report.html
+	$(BIN)/statprune tables all
+	$(BIN)/statprune report outputs/tables_bundled --output outputs/tables/bundled/report.html
 
 # beyond the paper: the first-order correction
 studies: $(STAMP)
-	$(BIN)/python -m statprune.experiments.reproduce table=$$(echo experiments/studies/*.yaml | tr ' ' ,) output=outputs/studies
+	$(BIN)/statprune tables experiments/studies/*.yaml --output outputs/studies
 
 # two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)
@@ -29,20 +29,26 @@ $(VENV)/.installed-cluster: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[joblib,slurm,ray,optuna]'
 	touch $@
 
+# the packages as the wheel lays them out, for tools that read imports without installing anything
+HOUSE := build/house
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf $(HOUSE) && mkdir -p $(HOUSE)/statprune
+	ln -s $(CURDIR)/statprune/* $(CURDIR)/analysis $(CURDIR)/experiments $(HOUSE)/statprune
+	ln -s $(CURDIR)/benchmarks $(HOUSE)
+	cd $(HOUSE) && $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache --no-logo
+	cd $(HOUSE) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p statprune -p benchmarks
 
 # llm-compressor needs other versions of our dependencies, and so an environment of its own
 PEER := .venv-llm-compressor
 bench: $(STAMP) $(PEER)/.installed
-	$(BIN)/python benchmarks/phases.py
-	$(BIN)/python benchmarks/growth.py
-	$(BIN)/python benchmarks/sweeps.py
-	$(BIN)/python benchmarks/zero_shot.py
-	$(BIN)/python benchmarks/side_by_side.py $(PEER)/bin/python
-	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python benchmarks/gpu.py; fi
+	$(BIN)/python -m benchmarks.phases
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.sweeps
+	$(BIN)/python -m benchmarks.zero_shot
+	$(BIN)/python -m benchmarks.side_by_side $(PEER)/bin/python
+	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python -m benchmarks.gpu; fi
 
 $(PEER)/.installed: benchmarks/llm_compressor_requirements.txt
 	$(PYTHON) -m venv $(PEER)

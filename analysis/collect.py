@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ import pandas as pd
 
 from statprune.config.naming import ORDERS, SWITCHES, pattern_tag
 from statprune.errors import StatpruneError
-from statprune.runs.record import stderr_of
-from statprune.runs.store import BLOCKS, SCHEMA_VERSION, read_record
+from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
+from statprune.runs.record import RunRecord
+from statprune.runs.store import DOCUMENTS, RECORD, REPORTS, WINDOWS, read_record
 
 log = logging.getLogger(__name__)
 MACHINE = ("device", "threads", "processes")  # what seconds depend on
 PACKAGES = ("statprune", "torch", "transformers", "lm_eval")  # whose versions can change a number
 
+Row = dict[str, Any]  # of a table, by column
+
 
 @dataclass(frozen=True)
 class Collected:
-    """What was found.
+    """What a folder holds.
 
     Attributes:
         frame: a row for each number of each run; see ``rows_of``.
@@ -33,22 +37,21 @@ class Collected:
 
 
 def collect(folder: Path) -> Collected:
-    """Every record below a folder; damaged, old and unfinished ones are named and left out.
+    """Every record below a folder; damaged and unfinished ones are named and left out.
 
     Args:
         folder: searched with everything below it.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     skipped = []
-    for path in sorted(folder.rglob("result.json")):
+    for path in sorted(folder.rglob(RECORD)):
         try:
             record = read_record(path.parent)
         except StatpruneError as error:
             skipped.append(str(error))
             continue
-        problem = None if record is None else _problem(record, path)
-        if problem is not None:
-            skipped.append(problem)
+        if record is not None and not record.is_finished:
+            skipped.append(f"{path} lacks its zero-shot evaluation and is left out; start its command again")
         elif record is not None:
             rows += rows_of(record, path.parent)
     for sentence in skipped:
@@ -56,7 +59,12 @@ def collect(folder: Path) -> Collected:
     return Collected(pd.DataFrame(rows), skipped)
 
 
-def rows_of(record: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+def collect_folders(folders: Iterable[Path]) -> pd.DataFrame:
+    """The rows of ``collect`` of several folders."""
+    return pd.concat([collect(folder).frame for folder in folders], ignore_index=True)
+
+
+def rows_of(record: RunRecord, folder: Path) -> list[Row]:
     """A row for each number that the run measured of its model.
 
     Args:
@@ -67,36 +75,36 @@ def rows_of(record: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         Rows with what was measured (``metric``: perplexity, or the standing metric of a task; ``on``: dataset, task, or
         mean for the mean accuracy), ``dense``, ``pruned``, standard errors where there are some, ``n`` windows or
         documents, and what two comparable numbers have in common (``protocol``); with every configuration key by its
-        full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers``, ``seconds.*``, ``memory.*``, what
-        seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``), ``date`` and ``folder``; a
-        mean accuracy has ``averaged``, the metric of each task that it is of.
+        full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers`` (pruned matrices), ``seconds.*``,
+        ``memory.*``, what seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``), ``date``
+        and ``folder``; a mean accuracy has ``averaged``, the metric of each task that it is of.
     """
     about = _about(record, folder)
-    versions = {name: record["environment"]["packages"].get(name) for name in PACKAGES}
+    versions = {name: record.environment.packages.get(name) for name in PACKAGES}
     rows = []
-    for source, values in record["metrics"]["perplexity"].items():
-        protocol = {key: values[key] for key in ("seq_len", "windows", "sha256", "begins_with_bos")} | versions
-        measured = {"metric": "perplexity", "on": source, "n": values["windows"], "protocol": protocol}
-        rows.append(about | measured | {side: values[side] for side in ("dense", "pruned")})
-    zero_shot = record["metrics"].get("zero_shot")
-    if zero_shot is not None:
-        rows += [about | row for row in _accuracies(zero_shot, versions)]
+    for source, perplexity in record.perplexity.items():
+        shared = ("seq_len", "windows", "sha256", "begins_with_bos")
+        protocol = {key: getattr(perplexity, key) for key in shared} | versions
+        measured = {"metric": "perplexity", "on": source, "n": perplexity.windows, "protocol": protocol}
+        rows.append(about | measured | {"dense": perplexity.dense, "pruned": perplexity.pruned})
+    if record.zero_shot is not None:
+        rows += [about | row for row in _accuracies(record.zero_shot, versions)]
     return rows or [about | {"metric": None, "protocol": versions}]
 
 
 def windows(folder: Path) -> pd.DataFrame:
     """The loss of every evaluation window of a run, dense and pruned: mean nats a token."""
-    return pd.read_parquet(folder / "windows.parquet")
+    return pd.read_parquet(folder / WINDOWS)
 
 
 def documents(folder: Path) -> pd.DataFrame:
     """The answer to every document of a run's zero-shot tasks, dense and pruned, a row for each metric."""
-    return pd.read_parquet(folder / "documents.parquet")
+    return pd.read_parquet(folder / DOCUMENTS)
 
 
 def layers(folder: Path) -> pd.DataFrame:
-    """What a run reported of every layer it pruned."""
-    return pd.read_json(folder / BLOCKS, lines=True)
+    """What a run reported of every matrix it pruned."""
+    return pd.read_json(folder / REPORTS, lines=True)
 
 
 def label_of(method: str, compensation: str) -> str:
@@ -104,86 +112,84 @@ def label_of(method: str, compensation: str) -> str:
     return method if compensation == "none" else f"{method} + {compensation}"
 
 
-def _problem(record: dict[str, Any], path: Path) -> str | None:
-    if record.get("schema_version") != SCHEMA_VERSION:
-        return (
-            f"{path} is of another version (schema {record.get('schema_version')}, not {SCHEMA_VERSION}) and left out; "
-            "run it again"
-        )
-    if "pending" in record:
-        return f"{path} lacks its zero-shot evaluation and is left out; start its command again"
-    missing = [key for key in ("environment", "sparsity", "seconds", "memory") if key not in record]
-    return f"{path} has no {', '.join(missing)} and is left out; run it again" if missing else None
-
-
-def _about(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    config = record["config"]
+def _about(record: RunRecord, folder: Path) -> Row:
+    """What all rows of a run have in common."""
+    config, environment = record.config, record.environment
     method, compensation = config["method"]["name"], _compensation(config["compensation"])
     return {
-        **_flat(config),
+        **_leaves(config),
         "folder": str(folder),
-        "config_hash": record["config_hash"],
+        "config_hash": record.config_hash,
         "model": re.sub(r"\.gguf$", "", Path(config["model"]["path"]).name),
         "pattern": pattern_tag(config["sparsity"], method),
         "method": method,
         "compensation": compensation,
         "label": label_of(method, compensation),
-        "achieved": record["sparsity"]["achieved"],
-        "layers": _layer_count(folder),
-        **{f"seconds.{name}": value for name, value in record["seconds"].items()},
-        **{f"memory.{name}": value for name, value in record["memory"].items()},
-        "device": record["environment"].get("device"),
-        "threads": record["environment"].get("threads"),
-        "processes": record["environment"].get("processes"),
-        "reused_statistics": "the calibration pass" in record.get("reused", []),
-        "date": record.get("date"),
+        "achieved": record.sparsity.achieved,
+        "layers": _count_reports(folder),
+        **{f"seconds.{name}": value for name, value in record.seconds.items()},
+        **{f"memory.{name}": value for name, value in vars(record.memory).items()},
+        "device": environment.device,
+        "threads": environment.threads,
+        "processes": environment.processes,
+        "reused_statistics": "the calibration pass" in record.reused,
+        "date": record.date,
     }
 
 
-def _layer_count(folder: Path) -> int:
+def _count_reports(folder: Path) -> int:
     try:
-        with (folder / BLOCKS).open(encoding="utf-8") as file:
+        with (folder / REPORTS).open(encoding="utf-8") as file:
             return sum(1 for _ in file)
     except FileNotFoundError:  # a dense run
         return 0
 
 
-def _compensation(options: dict[str, Any]) -> str:
+def _compensation(options: Mapping[str, Any]) -> str:
     """What is on: none, energy, columns, rows, moments, mean, scale; rows or energy first where that was asked for."""
-    on = [part for part in SWITCHES if options.get(part)]
-    first = [f"{part} first" for part in ORDERS if options.get(f"{part}_first")]
+    on = [switch for switch in SWITCHES if options.get(switch)]
+    first = [f"{order} first" for order in ORDERS if options.get(f"{order}_first")]
     if options["name"] == "none" or not (on or first):
         return "none"
     return ", ".join([on[0] if len(on) == 1 else str(options["name"]), *first])
 
 
-def _accuracies(zero_shot: dict[str, Any], versions: dict[str, Any]) -> list[dict[str, Any]]:
-    told = ("limit", "num_fewshot", "chat_template", "begins_with_bos", "requests_sha256")
-    protocol = {key: zero_shot["protocol"][key] for key in told} | versions
-    rows = []
-    for name, task in zero_shot["tasks"].items():
-        metric = task["metric"]
-        measured = {"metric": metric, "on": name, "n": task["documents"], "limit": task["limit"]}
-        measured |= {side: task[side][metric] for side in ("dense", "pruned")}
-        measured |= {f"{side}_stderr": task[side].get(stderr_of(metric)) for side in ("dense", "pruned")}
-        rows.append(measured | {"protocol": protocol | {"version": task["version"], "shots": task["shots"]}})
-    mean = zero_shot["mean"]
-    if mean["pruned"] is not None:
-        count = sum(zero_shot["tasks"][name]["documents"] for name in zero_shot["averaged"])
-        measured = {"metric": "accuracy", "on": "mean", "n": count, "limit": zero_shot["protocol"]["limit"]}
-        measured |= {key: mean[key] for key in ("dense", "pruned", "dense_stderr", "pruned_stderr")}
-        versions_of_tasks = {name: zero_shot["tasks"][name]["version"] for name in zero_shot["averaged"]}
-        measured["averaged"] = {name: zero_shot["tasks"][name]["metric"] for name in zero_shot["averaged"]}
-        rows.append(measured | {"protocol": protocol | {"tasks": json.dumps(versions_of_tasks)}})
+def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> list[Row]:
+    shared = ("limit", "num_fewshot", "chat_template", "begins_with_bos", "requests_sha256")
+    protocol = {key: getattr(zero_shot.protocol, key) for key in shared} | versions
+    rows: list[Row] = []
+    for name, task in zero_shot.tasks.items():
+        metric, error = task.metric, stderr_of(task.metric)
+        row: Row = {"metric": metric, "on": name, "n": task.documents, "limit": task.limit}
+        for side, metrics in (("dense", task.dense), ("pruned", task.pruned or {})):
+            row |= {side: metrics.get(metric), f"{side}_stderr": metrics.get(error)}
+        rows.append(row | {"protocol": protocol | {"version": task.version, "shots": task.shots}})
+    mean, averaged = zero_shot.mean, zero_shot.averaged
+    if mean.pruned is not None:
+        task_versions = {name: zero_shot.tasks[name].version for name in averaged}
+        rows.append(
+            {
+                "metric": "accuracy",
+                "on": "mean",
+                "n": sum(zero_shot.tasks[name].documents for name in averaged),
+                "limit": zero_shot.protocol.limit,
+                "dense": mean.dense,
+                "pruned": mean.pruned,
+                "dense_stderr": mean.dense_stderr,
+                "pruned_stderr": mean.pruned_stderr,
+                "averaged": {name: zero_shot.tasks[name].metric for name in averaged},
+                "protocol": protocol | {"tasks": json.dumps(task_versions)},
+            }
+        )
     return rows
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by full name."""
-    result: dict[str, Any] = {}
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Row:
+    """Values of nested mappings by full name."""
+    leaves: Row = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            result |= _flat(value, f"{prefix}{key}.")
+            leaves |= _leaves(value, f"{prefix}{key}.")
         else:
-            result[f"{prefix}{key}"] = value
-    return result
+            leaves[f"{prefix}{key}"] = value
+    return leaves

@@ -13,13 +13,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
 from statprune.analysis.series import method_of, method_order
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; by the method's place in the registry
+# Okabe and Ito's palette, which colour-blind people can tell apart; by the method's place in the registry
 COLOURS = ("#E69F00", "#0072B2", "#CC79A7", "#D55E00", "#009E73", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
@@ -57,22 +59,27 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def empty_figure(size: tuple[float, float]) -> Figure:
-    """An empty figure of so many inches, without pyplot and its global state."""
+    """An empty figure of a size in inches, without pyplot and its global state."""
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def root_of(axes: Axes) -> Figure:
+    """The figure that the axes are in."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     return figure
 
 
 def style_of(names: Sequence[str], name: str) -> dict[str, Any]:
-    """Hue by method, from dark to light among its series, hollow where more than the method is told.
+    """Style of a series: hue by method, from dark to light among its series; hollow where the name is not the method's.
 
-    Marker and line are by place, so that no two series of a figure have both.
+    Marker and line depend on the place, so that no two series of a figure share both.
+
+    Args:
+        names: of all series of the figure.
+        name: of this one.
     """
     index, method = names.index(name), method_of(name)
     colour = np.array(to_rgb(COLOURS[min(method_order(name), len(COLOURS) - 1)]))
@@ -88,8 +95,14 @@ def style_of(names: Sequence[str], name: str) -> dict[str, Any]:
     }
 
 
-def draw_dense(line: Callable[..., Any], values: Iterable[float], label: str = "dense") -> None:
-    """A dotted line (``axes.axhline`` or ``axvline``) at the dense model's value; several where there are several."""
+def draw_dense(line: Callable[..., object], values: Iterable[float], label: str = "dense") -> None:
+    """Draw a dotted line at the dense model's value, or several where there are several values.
+
+    Args:
+        line: ``axes.axhline`` or ``axes.axvline``.
+        values: of the dense model.
+        label: for the legend.
+    """
     for number, value in enumerate(sorted(set(values))):
         line(value, color="0.35", linestyle=":", linewidth=1.2, label="" if number else label)
 
@@ -106,14 +119,14 @@ def perplexity_axis(axes: Axes, means: Iterable[float], always_log: bool = False
 def log_scale(axes: Axes, which: str, low: float, high: float) -> None:
     """Make the axis ``which``, x or y, logarithmic with plain numbers as ticks, for values from ``low`` to ``high``."""
     axes.set(**{f"{which}scale": "log"})
-    # a deviation larger than its mean reaches below zero: it may leave the picture, but not stretch it
+    # a deviation larger than its mean reaches below zero: it may leave the picture, but must not stretch it
     bottom, top = getattr(axes, f"get_{which}lim")()
     axes.set(**{f"{which}lim": (max(bottom, low / 2), top)})
     log_ticks(getattr(axes, f"{which}axis"), low, high)
 
 
-def log_ticks(axis: Any, low: float, high: float) -> None:
-    """Plain numbers at 1, 2 and 5 times each power of ten, or at the powers alone where there are many."""
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Set plain numbers as ticks: 1, 2 and 5 times each power of ten, or the powers alone where there are many."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))  # 37.5 is no 38
     axis.set_minor_formatter(NullFormatter())
@@ -121,13 +134,14 @@ def log_ticks(axis: Any, low: float, high: float) -> None:
 
 
 def add_legend(figure: Figure, axes: Axes, table: pd.DataFrame | None = None) -> None:
+    """Put a legend beside the axes; its title tells what the bars of ``table`` are."""
     title = seeds_text(table.seeds) if table is not None else None
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", title=title, alignment="left", handlelength=4)
 
 
 def seeds_text(seeds: pd.Series) -> str:
-    """What the bars are, for the legend."""
+    """What the bars are, from the number of seeds of each point."""
     low, high = seeds.min(), seeds.max()
     if high == 1:
         return "one seed each"

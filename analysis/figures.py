@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from matplotlib.transforms import ScaledTranslation
-from statprune.analysis.channels import channel_scores
+
+from statprune.analysis.channels import MatrixInput, channel_scores
 from statprune.analysis.collect import layers
 from statprune.analysis.drawing import (
     STYLE,
@@ -26,19 +27,17 @@ from statprune.analysis.drawing import (
 )
 from statprune.analysis.labels import place_labels
 from statprune.analysis.series import method_order, pareto_table, perplexities, sensitivity_table, sparsity_table
-from torch import Tensor
-
 from statprune.core.patterns import Pattern, Unstructured
 from statprune.core.scores import CvrOptions
-from statprune.core.statistics import InputStatistics
 from statprune.errors import StatpruneError
+from statprune.runs.wording import counted
 
-DODGE = 2.5
-PANELS = 12  # kinds of layers that are still readable side by side
+DODGE = 2.5  # points between series that would hide each other's bars
+PANELS = 12  # kinds of matrices that are still readable side by side
 
 
 def sparsity_curves(frame: pd.DataFrame, folder: Path, on: str = "bundled") -> list[Path]:
-    """Perplexity against sparsity; paths of ``sparsity.png`` and ``.pdf``.
+    """Draw perplexity against sparsity; returns paths of ``sparsity.png`` and ``.pdf``.
 
     Args:
         frame: of ``collect``, one model's runs.
@@ -52,7 +51,7 @@ def sparsity_curves(frame: pd.DataFrame, folder: Path, on: str = "bundled") -> l
 
 
 def sensitivity(frame: pd.DataFrame, key: str, folder: Path, on: str = "bundled") -> list[Path]:
-    """Perplexity against a configuration key; paths of ``sensitivity_KEY.png`` and ``.pdf``.
+    """Draw perplexity against a configuration key; returns paths of ``sensitivity_KEY.png`` and ``.pdf``.
 
     Args:
         frame: of ``collect``, one model's runs.
@@ -67,20 +66,20 @@ def sensitivity(frame: pd.DataFrame, key: str, folder: Path, on: str = "bundled"
 
 
 def error_profiles(folders_by_label: Mapping[str, Path], folder: Path) -> list[Path]:
-    """Relative output error by block, over all layers and by kind of layer; paths of ``errors.png`` and ``.pdf``.
+    """Draw relative output errors by block, for all matrices and by kind; returns paths of ``errors.png`` and ``.pdf``.
 
     Args:
-        folders_by_label: folders of runs by the name their line gets.
+        folders_by_label: folders of runs by the name of their line.
         folder: for the files.
 
     Raises:
-        StatpruneError: a run has no reports of its layers, as a dense one.
+        StatpruneError: a run has no reports of its matrices, as a dense one.
     """
     return save(draw_errors({label: errors(path) for label, path in folders_by_label.items()}), folder, "errors")
 
 
 def pareto(frame: pd.DataFrame, folder: Path, on: str = "bundled") -> list[Path]:
-    """Perplexity against the seconds pruning took, a panel for each pattern; paths of ``pareto.png`` and ``.pdf``.
+    """Draw perplexity against seconds of pruning, a panel a pattern; returns paths of ``pareto.png`` and ``.pdf``.
 
     Args:
         frame: of ``collect``, one model's runs.
@@ -94,26 +93,19 @@ def pareto(frame: pd.DataFrame, folder: Path, on: str = "bundled") -> list[Path]
 
 
 def score_outliers(
-    weight: Tensor,
-    statistics: InputStatistics,
-    folder: Path,
-    name: str,
-    pattern: Pattern | None = None,
-    options: CvrOptions | None = None,
+    matrix: MatrixInput, folder: Path, name: str, pattern: Pattern | None = None, options: CvrOptions | None = None
 ) -> list[Path]:
-    """What Wanda's and CVR's scores make of a layer's channels; paths of ``channels.png`` and ``.pdf``.
+    """Draw what Wanda's and CVR's scores make of a matrix's channels; returns paths of ``channels.png`` and ``.pdf``.
 
     Args:
-        weight: (out_features, in_features); with ``statistics`` from ``channels.layer_input``.
-        statistics: of its input, with moments.
+        matrix: with its input, from ``channels.matrix_input``.
         folder: for the files.
-        name: of the layer, for the title.
+        name: of the matrix, for the title.
         pattern: what is kept; None: half of each row.
         options: CVR's parameters; None: the paper's.
     """
     pattern = pattern or Unstructured(0.5)
-    table = channel_scores(weight, statistics, pattern, options)
-    return save(draw_channels(table, name, pattern.target), folder, "channels")
+    return save(draw_channels(channel_scores(matrix, pattern, options), name, pattern.target), folder, "channels")
 
 
 @STYLE
@@ -154,42 +146,42 @@ COUNTS = ("calibration.samples", "calibration.seq_len")  # swept by doubling
 
 
 def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame) -> tuple[Figure, Axes]:
-    """A figure of one panel that leaves room for a legend beside it, as wide as the names of the series."""
+    """A figure of one panel with room beside it for a legend as wide as the names of the series."""
     if table.empty:
         raise StatpruneError("no run was pruned and has a finite perplexity; there is nothing to draw")
     width = 5.2 + 0.075 * max([24, *(len(name) for name in table.name)])
     figure = empty_figure((width, max(3.6, 0.22 * table.name.nunique() + 1)))
     axes = figure.add_subplot()
     missing = int(rows.pruned.isna().sum())
-    axes.set_xlabel(x if not missing else f"{x}\nnot drawn: {missing} runs whose perplexity is not finite")
+    axes.set_xlabel(x if not missing else f"{x}\nnot drawn: {counted(missing, 'run')} whose perplexity is not finite")
     axes.set_title(f"{rows.model.iloc[0]}, {rows['on'].iloc[0]}", fontsize="medium")
     return figure, axes
 
 
 def _draw_series(axes: Axes, table: pd.DataFrame, dodge: float = 0) -> None:
-    """A line with error bars for each series, ``dodge`` points beside the one before, so that bars do not hide bars."""
+    """A line with error bars for each series, ``dodge`` points beside the last one, so that no bar hides another."""
     names = list(dict.fromkeys(table.name))
     count = len(names)
     if not pd.api.types.is_numeric_dtype(table.x):
         axes.set_xticks(range(table.x.nunique()), sorted(set(table.x)))
         table = table.assign(x=table.x.rank(method="dense") - 1)
-    # limits first: what is drawn beside its place does not move them
+    # limits first: shifted series would not move them
     spread = table.deviation.fillna(0)
     for ends in (table["mean"] - spread, table["mean"] + spread):
         axes.plot(table.x, ends, linestyle="none")
     for index, (name, group) in enumerate(table.groupby("name", sort=False)):
-        beside = ScaledTranslation((index - (count - 1) / 2) * dodge / 72, 0, root_of(axes).dpi_scale_trans)
+        shift = ScaledTranslation((index - (count - 1) / 2) * dodge / 72, 0, root_of(axes).dpi_scale_trans)
         style = style_of(names, str(name))
-        axes.errorbar(group.x, group["mean"], group.deviation, label=name, transform=axes.transData + beside, **style)
+        axes.errorbar(group.x, group["mean"], group.deviation, label=name, transform=axes.transData + shift, **style)
 
 
 def errors(run: Path) -> pd.DataFrame:
-    """Mean relative output error of a run's layers by block: a column for each kind of layer, and ``all`` of them.
+    """Mean relative output error of a run's matrices by block: a column for each kind, and ``all`` of them.
 
-    Experts of one block are averaged with the layers of their kind; ``all`` weighs every matrix alike.
+    Experts of one block are averaged with the matrices of their kind; ``all`` weighs every matrix alike.
 
     Raises:
-        StatpruneError: the run has no reports of its layers, as a dense one.
+        StatpruneError: the run has no reports of its matrices, as a dense one.
     """
     try:
         table = layers(run)
@@ -262,11 +254,11 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
         axes.set_title(f"sparsity {pattern}", fontsize="small")
     seeds = seeds_text(table.seeds).replace(" ± standard deviation\n", " ")
     missing = int(rows.pruned.isna().sum())
-    lost = f"\nnot drawn: {missing} runs whose perplexity is not finite" if missing else ""
+    lost = f"\nnot drawn: {counted(missing, 'run')} whose perplexity is not finite" if missing else ""
     figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front{lost}", fontsize="medium")
-    for _ in range(2):  # ticks, which take room, depend on the room there is
+    for _ in range(2):  # ticks take room, and depend on the room there is
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # labels are placed where points are now
+    figure.set_layout_engine("none")  # labels are placed beside the points as they are now
     for axes, pattern in zip(figure.axes, patterns, strict=True):
         here = table[table.pattern == pattern]
         place_labels(axes, list(zip(here.seconds, here.perplexity, here.name, strict=True)))
@@ -274,7 +266,7 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
 
 
 def _draw_points(axes: Axes, table: pd.DataFrame, order: Sequence[str]) -> None:
-    """A point for each series, and the front: the lowest perplexity that so many seconds buy."""
+    """A point for each series, and the front: the lowest perplexity for so many seconds."""
     for row in table.itertuples():
         style = style_of(order, str(row.name)) | {"linestyle": "none"}
         axes.plot([row.seconds], [row.perplexity], **style)

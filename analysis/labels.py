@@ -1,4 +1,4 @@
-"""Texts beside points: nothing overlaps, and what is far from its point is joined to it."""
+"""Texts beside points that do not overlap; a text far from its point is joined to it by a line."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from matplotlib.transforms import Bbox, TransformedBbox
 
 LEADER: dict[str, Any] = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 3}
 Offset = tuple[float, float]  # points
-NEAR = 16  # points: a text that is not farther from its point needs no line to it
+NEAR = 16  # points: a text farther from its point is joined to it by a line
 
 
 def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write each point's text beside it, where it covers no other text, no point, no line and no axis.
 
-    Where there is no such place, it goes where it covers least.
+    Where there is no such place, the text goes where it covers least.
 
     Args:
         axes: its layout must be final.
@@ -39,8 +39,8 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
         size = Text.get_window_extent(label, renderer).size  # without the leader
         places = [(offset, _box(centre + np.multiply(offset, pixels), size, _side(offset))) for offset in _offsets()]
         # of equally good places the nearest
-        faults = [scene.faults(box, _leader(centre, offset, box)) for offset, box in places]
-        offset, box = places[int(np.argmin(faults))]
+        badness = [scene.badness(box, _leader(centre, offset, box)) for offset, box in places]
+        offset, box = places[int(np.argmin(badness))]
         label.set(position=offset, horizontalalignment=_side(offset))
         leader = _leader(centre, offset, box)
         label.arrow_patch.set_visible(leader is not None)  # type: ignore[union-attr]
@@ -56,8 +56,8 @@ class _Scene:
     lines: list[Path]
     texts: list[Bbox] = field(default_factory=list)
 
-    def faults(self, box: Bbox, leader: Path | None) -> int:
-        """How bad a text is there: leaving the axes or covering a text or a point is worse than crossing lines."""
+    def badness(self, box: Bbox, leader: Path | None) -> int:
+        """How bad a place for a text is: leaving the axes or covering a text or point is worse than crossing lines."""
         common = Bbox.intersection(box, self.frame)
         is_inside = common is not None and np.allclose(common.bounds, box.bounds)
         covers = not is_inside or any(map(box.overlaps, [*self.texts, *self.markers]))
@@ -73,24 +73,26 @@ class _Scene:
 
 
 def _side(offset: Offset) -> str:
-    """Which side of the text is at the offset."""
+    """Which side of the text faces its point."""
     return "center" if offset[0] == 0 else "left" if offset[0] > 0 else "right"
 
 
-def _box(anchor: Any, size: Any, side: str) -> Bbox:
-    """Where a text of that size is whose side's middle is at the anchor, with a margin; all in pixels."""
+def _box(anchor: np.ndarray, size: Sequence[float], side: str) -> Bbox:
+    """The box of a text of that size whose side's middle is at the anchor, with a margin; all in pixels."""
     (x, y), (width, height) = anchor, size
     left = {"left": x, "center": x - width / 2, "right": x - width}[side]
     return Bbox.from_bounds(left, y - height / 2, width, height).padded(6, 2)
 
 
-def _leader(centre: Any, offset: Offset, box: Bbox) -> Path | None:
-    """The line from the point to its text, if that is far enough away to need one."""
-    return Path([centre, ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)]) if math.hypot(*offset) > NEAR else None
+def _leader(centre: np.ndarray, offset: Offset, box: Bbox) -> Path | None:
+    """The line from a point to its text, if the text is far enough away to need one."""
+    if math.hypot(*offset) <= NEAR:
+        return None
+    return Path(np.array([centre, ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)]))
 
 
 def _offsets() -> Iterator[Offset]:
-    """Offsets in points, nearest first; of equally near ones beside the point, then above and below."""
+    """Offsets in points, nearest first; of equally near ones first those beside the point, then above and below."""
     for distance in range(8, 160, 8):
         for x, y in ((1, 0), (-1, 0), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7), (0, 1), (0, -1)):
             yield x * distance, y * distance

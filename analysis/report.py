@@ -1,29 +1,25 @@
-"""One HTML page about an experiment's folder, which opens from disk.
+"""One HTML page about an experiment's folder, which opens from disk."""
 
-python -m statprune.analysis.report outputs/NAME [report.html]
-"""
-
-import argparse
 import base64
 import json
 import logging
-import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
+
 from statprune.analysis import figures
 from statprune.analysis.collect import collect
 from statprune.analysis.series import PRUNING, name_series, varied_keys
-
 from statprune.errors import StatpruneError
-from statprune.runs.store import read_record
+from statprune.runs.record import RunRecord
+from statprune.runs.store import RECORD, read_record
 
 log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -31,7 +27,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows.
+    """A cell of the page's table.
 
     Attributes:
         text: as a person reads it.
@@ -71,10 +67,10 @@ def report(folder: Path, output: Path) -> None:
         why = f": {left_out[0]}" if left_out else "; give the folder of an experiment, such as outputs/default"
         raise StatpruneError(f"{folder} holds no finished run{why}")
     frame = collected.frame
-    records = {path: read_record(Path(path)) or {} for path in dict.fromkeys(frame.folder)}
+    records = {path: record for path in dict.fromkeys(frame.folder) if (record := read_record(Path(path))) is not None}
     pictures, problems = draw_all(frame)
     columns, rows = runs_table(frame, folder)
-    # autoescape: names, configurations and messages are others' text
+    # autoescape: names, configurations and messages are text that others wrote
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
@@ -85,8 +81,8 @@ def report(folder: Path, output: Path) -> None:
         columns=columns,
         rows=rows,
         figures=pictures,
-        configurations=[(short(path, folder), OmegaConf.to_yaml(record["config"])) for path, record in records.items()],
-        environments=environments(records),
+        configurations=[(short(path, folder), OmegaConf.to_yaml(record.config)) for path, record in records.items()],
+        environments=environments(records.values()),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(html, encoding="utf-8")
@@ -94,7 +90,7 @@ def report(folder: Path, output: Path) -> None:
 
 def unfinished(folder: Path) -> list[str]:
     """A sentence for each run that was started and has no record."""
-    started = sorted(path.parent for path in folder.rglob(".hydra") if not (path.parent / "result.json").exists())
+    started = sorted(path.parent for path in folder.rglob(".hydra") if not (path.parent / RECORD).exists())
     return [f"{path} has no result.json: the run failed, was cut off or still goes on" for path in started]
 
 
@@ -105,7 +101,7 @@ def short(path: str, folder: Path) -> str:
 
 
 def summary(frame: pd.DataFrame, left_out: list[str]) -> list[tuple[str, str]]:
-    """Name and value of what the page begins with."""
+    """Names and values at the top of the page."""
     runs = frame.drop_duplicates("folder")
     days = sorted({date[:10] for date in runs.date.dropna()})
     measured = frame[frame.metric.notna()]
@@ -138,52 +134,70 @@ def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[
         row = [Cell(short(str(path), folder)), Cell(run.label), pattern_cell(run.pattern), cell(run.seed)]
         row += [cell(run[key]) for key in varied]
         row += [cell(getattr(values.get((metric, on)), side, None), "{:.4f}") for metric, on, side in sides]
-        row.append(cell(run.achieved, "{:.4f}"))
-        pruning = [run.get(key) for key in PRUNING]
-        row.append(cell(None if any(map(is_missing, pruning)) else sum(pruning), "{:.1f}"))
-        row.append(cell(run.get("memory.peak_host_bytes", float("nan")) / 2**30, "{:.2f}"))
-        row.append(Cell(run.model))
-        row.append(cell(None if is_missing(run.date) else run.date[:16].replace("T", " ")))
-        rows.append(row)
+        rows.append(row + _cost_cells(run))
     return columns, rows
 
 
+def _cost_cells(run: pd.Series) -> list[Cell]:
+    """The last columns: achieved sparsity, seconds, memory, model and date."""
+    seconds = [run.get(key) for key in PRUNING]
+    return [
+        cell(run.achieved, "{:.4f}"),
+        cell(None if any(map(is_missing, seconds)) else sum(seconds), "{:.1f}"),
+        cell(run.get("memory.peak_host_bytes", float("nan")) / 2**30, "{:.2f}"),
+        Cell(run.model),
+        cell(None if is_missing(run.date) else run.date[:16].replace("T", " ")),
+    ]
+
+
 def pattern_cell(pattern: str) -> Cell:
-    """A pattern; a plain ratio is sorted by its value."""
+    """A pattern as a cell; a plain ratio is sorted by its value."""
     try:
         return Cell(pattern, float(pattern))
     except ValueError:
         return Cell(pattern)
 
 
-def cell(value: Any, form: str = "{:.12g}") -> Cell:
-    """A value as a cell: numbers in the given form, nothing where there is none."""
+def cell(value: object, form: str = "{:.12g}") -> Cell:
+    """A value as a cell: numbers in a form, nothing where there is no value."""
     if is_missing(value):
         return Cell("")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(form.format(value), float(value))
-    if hasattr(value, "item"):  # of NumPy
+    if isinstance(value, np.generic):
         return cell(value.item(), form)
     return Cell(str(value))
 
 
-def is_missing(value: Any) -> bool:
-    """None or NaN."""
+def is_missing(value: object) -> bool:
+    """Whether the value is None or NaN."""
     return value is None or (isinstance(value, float) and value != value)
 
 
-def environments(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The distinct environments, each with its runs' number and its entries, packages among them."""
-    runs: dict[str, int] = defaultdict(int)
-    for record in records.values():
-        runs[json.dumps(record["environment"], sort_keys=True)] += 1
+@dataclass(frozen=True)
+class EnvironmentSummary:
+    """An environment that runs were made in.
+
+    Attributes:
+        runs: how many, in words.
+        entries: names and values.
+    """
+
+    runs: str
+    entries: list[tuple[str, object]]
+
+
+def environments(records: Iterable[RunRecord]) -> list[EnvironmentSummary]:
+    """The distinct environments of the runs, with the versions of their packages on one line."""
+    counts: dict[str, int] = defaultdict(int)
+    for record in records:
+        counts[json.dumps(asdict(record.environment), sort_keys=True)] += 1
     result = []
-    for text, count in runs.items():
-        entries = json.loads(text)
-        packages = entries.pop("packages", {})
-        versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version)
-        items = [(name.replace("_", " "), "unknown" if value is None else value) for name, value in entries.items()]
-        result.append({"runs": f"{count} run{'s' * (count > 1)}", "entries": [*items, ("packages", versions)]})
+    for text, count in counts.items():
+        values = json.loads(text)
+        versions = ", ".join(f"{name} {version}" for name, version in values.pop("packages").items() if version)
+        entries = [(name.replace("_", " "), "unknown" if value is None else value) for name, value in values.items()]
+        result.append(EnvironmentSummary(f"{count} run{'s' * (count > 1)}", [*entries, ("packages", versions)]))
     return result
 
 
@@ -193,68 +207,62 @@ def draw_all(frame: pd.DataFrame) -> tuple[list[Picture], list[str]]:
     problems: list[str] = []
     if "on" not in frame:
         return pictures, problems
+    perplexities = frame[frame.metric == "perplexity"]
+    for row in perplexities[perplexities.pruned.isna()].itertuples():
+        problems.append(f"{row.folder} is not in the figures: its perplexity on {row.on} is not finite")
     with tempfile.TemporaryDirectory() as temporary:
-        perplexities = frame[frame.metric == "perplexity"]
-        for row in perplexities[perplexities.pruned.isna()].itertuples():
-            problems.append(f"{row.folder} is not in the figures: its perplexity on {row.on} is not finite")
         for (model, on), rows in perplexities.groupby(["model", "on"], sort=False):
-            for what, draw in wanted(rows, str(on), Path(temporary)):
+            for drawing in drawings(rows, str(on)):
                 try:
-                    data = base64.b64encode(draw()[0].read_bytes()).decode()
-                    pictures.append(Picture(f"{model}: {what}", data))
+                    data = base64.b64encode(drawing.draw(Path(temporary))[0].read_bytes()).decode()
+                    pictures.append(Picture(f"{model}: {drawing.caption}", data))
                 except StatpruneError as error:
-                    problems.append(f"no figure of {what} for {model}: {error}")
+                    problems.append(f"no figure of {drawing.caption} for {model}: {error}")
     return pictures, problems
 
 
-def wanted(rows: pd.DataFrame, on: str, folder: Path) -> list[tuple[str, Callable[[], list[Path]]]]:
-    """What can be drawn of one model's perplexities on one dataset: captions and the functions that draw."""
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that runs support.
+
+    Attributes:
+        caption: what it shows.
+        draw: writes it into a folder; the first path is the PNG. Raises StatpruneError where the runs do not support
+            it after all.
+    """
+
+    caption: str
+    draw: Callable[[Path], list[Path]]
+
+
+def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
+    """What can be drawn of one model's perplexities on one dataset."""
     pruned = rows[rows.method != "dense"]
-    result: list[tuple[str, Callable[[], list[Path]]]] = []
+    result: list[Drawing] = []
     if pruned.empty:
         return result
+    what = f"perplexity on {on} against"
     if pruned.achieved.round(4).nunique() > 1:
-        what = f"perplexity on {on} against sparsity"
-        result.append((what, lambda: figures.sparsity_curves(rows, folder, on)))
-    for key in varied_keys(rows):
-        what = f"perplexity on {on} against {key}"
-        result.append((what, lambda key=key: figures.sensitivity(rows, key, folder, on)))  # type: ignore[misc]
+        result.append(Drawing(f"{what} sparsity", lambda folder: figures.sparsity_curves(rows, folder, on)))
+    result += [_sensitivity_drawing(rows, key, on) for key in varied_keys(rows)]
     if pruned.groupby("pattern").label.nunique().max() > 1:
-        what = f"perplexity on {on} against seconds of pruning"
-        result.append((what, lambda: figures.pareto(rows, folder, on)))
+        result.append(Drawing(f"{what} seconds of pruning", lambda folder: figures.pareto(rows, folder, on)))
     pattern, runs = profiled(pruned)
-    what = f"relative output error by block, sparsity {pattern}, seed {pruned.seed.min()}"
-    result.append((what, lambda: figures.error_profiles(runs, folder)))
+    caption = f"relative output error by block, sparsity {pattern}, seed {pruned.seed.min()}"
+    result.append(Drawing(caption, lambda folder: figures.error_profiles(runs, folder)))
     return result
 
 
+def _sensitivity_drawing(rows: pd.DataFrame, key: str, on: str) -> Drawing:
+    caption = f"perplexity on {on} against {key}"
+    return Drawing(caption, lambda folder: figures.sensitivity(rows, key, folder, on))
+
+
 def profiled(pruned: pd.DataFrame) -> tuple[str, dict[str, Path]]:
-    """The pattern that most kinds of runs have, and a run of each kind: of the first seed, by name."""
+    """The pattern that most series have, and a run of each series with that pattern: of the first seed, by name."""
     first = pruned[(pruned.seed == pruned.seed.min()) & (pruned.layers > 0)]
     first = pruned if first.empty else first
     pattern = first.groupby("pattern", sort=False).label.nunique().idxmax()
     same = first[first.pattern == pattern]
     runs = dict(zip(name_series(same, same.pattern), map(Path, same.folder), strict=True))
     return str(pattern), runs
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m statprune.analysis.report", description="one HTML page about an experiment"
-    )
-    parser.add_argument("folder", type=Path, help="of an experiment, such as outputs/NAME")
-    parser.add_argument("output", type=Path, nargs="?", help="the page; FOLDER/report.html if not given")
-    options = parser.parse_args(arguments)
-    output = options.output or options.folder / "report.html"
-    try:
-        report(options.folder, output)
-    except (StatpruneError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
-    print(output)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,14 +3,13 @@
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from statprune.analysis.collect import MACHINE
 from statprune.analysis.uncertainty import mean_and_deviation
-
-from statprune.config.naming import NOT_IN_HASH
+from statprune.config.schema import NOT_IN_HASH
 from statprune.core.methods import method_names
 from statprune.errors import StatpruneError
 
@@ -18,12 +17,19 @@ PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")
 # protocol keys that make two perplexities incomparable; package versions rarely move one enough to see
 COMPARABLE = ("seq_len", "windows", "sha256", "begins_with_bos")
 GROUPS = ("model", "calibration", "sparsity", "method", "compensation")  # of keys that can change a pruned model
-# told by the label or the pattern already
-TOLD = ("method.name", "compensation.name", "sparsity.ratio", "sparsity.keep", "sparsity.of", "sparsity.allocation")
+# keys that the label or the pattern tells of
+NAMED_KEYS = (
+    "method.name",
+    "compensation.name",
+    "sparsity.ratio",
+    "sparsity.keep",
+    "sparsity.of",
+    "sparsity.allocation",
+)
 
 
 def perplexities(frame: pd.DataFrame, on: str) -> pd.DataFrame:
-    """The rows of ``frame`` that hold a perplexity of dataset ``on``, which must be one model's.
+    """The rows of ``frame`` that hold the perplexity of one model on dataset ``on``.
 
     Raises:
         StatpruneError: there is none, or there are several models.
@@ -32,8 +38,9 @@ def perplexities(frame: pd.DataFrame, on: str) -> pd.DataFrame:
         raise StatpruneError("there is no run to draw; give a folder that holds finished runs")
     rows = frame[(frame.metric == "perplexity") & (frame["on"] == on)] if "on" in frame else frame.iloc[:0]
     if rows.empty:
-        known = ", ".join(sorted(set(frame[frame.metric == "perplexity"]["on"]))) if "on" in frame else ""
-        raise StatpruneError(f"no run measured the perplexity of {on}; choose one of: {known or '(none was measured)'}")
+        datasets = ", ".join(sorted(set(frame[frame.metric == "perplexity"]["on"]))) if "on" in frame else ""
+        choice = datasets or "(none was measured)"
+        raise StatpruneError(f"no run measured the perplexity of {on}; choose one of: {choice}")
     models = sorted(set(rows.model))
     if len(models) > 1:
         raise StatpruneError(f"one figure compares runs of one model, these have {', '.join(models)}; select one first")
@@ -41,43 +48,45 @@ def perplexities(frame: pd.DataFrame, on: str) -> pd.DataFrame:
 
 
 def kind_of(pattern: str) -> str:
-    """What of a pattern's name is the same at every ratio: '' for '0.5', 'owl' for 'owl0.5', '2:4' for itself."""
-    found = re.fullmatch(r"([a-z]*)[\d.]+", pattern)
-    return found[1] if found else pattern
+    """What a pattern's name has in common at every ratio: '' for '0.5', 'owl' for 'owl0.5', '2:4' for itself."""
+    match = re.fullmatch(r"([a-z]*)[\d.]+", pattern)
+    return match[1] if match else pattern
 
 
-def name_series(rows: pd.DataFrame, shape: pd.Series, is_shown: bool = True, but: Sequence[str] = ()) -> pd.Series:
-    """A name for each row, the same for runs that differ in nothing but their seed and the keys in ``but``.
+def name_series(rows: pd.DataFrame, shape: pd.Series, is_shown: bool = True, ignored: Sequence[str] = ()) -> pd.Series:
+    """A name for each row, the same for runs that only differ in their seed and the ignored keys.
 
     Args:
         rows: of ``collect``.
-        shape: by row, what is to be told of the pattern.
-        is_shown: tell the shape where not all rows have the same.
-        but: configuration keys that the figure tells otherwise.
+        shape: by row, what the name says of the pattern.
+        is_shown: say the shape where not all rows have the same.
+        ignored: configuration keys that the figure shows by other means.
 
     Returns:
         The label, the shape, and every key whose value differs among the rows of the same label and shape.
     """
     protocol = pd.DataFrame([{key: row.get(key) for key in COMPARABLE} for row in rows.protocol], rows.index)
     keys = [key for key in rows if key.partition(".")[0] in GROUPS and "." in key] + ["propagation"]
-    keys = [key for key in keys if key in rows and key not in TOLD and key not in but and key not in NOT_IN_HASH]
-    told = pd.concat([rows[keys], protocol], axis=1).map(_told)
+    keys = [
+        key for key in keys if key in rows and key not in NAMED_KEYS and key not in ignored and key not in NOT_IN_HASH
+    ]
+    texts = pd.concat([rows[keys], protocol], axis=1).map(_text)
     names = rows.label.astype(str)
     if is_shown and shape.nunique() > 1:
         names += shape.map(lambda text: f", {text}" if text else "")
-    for _, group in told.groupby([rows.label, shape]):
+    for _, group in texts.groupby([rows.label, shape]):
         for key in group:
             if _differs(group[key]):
-                names[group.index] += group[key].map(lambda value, key=key: f", {key}={value}" if value else "")
+                names[group.index] += [f", {key}={text}" if text else "" for text in group[key]]
     return names
 
 
-def _differs(told: pd.Series) -> bool:
+def _differs(texts: pd.Series) -> bool:
     """Whether a key has several values; runs that do not have it (older ones, say) do not count."""
-    return told[told != ""].nunique() > 1
+    return texts[texts != ""].nunique() > 1
 
 
-def _told(value: Any) -> str:
+def _text(value: object) -> str:
     """As a person writes it; a number alike whether it is stored as 1 or as 1.0; '' where there is none."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
@@ -89,8 +98,14 @@ def _told(value: Any) -> str:
 def over_seeds(rows: pd.DataFrame, name: pd.Series, x: pd.Series, value: pd.Series) -> pd.DataFrame:
     """Mean and sample standard deviation over seeds of ``value`` at each ``x`` of each series.
 
-    Runs of the same series, x and seed are the same run made twice: the first one counts. Rows whose value is
-    missing (a perplexity that is not finite) have none.
+    Runs of the same series, x and seed are the same run made twice: the first one counts. Rows without a value (a
+    perplexity that is not finite) are left out.
+
+    Args:
+        rows: of ``collect``.
+        name: by row, of its series.
+        x: by row.
+        value: by row.
 
     Returns:
         Columns name, x, mean, deviation (NaN of a single seed), seeds; sorted by series (method, then name) and x.
@@ -108,7 +123,7 @@ def over_seeds(rows: pd.DataFrame, name: pd.Series, x: pd.Series, value: pd.Seri
 
 
 def method_of(name: str) -> str:
-    """The method that a series is of: what stands before its compensation and whatever else its name tells."""
+    """The method of a series: what stands before the compensation and everything else in its name."""
     return re.split(r" \+ |, ", name)[0].lower()
 
 
@@ -128,7 +143,7 @@ def sparsity_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def sensitivity_table(rows: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Perplexity against the values of a configuration key, for the runs that have it; columns of ``over_seeds``.
+    """Perplexity against the values of a configuration key, for runs that have it; columns of ``over_seeds``.
 
     Raises:
         StatpruneError: no run has the key, or all have the same value.
@@ -140,10 +155,10 @@ def sensitivity_table(rows: pd.DataFrame, key: str) -> pd.DataFrame:
         raise StatpruneError(f"no run has the key {key}{hint}")
     rows = rows[rows[key].notna()]
     numbers = pd.to_numeric(rows[key], errors="coerce") if not _is_switch(rows[key]) else rows[key].map(lambda _: None)
-    x = numbers.astype(float) if numbers.notna().all() else rows[key].map(_told)
+    x = numbers.astype(float) if numbers.notna().all() else rows[key].map(_text)
     if x.nunique() < 2:
-        raise StatpruneError(f"all runs have {key}={_told(rows[key].iloc[0])}; sweep it to draw what it changes")
-    return over_seeds(rows, name_series(rows, rows.pattern, but=[key]), x, rows.pruned)
+        raise StatpruneError(f"all runs have {key}={_text(rows[key].iloc[0])}; sweep it to draw what it changes")
+    return over_seeds(rows, name_series(rows, rows.pattern, ignored=[key]), x, rows.pruned)
 
 
 def _is_switch(values: pd.Series) -> bool:
@@ -153,10 +168,10 @@ def _is_switch(values: pd.Series) -> bool:
 def varied_keys(rows: pd.DataFrame) -> list[str]:
     """Configuration keys that differ among pruned runs of the same label and pattern: those a sensitivity can show."""
     rows = rows[rows.method != "dense"]
-    keys = [key for key in rows if "." in key and key.partition(".")[0] in GROUPS and key not in TOLD]
+    keys = [key for key in rows if "." in key and key.partition(".")[0] in GROUPS and key not in NAMED_KEYS]
     keys += [key for key in ("propagation",) if key in rows]
     groups = [group for _, group in rows.groupby(["label", "pattern"])]
-    return [key for key in keys if any(_differs(group[key].map(_told)) for group in groups)]
+    return [key for key in keys if any(_differs(group[key].map(_text)) for group in groups)]
 
 
 def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +181,7 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
     fewer seconds and a lower perplexity.
 
     Raises:
-        StatpruneError: nothing was pruned, not on machines alike, or with statistics that another run collected.
+        StatpruneError: nothing was pruned, the machines differ, or statistics were collected by another run.
     """
     rows = rows[(rows.method != "dense") & rows.pruned.notna()]
     if (reused := int(rows.reused_statistics.sum())) > 0:
@@ -175,9 +190,9 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
             "run each in a process of its own to compare them"
         )
     for key in MACHINE:
-        if len(known := sorted(set(rows[key].dropna().map(str)))) > 1:
+        if len(values := sorted(set(rows[key].dropna().map(str)))) > 1:
             raise StatpruneError(
-                f"seconds of runs with different {key} ({', '.join(known)}) can't be compared; select those of one"
+                f"seconds of runs with different {key} ({', '.join(values)}) can't be compared; select those of one"
             )
     missing = [key for key in PRUNING if key not in rows]
     if rows.empty or missing:
@@ -187,12 +202,17 @@ def pareto_table(rows: pd.DataFrame) -> pd.DataFrame:
     quality = over_seeds(rows, names, rows.pattern, rows.pruned)
     table = quality.rename(columns={"x": "pattern", "mean": "perplexity"}).drop(columns="deviation")
     table["seconds"] = seconds["mean"]
-    parts = [pareto_front(group.seconds, group.perplexity) for _, group in table.groupby("pattern")]
-    return table.assign(is_best=pd.concat(parts))
+    fronts = [pareto_front(group.seconds, group.perplexity) for _, group in table.groupby("pattern")]
+    return table.assign(is_best=pd.concat(fronts))
 
 
 def pareto_front(first: pd.Series, second: pd.Series) -> pd.Series:
-    """Whether no other point is lower in one of two numbers and not higher in the other; of equal points, all are."""
+    """Which points are on the front: no other is lower in one of the two numbers and not higher in the other.
+
+    Args:
+        first: one number of each point.
+        second: the other.
+    """
     a, b = first.to_numpy()[:, None], second.to_numpy()[:, None]
-    beaten = (a >= a.T) & (b >= b.T) & ((a > a.T) | (b > b.T))
-    return pd.Series(~beaten.any(axis=1), first.index)
+    is_beaten = (a >= a.T) & (b >= b.T) & ((a > a.T) | (b > b.T))
+    return pd.Series(~is_beaten.any(axis=1), first.index)

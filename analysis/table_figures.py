@@ -6,18 +6,23 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
 from statprune.analysis.drawing import MARKERS, STYLE, WIDE, draw_dense, empty_figure, log_scale, save, style_of
-from statprune.analysis.tables import HIGHER_IS_BETTER, Built
+from statprune.analysis.table_text import HIGHER_IS_BETTER
+from statprune.analysis.tables import Built
 
 UNITS = {"perplexity": "perplexity", "zero_shot": "mean accuracy (%)", "layer_seconds": "seconds for one layer"}
 
 
 def draw_table(built: Built, folder: Path) -> list[Path]:
-    """Write a table's figure; paths of ``NAME.png`` and ``.pdf``, none where no cell was run.
+    """Write a table's figure.
 
     Args:
         built: the table; a row named Dense becomes a dotted line.
         folder: for the files.
+
+    Returns:
+        Paths of ``NAME.png`` and ``.pdf``; none where no cell was run.
     """
     return save(figure_of(built), folder, built.table.name) if built.entries else []
 
@@ -55,7 +60,7 @@ def figure_of(built: Built) -> Figure:
 
 
 def _numbers(columns: list[str]) -> list[float] | None:
-    """The columns' labels as numbers; None where they are not several numbers."""
+    """The columns' labels as numbers; None unless they are several numbers."""
     try:
         numbers = [float(label.removesuffix("%")) for label in columns]
     except ValueError:
@@ -76,11 +81,11 @@ def _draw_lines(axes: Axes, built: Built, section: str, numbers: list[float]) ->
     table = built.table
     for row in _rows(built):
         cells = [built.entries.get((section, row, column)) for column in table.columns]
-        known = [(x, cell) for x, cell in zip(numbers, cells, strict=True) if cell is not None]
-        if known:
-            values = [cell.mean for _, cell in known]
-            spread = [cell.deviation or 0 for _, cell in known]
-            axes.errorbar([x for x, _ in known], values, spread, label=row, **style_of(_rows(built), row))
+        points = [(x, cell) for x, cell in zip(numbers, cells, strict=True) if cell is not None]
+        if points:
+            values = [cell.mean for _, cell in points]
+            spread = [cell.deviation or 0 for _, cell in points]
+            axes.errorbar([x for x, _ in points], values, spread, label=row, **style_of(_rows(built), row))
     if min(numbers) > 0 and max(numbers) >= 16 * min(numbers):  # swept by doubling
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -95,9 +100,9 @@ def _draw_points(axes: Axes, built: Built, section: str) -> None:
     table, rows = built.table, _rows(built)
     count = len(table.columns)
     for number, column in enumerate(table.columns):
-        known = [(y, built.entries.get((section, row, column))) for y, row in enumerate(rows)]
-        beside = (number - (count - 1) / 2) * 0.5 / count
-        cells = [(y + beside, entry) for y, entry in known if entry is not None]
+        column_cells = [(y, built.entries.get((section, row, column))) for y, row in enumerate(rows)]
+        shift = (number - (count - 1) / 2) * 0.5 / count
+        cells = [(y + shift, entry) for y, entry in column_cells if entry is not None]
         shade = str(0.65 * number / max(1, count - 1))
         axes.errorbar(
             [entry.mean for _, entry in cells],
@@ -120,7 +125,7 @@ def _dense(built: Built, section: str) -> list[float]:
 
 
 def _scale(axes: Axes, built: Built, which: str) -> None:
-    """Logarithmic where values lie far apart; a share of 100 has a linear axis."""
+    """Make the axis logarithmic where values lie far apart; percentages have a linear axis."""
     values = [entry.mean for entry in built.entries.values() if math.isfinite(entry.mean)]
     if values and built.table.metric not in HIGHER_IS_BETTER and 0 < min(values) <= max(values) / WIDE:
         log_scale(axes, which, min(values), max(values))

@@ -1,29 +1,76 @@
 """statprune: one-shot post-training pruning of large language models with statistical correction.
 
-The names below are the Python interface; the command is a thin layer over it.
+The names below are the Python interface. They are imported when they are first used: ``import statprune`` alone is
+quick, which the command needs.
 """
 
-from statprune.core.compensation import Energy
-from statprune.core.methods import get_method
-from statprune.core.moments import Moments
-from statprune.core.patterns import Group, NofM, Unstructured
-from statprune.data.windows import Windows, calibration_windows, evaluation_windows
-from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
-from statprune.evaluate.perplexity import perplexity, window_losses
-from statprune.model.loading import load_model, save_model
-from statprune.pruning.allocation import Owl
-from statprune.pruning.loop import prune
-from statprune.walk.discover import find_blocks
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from statprune.core.compensation import Energy
+    from statprune.core.methods import get_method
+    from statprune.core.moments import Moments
+    from statprune.core.patterns import Group, NofM, Unstructured
+    from statprune.data.windows import Windows, calibration_windows, evaluation_windows
+    from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
+    from statprune.evaluate.perplexity import perplexity, window_losses
+    from statprune.model.loading import LoadedModel, load_model
+    from statprune.model.saving import save_model
+    from statprune.pruning.allocation import BlockRatios, NamedRatios, Owl
+    from statprune.pruning.loop import prune
+    from statprune.pruning.report import MatrixReport
+    from statprune.pruning.spec import Propagation, PruneResult, PruneRuntime, PruneSpec
+    from statprune.walk.discover import find_blocks
+
+_MODULES = {
+    "BlockRatios": "pruning.allocation",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Energy": "core.compensation",
+    "Group": "core.patterns",
+    "LoadedModel": "model.loading",
+    "MatrixReport": "pruning.report",
+    "ModelError": "errors",
+    "Moments": "core.moments",
+    "NamedRatios": "pruning.allocation",
+    "NofM": "core.patterns",
+    "Owl": "pruning.allocation",
+    "Propagation": "pruning.spec",
+    "PruneResult": "pruning.spec",
+    "PruneRuntime": "pruning.spec",
+    "PruneSpec": "pruning.spec",
+    "StatpruneError": "errors",
+    "Unstructured": "core.patterns",
+    "Windows": "data.windows",
+    "calibration_windows": "data.windows",
+    "evaluation_windows": "data.windows",
+    "find_blocks": "walk.discover",
+    "get_method": "core.methods",
+    "load_model": "model.loading",
+    "perplexity": "evaluate.perplexity",
+    "prune": "pruning.loop",
+    "save_model": "model.saving",
+    "window_losses": "evaluate.perplexity",
+}
 
 __all__ = [
+    "BlockRatios",
     "ConfigError",
     "DataError",
     "Energy",
     "Group",
+    "LoadedModel",
+    "MatrixReport",
     "ModelError",
     "Moments",
+    "NamedRatios",
     "NofM",
     "Owl",
+    "Propagation",
+    "PruneResult",
+    "PruneRuntime",
+    "PruneSpec",
     "StatpruneError",
     "Unstructured",
     "Windows",
@@ -37,3 +84,13 @@ __all__ = [
     "save_model",
     "window_losses",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'statprune' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"statprune.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,5 +1,7 @@
 """``python -m statprune``."""
 
-from statprune.cli import cli
+import sys
 
-cli()
+from statprune.cli import main
+
+sys.exit(main())

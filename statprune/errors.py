@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 
-def first_line(error: Exception) -> str:
-    """What another's error says, short enough for a sentence."""
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error message, short enough for a sentence."""
     return (str(error).strip() or "no reason given").splitlines()[0]
 
 
@@ -13,7 +13,7 @@ class StatpruneError(Exception):
 
 
 class ConfigError(StatpruneError):
-    """All the problems of one configuration, reported together.
+    """All problems of one configuration, reported together.
 
     Attributes:
         problems: one sentence each, naming the key.

@@ -77,11 +77,11 @@ def cuts_of(topic: int, run: str) -> list[Cut]:
 
 def disjoint_cuts(topic: int, run: str) -> list[Cut]:
     """Cuts whose first words share no word: no passage is right twice."""
-    kept: list[Cut] = []
+    chosen: list[Cut] = []
     for cut in cuts_of(topic, run):
-        if not kept or len(cut.before) > len(kept[-1].before) + len(first_words(kept[-1].after)):
-            kept.append(cut)
-    return kept
+        if not chosen or len(cut.before) > len(chosen[-1].before) + len(first_words(chosen[-1].after)):
+            chosen.append(cut)
+    return chosen
 
 
 def first_words(text: str) -> str:

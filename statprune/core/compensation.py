@@ -6,12 +6,13 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from statprune.core.parts import row_parts
+from statprune.core.row_chunks import row_chunks
+from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
 class Compensation(Protocol):
-    """What changes the kept weights once the mask is fixed: a dataclass of its options."""
+    """A change of the kept weights once the mask is fixed; a frozen dataclass of its options."""
 
     name: ClassVar[str]
 
@@ -21,14 +22,21 @@ class Compensation(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many rows of each input it wants to see."""
+        """How many rows of each input ``apply`` wants to see."""
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compensated weight and report, from original and pruned weight (out_features, in_features) and mask.
+    ) -> tuple[Tensor, Diagnostics]:
+        """Compensate a pruned weight; returns the weight and diagnostics.
 
-        What fits to outputs reports its ``relative_output_error``, on rows that it did not fit to.
+        A compensation that fits the weight to outputs reports its ``relative_output_error`` on rows that it did not
+        fit to.
+
+        Args:
+            dense: original weight, (out_features, in_features).
+            pruned: pruned weight, same shape.
+            keep: mask, bool, same shape.
+            statistics: of the matrix's input.
         """
 
 
@@ -37,9 +45,9 @@ class Energy:
     """Energy compensation of a pruned weight; it follows any method (paper §3.2).
 
     Attributes:
-        columns: rescale columns first.
-        rows: rescale rows second, on the result.
-        rows_first: rows before columns, the other order (not the paper's).
+        columns: rescale the columns, first.
+        rows: rescale the rows, second, on the result.
+        rows_first: rescale the rows before the columns (not the paper's order).
         min_scale: lower clamp of every scale (our reading; the paper names a clamp without bounds).
         max_scale: upper clamp of every scale.
         epsilon: added to the pruned energy before dividing.
@@ -63,33 +71,33 @@ class Energy:
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compensated weight, and what was done.
+    ) -> tuple[Tensor, Diagnostics]:
+        """Compensate a pruned weight.
 
         Args:
             dense: original weight W, (out_features, in_features).
             pruned: pruned weight W̃, same shape; zero where ``keep`` is False.
             keep: mask M, bool.
-            statistics: of the layer's input; not used by this compensation.
+            statistics: of the matrix's input; this compensation needs none.
 
         Returns:
-            The weight with the mask applied again, and the scales' range with the energy ratios Ẽ/E that remain:
-            since the mask comes last and rows change columns, neither energy is met exactly.
+            The weight with the mask applied again, and diagnostics: the range of the scales, and the energy ratios
+            Ẽ/E that remain, since the mask comes last and rows change columns, so that neither energy is met exactly.
         """
-        parts = row_parts(dense)
+        chunks = row_chunks(dense)
         if self.rows and self.rows_first:
-            alone = replace(self, columns=False, rows_first=False)
-            pruned, rows_report = alone.apply(dense, pruned, keep, statistics)
-            result, report = replace(self, rows=False).apply(dense, pruned, keep, statistics)
-            return result, rows_report | report
+            rows_only, columns_only = replace(self, columns=False, rows_first=False), replace(self, rows=False)
+            pruned, of_rows = rows_only.apply(dense, pruned, keep, statistics)
+            result, of_columns = columns_only.apply(dense, pruned, keep, statistics)
+            return result, of_rows | of_columns
         column_mean, row_mean = (dense.mean(dim, keepdim=True) for dim in (0, 1))
-        column_dense = _column_energy(dense, column_mean, parts)
+        column_dense = _column_energy(dense, column_mean, chunks)
         row_dense, row_after, row_scale = (torch.ones_like(row_mean) for _ in range(3))
         column_scale, column_after = torch.ones_like(column_mean), torch.zeros_like(column_mean)
         if self.columns:
-            column_scale = self._scale(column_dense, _column_energy(pruned, column_mean, parts))
+            column_scale = self._scale(column_dense, _column_energy(pruned, column_mean, chunks))
         result = torch.empty_like(dense)
-        for rows in parts:
+        for rows in chunks:
             weight, mask = result[rows].copy_(pruned[rows]), keep[rows].to(dense.dtype)
             row_dense[rows] = energy(dense[rows], row_mean[rows], 1)
             if self.columns:
@@ -99,18 +107,18 @@ class Energy:
                 _rescale(weight, row_mean[rows], row_scale[rows], mask)
             column_after += energy(weight, column_mean, 0)
             row_after[rows] = energy(weight, row_mean[rows], 1)
-        report = self._described("column", column_scale) if self.columns else {}
-        report |= self._described("row", row_scale) if self.rows else {}
-        report["column_energy_ratio"] = column_after.sum() / column_dense.sum()
-        report["row_energy_ratio"] = row_after.sum() / row_dense.sum()
-        return result, report
+        diagnostics = self._scale_range("column", column_scale) if self.columns else {}
+        diagnostics |= self._scale_range("row", row_scale) if self.rows else {}
+        diagnostics["column_energy_ratio"] = column_after.sum() / column_dense.sum()
+        diagnostics["row_energy_ratio"] = row_after.sum() / row_dense.sum()
+        return result, diagnostics
 
     def _scale(self, dense: Tensor, pruned: Tensor) -> Tensor:
-        given = pruned + self.epsilon
-        ratio = torch.where(given == 0, 1.0, dense / given)  # nothing to scale, and no epsilon
+        energy_left = pruned + self.epsilon
+        ratio = torch.where(energy_left == 0, 1.0, dense / energy_left)  # 0: nothing to scale, and no epsilon
         return ratio.sqrt().clamp(self.min_scale, self.max_scale)
 
-    def _described(self, name: str, scale: Tensor) -> dict[str, Tensor]:
+    def _scale_range(self, name: str, scale: Tensor) -> Diagnostics:
         return {
             f"{name}_scale_min": scale.min(),
             f"{name}_scale_mean": scale.mean(),
@@ -120,7 +128,7 @@ class Energy:
 
 
 def check_clamp(min_scale: float, max_scale: float) -> None:
-    """Raises ValueError unless scales can be clamped so."""
+    """Raise ValueError unless the two clamps are a range of positive scales."""
     if not 0 < min_scale <= max_scale:
         raise ValueError(
             f"compensation.min_scale={min_scale} and max_scale={max_scale} are not a range; "
@@ -133,9 +141,9 @@ def energy(weight: Tensor, mean: Tensor, dim: int) -> Tensor:
     return (weight - mean).square_().sum(dim, keepdim=True)
 
 
-def _column_energy(weight: Tensor, mean: Tensor, parts: list[slice]) -> Tensor:
+def _column_energy(weight: Tensor, mean: Tensor, chunks: list[slice]) -> Tensor:
     total = torch.zeros_like(mean)
-    for rows in parts:
+    for rows in chunks:
         total += energy(weight[rows], mean, 0)
     return total
 

@@ -1,4 +1,4 @@
-"""The one seam: a method turns (weight, statistics, pattern) into (pruned weight, keep mask, report)."""
+"""The registry of methods: each turns (weight, statistics, pattern) into a pruned weight with its mask."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -7,10 +7,9 @@ from torch import Tensor
 
 from statprune.core.patterns import Group, Pattern
 from statprune.core.scores import SCORES
+from statprune.core.solution import Solution
 from statprune.core.sparsegpt import CUSTOMARY_GROUP, SparseGPT, SparseGPTOptions
 from statprune.core.statistics import InputStatistics, StatisticsKind
-
-Solution = tuple[Tensor, Tensor, dict[str, Any]]
 
 
 class Method(Protocol):
@@ -38,13 +37,15 @@ class ScoreMethod:
 
     @property
     def needs(self) -> StatisticsKind:
+        """The input statistics that the score reads."""
         return SCORES[self.name].needs
 
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
+        """Zero what the pattern does not select by the score; diagnostics: the score's least, mean and largest."""
         score = SCORES[self.name].function(weight, statistics, self.options)
         keep = pattern.select(score)
-        report = {"score_min": score.min(), "score_mean": score.mean(), "score_max": score.max()}
-        return weight * keep.to(weight.dtype), keep, report
+        diagnostics = {"score_min": score.min(), "score_mean": score.mean(), "score_max": score.max()}
+        return Solution(weight * keep.to(weight.dtype), keep, {**diagnostics})
 
 
 def method_names() -> list[str]:
@@ -53,7 +54,7 @@ def method_names() -> list[str]:
 
 
 def options_class(name: str) -> type:
-    """The dataclass whose fields are the method's keys."""
+    """The dataclass whose fields are the method's configuration keys."""
     return SparseGPTOptions if name == "sparsegpt" else SCORES[name].options
 
 
@@ -62,8 +63,12 @@ def customary_group(name: str) -> Group:
     return CUSTOMARY_GROUP if name == "sparsegpt" else SCORES[name].group
 
 
-def get_method(name: str, **options: Any) -> Method:
+def get_method(name: str, **options: object) -> Method:
     """The method called ``name``.
+
+    Args:
+        name: one of ``method_names()``.
+        **options: fields of ``options_class(name)``.
 
     Raises:
         ValueError: no such method, or an option outside its range.

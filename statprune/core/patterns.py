@@ -1,6 +1,6 @@
-"""Sparsity patterns: score → keep mask, by partial selection on whole tensors.
+"""Sparsity patterns: from a score to a keep mask, by partial selection on whole tensors.
 
-Among equal scores, N:M keeps the one with the lowest index; an unstructured pattern removes them evenly spaced.
+Ties: of equal scores, N:M keeps the one with the lowest index, and an unstructured pattern removes evenly spaced ones.
 Both rules are the same on every device.
 """
 
@@ -27,16 +27,16 @@ class Pattern(Protocol):
 
     @property
     def target(self) -> float:
-        """The fraction of weights removed, before rounding down."""
+        """The fraction of weights to remove, before rounding down."""
 
     def problem(self, in_features: int) -> str | None:
-        """Why a layer with this many inputs can't have the pattern, or None."""
+        """Why a matrix with this many inputs can't have the pattern, or None."""
 
     def select(self, score: Tensor) -> Tensor:
         """Keep mask (bool) of a score of shape (out_features, in_features)."""
 
     def columns(self, out_features: int, first: int, last: int) -> "Pattern":
-        """The pattern for columns ``first`` to ``last`` of a matrix that is selected in such parts."""
+        """The pattern for columns ``first`` to ``last`` of a matrix that is selected by column blocks."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +46,49 @@ class Unstructured:
     Attributes:
         ratio: fraction removed, in [0, 1).
         group: compare within each output row, or over the whole matrix.
-        exact: remove floor(ratio · numel) of a matrix also where rows are the groups: evenly spaced rows lose one more.
-        part: of a matrix that is selected in parts, one of which may lose all.
+        exact: remove floor(ratio · numel) of a matrix even where rows are the groups: evenly spaced rows lose one more.
+        is_column_block: the pattern is for one block of columns, which may lose all of its weights.
     """
 
     ratio: float
     group: Group = Group.row
     exact: bool = False
-    part: bool = False
+    is_column_block: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 <= self.ratio < 1 or (self.part and self.ratio == 1)):
+        if not (0 <= self.ratio < 1 or (self.is_column_block and self.ratio == 1)):
             raise ValueError(f"sparsity ratio {self.ratio} is outside [0, 1)")
 
     @property
     def target(self) -> float:
+        """The ratio."""
         return self.ratio
 
     def problem(self, in_features: int) -> str | None:
+        """None: a ratio fits every matrix."""
         return None
 
     def select(self, score: Tensor) -> Tensor:
+        """Keep mask (bool) of a score of shape (out_features, in_features)."""
         rows, columns = score.shape
         if self.group is Group.matrix:
-            return ~smallest(score.reshape(1, -1), whole(self.ratio * score.numel())).view_as(score)
+            return ~smallest(score.reshape(1, -1), round_down(self.ratio * score.numel())).view_as(score)
         if not self.exact:
-            return ~smallest(score, whole(self.ratio * columns))
-        total = whole(self.ratio * score.numel())
+            return ~smallest(score, round_down(self.ratio * columns))
+        total = round_down(self.ratio * score.numel())
         keep = torch.empty_like(score, dtype=torch.bool)
-        more = (torch.arange(rows + 1) * total // rows).diff() > total // rows
-        for chosen, count in ((~more, total // rows), (more, total // rows + 1)):
-            if chosen.any():
-                index = chosen.nonzero()[:, 0].to(score.device)
+        loses_one_more = (torch.arange(rows + 1) * total // rows).diff() > total // rows
+        for chosen_rows, count in ((~loses_one_more, total // rows), (loses_one_more, total // rows + 1)):
+            if chosen_rows.any():
+                index = chosen_rows.nonzero()[:, 0].to(score.device)
                 keep[index] = ~smallest(score[index], count)
         return keep
 
     def columns(self, out_features: int, first: int, last: int) -> "Unstructured":
-        rows = 1 if self.group is Group.row and not self.exact else out_features  # that are counted together
-        before, after = (whole(self.ratio * rows * column) for column in (first, last))  # parts make up the whole
-        return replace(self, ratio=(after - before) / (rows * (last - first)), part=True)
+        """The ratio for a block of columns, such that all blocks together lose what the matrix loses."""
+        rows = 1 if self.group is Group.row and not self.exact else out_features  # rows that are counted together
+        before, after = (round_down(self.ratio * rows * column) for column in (first, last))
+        return replace(self, ratio=(after - before) / (rows * (last - first)), is_column_block=True)
 
 
 @dataclass(frozen=True)
@@ -105,34 +109,38 @@ class NofM:
 
     @property
     def target(self) -> float:
+        """1 − N/M."""
         return 1 - self.keep / self.of
 
     def problem(self, in_features: int) -> str | None:
+        """A sentence where M does not divide the inputs, else None."""
         if in_features % self.of:
             return f"its {in_features} inputs are not divisible by M={self.of}"
         return None
 
     def columns(self, out_features: int, first: int, last: int) -> "NofM":
+        """The pattern itself: a block of columns holds whole groups."""
         return self
 
     def select(self, score: Tensor) -> Tensor:
+        """Keep mask (bool) of a score of shape (out_features, in_features)."""
         rows, columns = score.shape
         _check_finite(score)
         # group position first, so that every comparison runs over contiguous memory
         groups = score.view(rows, columns // self.of, self.of).permute(2, 0, 1).contiguous()
-        return self.best(groups).permute(1, 2, 0).reshape(rows, columns)
+        return self.select_groups(groups).permute(1, 2, 0).reshape(rows, columns)
 
-    def best(self, groups: Tensor) -> Tensor:
+    def select_groups(self, groups: Tensor) -> Tensor:
         """Keep mask (bool) of finite scores of shape (of, ...), the members of each group along the first dimension."""
         rank = torch.zeros_like(groups, dtype=torch.int16)
         for i in range(self.of):
-            before = groups[i] < groups[i + 1 :]
-            rank[i + 1 :] += before
-            rank[i] += (~before).sum(0, dtype=torch.int16)
+            is_lower = groups[i] < groups[i + 1 :]
+            rank[i + 1 :] += is_lower
+            rank[i] += (~is_lower).sum(0, dtype=torch.int16)
         return rank >= self.of - self.keep
 
 
-def whole(count: float) -> int:
+def round_down(count: float) -> int:
     """``count`` rounded down; a product such as 0.7 · 10, stored a hair below 7, is 7."""
     return int(count + max(1e-9, 1e-12 * count))
 
@@ -141,31 +149,31 @@ def smallest(score: Tensor, count: int) -> Tensor:
     """Mask (bool) of the ``count`` smallest entries of every row of ``score``, shape (rows, columns).
 
     Raises:
-        ValueError: the score holds NaN; on a GPU nothing is raised, since that would wait for it.
+        ValueError: the score holds NaN; on a GPU nothing is raised, since checking would wait for it.
     """
     _check_finite(score)
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
     threshold = _kth_smallest(score, count)
     if score.is_cuda:
-        return _without_excess(score, threshold, count)
+        return _break_ties(score, threshold, count)
     chosen = score <= threshold
-    tied = chosen.sum(1) > count
-    if tied.any():
-        chosen[tied] = _without_excess(score[tied], threshold[tied], count)
+    has_ties = chosen.sum(1) > count
+    if has_ties.any():
+        chosen[has_ties] = _break_ties(score[has_ties], threshold[has_ties], count)
     return chosen
 
 
-def _without_excess(score: Tensor, threshold: Tensor, count: int) -> Tensor:
-    """What is below the threshold, and as many of those equal to it as make ``count``.
+def _break_ties(score: Tensor, threshold: Tensor, count: int) -> Tensor:
+    """Mask of the entries below the threshold and as many of those equal to it as make ``count``.
 
-    They are evenly spread: a quantised checkpoint has many equal magnitudes, and taking the first would thin out one
-    end.
+    The latter are evenly spaced: a quantised checkpoint has many equal magnitudes, and taking the first ones would
+    thin out one end of the row.
     """
     below, equal = score < threshold, score == threshold
-    wanted = (count - below.sum(1))[:, None]
-    passed = equal.cumsum(1) * wanted // equal.sum(1).clamp_min(1)[:, None]
-    return below | (equal & (passed.diff(dim=1, prepend=torch.zeros_like(wanted)) > 0))
+    missing = (count - below.sum(1))[:, None]
+    quota = equal.cumsum(1) * missing // equal.sum(1).clamp_min(1)[:, None]
+    return below | (equal & (quota.diff(dim=1, prepend=torch.zeros_like(missing)) > 0))
 
 
 def _kth_smallest(score: Tensor, k: int) -> Tensor:
@@ -173,12 +181,12 @@ def _kth_smallest(score: Tensor, k: int) -> Tensor:
     if score.device.type == "cpu":
         # NumPy's introselect moves values alone; torch's selection drags 64-bit indices along
         return torch.from_numpy(np.partition(score.numpy(), k - 1, axis=1)[:, k - 1 : k].copy())
-    if len(score) < 16:  # a GPU gives each row to a single block of threads; sorting uses all of it for one
+    if len(score) < 16:  # a GPU gives each row to a single block of threads; sorting uses all of it for one row
         return score.sort(dim=1).values[:, k - 1 : k]
     return score.kthvalue(k, dim=1, keepdim=True).values
 
 
 def _check_finite(score: Tensor) -> None:
-    # a sum holds NaN wherever its row does; infinities of both signs make one, too, and are looked at again
+    # a row's sum is NaN wherever the row holds one; infinities of both signs make one, too, hence the second look
     if not score.is_cuda and score.sum(1).isnan().any() and score.isnan().any():
         raise ValueError(NOT_FINITE)

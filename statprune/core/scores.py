@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statprune.core.parts import row_parts
 from statprune.core.patterns import Group
+from statprune.core.row_chunks import row_chunks
 from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
@@ -45,13 +45,13 @@ class RiaOptions:
 
 @dataclass(frozen=True)
 class CvrOptions:
-    """CVR's parameters (paper §3.1; values the paper leaves open are our reading).
+    """CVR's parameters (paper §3.1; the values that the paper leaves open are our reading).
 
     Attributes:
         statistic_calibration: False gives Wanda's score, the ablation's first rung.
         alpha: reweighting strength α ≥ 0 of c_j; 0 switches c_j off.
         epsilon: ε > 0 added to the weight column variance.
-        activation: variance for a_j = v_xj^activation_power, norm for ‖x_j‖₂ in its place.
+        activation: variance for a_j = v_xj^activation_power, norm for Wanda's ‖x_j‖₂ in its place.
         activation_power: exponent of the input variance (0.25 in the paper).
     """
 
@@ -104,10 +104,10 @@ def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Ten
 
 
 def _column_variance(weight: Tensor) -> Tensor:
-    """Population variances of the columns, float64: summed in two passes, exact enough, and faster than torch's."""
+    """Population variances of the columns, float64; two passes are exact enough, and faster than torch's own."""
     mean = weight.mean(0, dtype=torch.float64).to(weight.dtype)
     total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-    for rows in row_parts(weight):
+    for rows in row_chunks(weight):
         total += (weight[rows] - mean).square_().sum(0, dtype=torch.float64)
     return total / len(weight)
 
@@ -120,7 +120,7 @@ class Score:
         function: (weight, statistics, options) → score.
         needs: the statistics the function reads.
         options: dataclass of its parameters; its fields are the keys ``method.*``.
-        group: the comparison group its authors use for unstructured sparsity.
+        group: the comparison group that its authors use for unstructured sparsity.
     """
 
     function: Callable[[Tensor, InputStatistics, Any], Tensor]

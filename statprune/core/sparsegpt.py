@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statprune.core import sparsegpt_triton
 from statprune.core.patterns import Group, NofM, Pattern
+from statprune.core.solution import Diagnostics, Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
+
+CUSTOMARY_GROUP = Group.matrix  # over the whole column block, as in the authors' code
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,29 @@ class SparseGPTOptions:
             raise ValueError(f"method.block_size={self.block_size} is not a positive number of columns; give 128")
 
 
+@dataclass(frozen=True)
+class InverseFactor:
+    """What the column loop needs of a Gram matrix G.
+
+    Attributes:
+        upper: Cholesky factor U of (G + λI)⁻¹ = UᵀU, (in_features, in_features).
+        damping: λ over the mean of G's diagonal.
+        is_dead: channels that are zero in every token, (in_features,), bool.
+    """
+
+    upper: Tensor
+    damping: float
+    is_dead: Tensor
+
+
 def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     """Upper Cholesky factor U of (G + λI)⁻¹ = UᵀU, (in_features, in_features), float64; and the damping it took.
 
-    λ = damping · mean(diag G). Where a factorisation fails, damping is raised tenfold, up to 1e3. It is float64,
-    whatever the weights are: nearly singular, it would lose in float32 what tells its columns apart.
+    λ = damping · mean(diag G). Where a factorisation fails, damping is raised tenfold, up to 1e3. The factor is float64
+    whatever the weights are: a nearly singular one would lose in float32 what tells its columns apart.
 
     Raises:
-        ValueError: the Gram matrix is not finite, or not even that damping makes it positive definite.
+        ValueError: the Gram matrix is not finite, or not even the largest damping makes it positive definite.
     """
     if not gram.isfinite().all():
         raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
@@ -59,42 +76,46 @@ class SparseGPT:
     options: SparseGPTOptions = SparseGPTOptions()
     needs: StatisticsKind = StatisticsKind.GRAM
 
-    def solve(
-        self, weight: Tensor, statistics: InputStatistics, pattern: Pattern
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor | float]]:
-        """Pruned and updated weight, keep mask, report; ``weight`` is (out_features, in_features).
+    def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
+        """Select and update one weight of shape (out_features, in_features).
+
+        Diagnostics: the ``damping`` that the factorisation took, and the number of ``dead_columns``.
 
         Raises:
             ValueError: an N:M group would cross a column block, or the Gram matrix can't be factorised.
         """
         if isinstance(pattern, NofM) and self.options.block_size % pattern.of:
             raise ValueError(f"method.block_size={self.options.block_size} is not divisible by M={pattern.of}")
-        # layers of one input share it
-        factor, damping, dead = statistics.once(
-            ("inverse factor", weight.dtype, self.options.damping), lambda: self._factor(statistics, weight)
-        )
-        # the loop works on columns, and has each in one piece of memory; the kernel reads rows
+        # matrices with the same input share the factor
+        key = ("inverse factor", weight.dtype, self.options.damping)
+        factor = statistics.once(key, lambda: self._factor(statistics, weight.dtype))
+        # the loop works on columns, and wants each in one piece of memory; the kernel reads rows
         work = weight.clone() if _has_kernel(weight) else weight.T.contiguous().T
-        work.masked_fill_(dead, 0)
+        work.masked_fill_(factor.is_dead, 0)
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.options.block_size):
             last = min(first + self.options.block_size, weight.shape[1])
-            part = pattern.columns(weight.shape[0], first, last)
-            block_keep, errors = _solve_block(work[:, first:last], factor[first:last, first:last], part)
+            columns = pattern.columns(weight.shape[0], first, last)
+            block_keep, errors = _solve_block(work[:, first:last], factor.upper[first:last, first:last], columns)
             keep[:, first:last] = block_keep
-            work[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1)
-        return (work * keep.to(weight.dtype)).contiguous(), keep, {"damping": damping, "dead_columns": dead.sum()}
+            work[:, last:].addmm_(errors, factor.upper[first:last, last:], alpha=-1)
+        diagnostics: Diagnostics = {"damping": factor.damping, "dead_columns": factor.is_dead.sum()}
+        return Solution((work * keep.to(weight.dtype)).contiguous(), keep, diagnostics)
 
-    def _factor(self, statistics: InputStatistics, weight: Tensor) -> tuple[Tensor, float, Tensor]:
+    def _factor(self, statistics: InputStatistics, dtype: torch.dtype) -> InverseFactor:
         gram = statistics.gram.clone()
-        dead = gram.diagonal() == 0
-        gram.diagonal().masked_fill_(dead, 1)
-        factor, damping = inverse_factor(gram, self.options.damping)
-        return factor.to(weight.dtype), damping, dead
+        is_dead = gram.diagonal() == 0
+        gram.diagonal().masked_fill_(is_dead, 1)
+        upper, damping = inverse_factor(gram, self.options.damping)
+        return InverseFactor(upper.to(dtype), damping, is_dead)
 
 
 def _has_kernel(tensor: Tensor) -> bool:
-    return tensor.is_cuda and sparsegpt_triton.available()
+    if not tensor.is_cuda:
+        return False
+    from statprune.core import sparsegpt_triton  # Triton is slow to import, and a CPU needs none of it
+
+    return sparsegpt_triton.available()
 
 
 def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
@@ -111,8 +132,10 @@ def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tenso
 def _solve_columns(
     block: Tensor, factor: Tensor, keep: Tensor | None, nofm: tuple[int, int] | None
 ) -> tuple[Tensor, Tensor]:
-    """As ``sparsegpt_triton.solve_block``, which does it in one launch on a GPU; here in a loop."""
+    """As ``sparsegpt_triton.solve_block``, which takes one launch on a GPU; here it is a loop."""
     if _has_kernel(block):
+        from statprune.core import sparsegpt_triton
+
         return sparsegpt_triton.solve_block(block, factor, keep, nofm)
     columns, diagonal = block.T, factor.diagonal()
     errors = torch.empty_like(columns)
@@ -121,12 +144,9 @@ def _solve_columns(
     for column in range(len(columns)):
         if nofm and column % nofm[1] == 0:
             group = slice(column, column + nofm[1])
-            kept = NofM(*nofm).best((columns[group] / diagonal[group, None]).square_())
-            keep[:, group], removed[group] = kept.T, ~kept
+            group_keep = NofM(*nofm).select_groups((columns[group] / diagonal[group, None]).square_())
+            keep[:, group], removed[group] = group_keep.T, ~group_keep
         torch.mul(columns[column], removed[column], out=errors[column]).div_(diagonal[column])
         columns[column].masked_fill_(removed[column], 0)
         columns[column + 1 :].addr_(factor[column, column + 1 :], errors[column], alpha=-1)
     return keep, errors.T
-
-
-CUSTOMARY_GROUP = Group.matrix  # over the whole column block, as in the authors' code

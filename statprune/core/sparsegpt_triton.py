@@ -19,7 +19,7 @@ if _FOUND:
 
     @triton.jit
     def _quotient(x: tl.tensor, y: tl.tensor) -> tl.tensor:
-        """x / y, rounded to the nearest as PyTorch does; Triton's plain float32 division is approximate."""
+        """X / y, rounded to the nearest as PyTorch does; Triton's plain float32 division is approximate."""
         if x.dtype == tl.float32:
             return tl.div_rn(x, y)
         else:
@@ -45,7 +45,7 @@ if _FOUND:
         return tl.where((inner >= first) & (inner < first + m), rank < n, keep)
 
     @triton.jit
-    def _columns_kernel(
+    def _columns_kernel(  # noqa: PLR0913 - a kernel takes pointers, sizes and strides one by one
         block_ptr: tl.tensor,
         factor_ptr: tl.tensor,
         keep_ptr: tl.tensor,

@@ -1,29 +1,31 @@
-"""Streaming statistics of a layer's inputs: channel moments, Gram matrix, and a sample of rows.
+"""Streaming statistics of a matrix's inputs: channel moments, Gram matrix, and a sample of rows.
 
 Moments are float64 throughout, so that they do not depend on how tokens are batched: one mask entry that a rounding
-error flips in an early block can move a small model's perplexity by half a percent. Parts are merged by Chan, Golub &
+error flips in an early block can move a small model's perplexity by half a percent. Batches are merged by Chan, Golub &
 LeVeque (1979).
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from statprune.system.distributed import add_up, gathered_tensors
+from statprune.system.distributed import gathered_tensors, sum_over_processes
+
+T = TypeVar("T")
 
 # values converted to float64 at a time: what stays in a CPU's cache; on a GPU, enough to fill it
-CHUNK = {"cpu": 2**18, "cuda": 2**24}
+CHUNK_VALUES = {"cpu": 2**18, "cuda": 2**24}
 
 STRIP = 512  # rows of a Gram matrix computed together: its symmetry saves up to half of the work
 
 
 class StatisticsKind(IntEnum):
-    """What a method needs to know of a layer's input; each kind includes the ones before it."""
+    """What a method needs to know of a matrix's input; each kind includes the ones before it."""
 
     NONE = 0
     MOMENTS = 1
@@ -31,19 +33,18 @@ class StatisticsKind(IntEnum):
 
 
 class InputStatistics:
-    """Statistics of one layer input with ``in_features`` channels, over all calibration tokens.
+    """Statistics of one input with ``in_features`` channels, over all calibration tokens.
 
     Args:
         in_features: number of channels.
         kind: what to accumulate besides the sampled rows.
-        sample_index: sorted token numbers (0 is the first token seen) whose rows are kept as ``rows``.
+        sample_index: sorted token numbers (0 is the first token seen) whose rows are sampled.
         device: where the accumulators live.
         dtype: precision of the sampled rows and of each window's Gram matrix; sums are always float64.
 
     Attributes:
         count: tokens seen.
-        own_count: tokens that reached the layer itself; ``count`` unless the statistics are pooled or unknown.
-        is_pooled: over the tokens of several layers (``pooled``).
+        is_pooled: over the tokens of several matrices (``pooled``).
     """
 
     def __init__(
@@ -60,70 +61,70 @@ class InputStatistics:
         self._own_count: int | None = None
         self._dtype = dtype
         self._mean = torch.zeros(in_features, dtype=torch.float64, device=device)
-        self._squares = torch.zeros_like(self._mean)
+        self._squares = torch.zeros_like(self._mean)  # sums of squared deviations from the mean
         self._gram: Tensor | None = None
         if kind >= StatisticsKind.GRAM:
             self._gram = torch.zeros(in_features, in_features, dtype=torch.float64, device=device)
-        self._is_whole = True  # the Gram matrix, and not only its strips on and above the diagonal
+        self._gram_is_whole = True  # False: only its strips on and above the diagonal are up to date
         self._sample_index = sample_index
         # sent once: a copy to a GPU for every batch would wait for it every time
-        self._sample_here = sample_index.to(device) if sample_index is not None else None
+        self._sample_on_device = sample_index.to(device) if sample_index is not None else None
         self._rows: list[Tensor] = []
-        self._derived: dict[Any, Any] = {}
+        self._derived: dict[Hashable, Any] = {}
 
     def update(self, inputs: Tensor) -> None:
         """Add a batch of inputs, shape (..., in_features), any floating dtype."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         if rows.shape[0] == 0:
             return
-        if self._sample_index is not None and self._sample_here is not None:
+        if self._sample_index is not None and self._sample_on_device is not None:
             first, last = torch.searchsorted(
                 self._sample_index, torch.tensor([self.count, self.count + rows.shape[0]])
             ).tolist()
             if first < last:
-                self._rows.append(rows[self._sample_here[first:last] - self.count])
+                self._rows.append(rows[self._sample_on_device[first:last] - self.count])
         if self.kind >= StatisticsKind.MOMENTS:
-            for part in rows.split(max(1, CHUNK[rows.device.type] // rows.shape[1])):
-                values = part.to(torch.float64, copy=True)
+            for chunk in rows.split(max(1, CHUNK_VALUES[rows.device.type] // rows.shape[1])):
+                values = chunk.to(torch.float64, copy=True)
                 mean = values.mean(0)
-                self._merge(len(part), mean, values.sub_(mean).square_().sum(0))
+                self._merge(len(chunk), mean, values.sub_(mean).square_().sum(0))
         else:
             self.count += rows.shape[0]
         if self._gram is not None:
             # window by window, where the input is (windows, tokens, features), and added in float64: how windows are
             # batched, or split over processes, does not change what rounding makes of the sum
-            self._is_whole = False
-            for part in inputs if inputs.ndim == 3 else (rows,):
-                _add_products(self._gram, part.to(self._dtype))
+            self._gram_is_whole = False
+            for window in inputs if inputs.ndim == 3 else (rows,):
+                _add_products(self._gram, window.to(self._dtype))
 
     @classmethod
-    def pooled(cls, parts: Sequence["InputStatistics"]) -> "InputStatistics":
-        """Statistics over the tokens of all ``parts``, which have the same channels, kind and precision."""
-        first = parts[0]
+    def pooled(cls, members: Sequence["InputStatistics"]) -> "InputStatistics":
+        """Statistics over the tokens of all ``members``, which have the same channels, kind and precision."""
+        first = members[0]
         pool = cls(first._mean.shape[0], first.kind, None, first._mean.device, first._dtype)
         pool.is_pooled = True
-        for part in parts:
-            if part.count:
-                pool._merge(part.count, part._mean, part._squares)
-            if pool._gram is not None and part._gram is not None:
-                pool._gram += part.gram
-            pool._rows += part._rows
+        for member in members:
+            if member.count:
+                pool._merge(member.count, member._mean, member._squares)
+            if pool._gram is not None and member._gram is not None:
+                pool._gram += member.gram
+            pool._rows += member._rows
         return pool
 
     @classmethod
-    def unknown(cls, in_features: int, kind: StatisticsKind, device: torch.device | str) -> "InputStatistics":
-        """Where no token was seen: all channels alike (norm and variance 1, Gram matrix I), ``count`` 0."""
-        unknown = cls(in_features, kind, None, device)
-        unknown._squares.fill_(1)
-        if unknown._gram is not None:
-            unknown._gram.fill_diagonal_(1)
-        return unknown
+    def uninformed(cls, in_features: int, kind: StatisticsKind, device: torch.device | str) -> "InputStatistics":
+        """Statistics where no token was seen: all channels alike (norm and variance 1, Gram matrix I), ``count`` 0."""
+        statistics = cls(in_features, kind, None, device)
+        statistics._squares.fill_(1)
+        if statistics._gram is not None:
+            statistics._gram.fill_diagonal_(1)
+        return statistics
 
     def merge_processes(self) -> None:
-        """Add the other processes' statistics of this input; called by all of them, it gives all the same."""
-        held = torch.cat(self._rows) if self._rows else self._mean.new_zeros(0, len(self._mean), dtype=self._dtype)
-        sizes = torch.tensor([self.count, len(held)], device=self._mean.device)
-        counts = [part.tolist() for part in gathered_tensors(sizes)]
+        """Add the other processes' statistics of this input; all of them call this and get the same result."""
+        own_rows = torch.cat(self._rows) if self._rows else self._mean.new_zeros(0, len(self._mean), dtype=self._dtype)
+        sizes = torch.tensor([self.count, len(own_rows)], device=self._mean.device)
+        counts = [size.tolist() for size in gathered_tensors(sizes)]
         moments = gathered_tensors(torch.stack([self._mean, self._squares]))
         self.count = 0
         self._mean, self._squares = torch.zeros_like(self._mean), torch.zeros_like(self._squares)
@@ -131,15 +132,15 @@ class InputStatistics:
             if count:
                 self._merge(count, mean, squares)
         if self._gram is not None:
-            add_up(self._gram)
-            self._is_whole = False  # others may have added only what is on and above the diagonal
-        padded = held.new_zeros(max(rows for _, rows in counts), held.shape[1], dtype=self._dtype)
-        padded[: len(held)] = held
-        parts = gathered_tensors(padded)
-        self._rows = [part[:rows] for part, (_, rows) in zip(parts, counts, strict=True)]
+            sum_over_processes(self._gram)
+            self._gram_is_whole = False  # others may have added only what is on and above the diagonal
+        padded = own_rows.new_zeros(max(rows for _, rows in counts), own_rows.shape[1], dtype=self._dtype)
+        padded[: len(own_rows)] = own_rows
+        samples = gathered_tensors(padded)
+        self._rows = [sample[:rows] for sample, (_, rows) in zip(samples, counts, strict=True)]
 
     def shared_by(self, own_count: int) -> "InputStatistics":
-        """The same statistics, for a layer that ``own_count`` of the tokens reached."""
+        """The same statistics, for a matrix that ``own_count`` of the tokens reached."""
         shared = copy.copy(self)
         shared._own_count = own_count
         return shared
@@ -151,14 +152,16 @@ class InputStatistics:
         self._squares += squares + delta.square() * (self.count * count / total)
         self.count = total
 
-    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` gave the first time it was asked for under this key, all inputs having been seen."""
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute`` returned the first time it was called under this key, after all inputs were seen."""
         if key not in self._derived:
             self._derived[key] = compute()
-        return self._derived[key]
+        value: T = self._derived[key]
+        return value
 
     @property
     def own_count(self) -> int:
+        """Tokens that reached the matrix itself; ``count`` unless the statistics are pooled or uninformed."""
         return self.count if self._own_count is None else self._own_count
 
     @property
@@ -185,11 +188,11 @@ class InputStatistics:
         """
         if self._gram is None:
             raise RuntimeError("these statistics hold no Gram matrix; collect them with StatisticsKind.GRAM")
-        if not self._is_whole:
+        if not self._gram_is_whole:
             for first in range(0, len(self._gram), STRIP):
                 last = first + STRIP
                 self._gram[last:, first:last] = self._gram[first:last, last:].T
-            self._is_whole = True
+            self._gram_is_whole = True
         return self._gram
 
     @property
@@ -206,7 +209,7 @@ class DenseStatistics:
 
     Attributes:
         kind: what is collected.
-        blocks: by block, the statistics of each layer; empty until a run has collected them.
+        blocks: by block, the statistics of each matrix by name; empty until a run has collected them.
     """
 
     kind: StatisticsKind

@@ -1,20 +1,23 @@
 """Perplexity on non-overlapping windows."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from statprune.model.loading import Block
-from statprune.walk.activations import Keep, OnDevice
+from statprune.model.matrix import Block
+from statprune.walk.activations import OnDevice, StoreHidden
 from statprune.walk.batches import advance, capture, logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @torch.no_grad()
 def window_losses(
-    model: Any, windows: Tensor, batch_size: int = 4, progress: Callable[[int], None] | None = None
+    model: "PreTrainedModel", windows: Tensor, batch_size: int = 4, progress: Callable[[int], None] | None = None
 ) -> Tensor:
     """Mean negative log-likelihood (nats) of the seq_len − 1 predicted tokens of each window, float64.
 
@@ -34,24 +37,24 @@ def window_losses(
 
 @torch.no_grad()
 def window_losses_by_block(
-    model: Any,
-    blocks: list[Block],
+    model: "PreTrainedModel",
+    blocks: Sequence[Block],
     windows: Tensor,
     batch_size: int = 4,
-    keep: Keep = OnDevice,
+    store: StoreHidden = OnDevice,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """As ``window_losses``, to the last bit, with all windows taken through one block after the other.
+    """As ``window_losses``, to the last bit, but all windows go through one block after the other.
 
     Args:
         model: a causal language model.
         blocks: its decoder blocks, each of which is loaded once.
         windows: token ids, (windows, seq_len).
         batch_size: windows per forward.
-        keep: where hidden states wait.
-        progress: called with the number of windows done, a block counting as its share of all.
+        store: what stores hidden states between blocks.
+        progress: called with the number of windows done, where a block counts as its share of all.
     """
-    batches = capture(model, blocks, windows, batch_size, keep)
+    batches = capture(model, blocks, windows, batch_size, store)
     for done, block in enumerate(blocks):
         with block.loaded():
             advance(block, batches)
@@ -69,6 +72,6 @@ def _losses(logits: Tensor, ids: Tensor) -> list[Tensor]:
     return [cross_entropy(row[:-1].float(), target[1:]).double() for row, target in zip(logits, ids, strict=True)]
 
 
-def perplexity(model: Any, windows: Tensor, batch_size: int = 4) -> float:
-    """exp of the mean window loss."""
+def perplexity(model: "PreTrainedModel", windows: Tensor, batch_size: int = 4) -> float:
+    """Exp of the mean window loss."""
     return window_losses(model, windows, batch_size).mean().exp().item()

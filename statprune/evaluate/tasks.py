@@ -2,17 +2,25 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from statprune.errors import ConfigError, first_line
 from statprune.system.hub import hub_access
+
+if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+    from typing_extensions import TypeIs
+
+    Item: TypeAlias = Group | Task
 
 TASK_SETS = {
     # the paper names BoolQ, RTE, HellaSwag, WinoGrande, ARC and OBQA; that ARC means the challenge set is our reading
@@ -20,8 +28,29 @@ TASK_SETS = {
     # Wanda's seven
     "wanda7": ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
 }
-OWN = "statprune.experiments.tasks"  # the package whose YAMLs come with us
-FILES = ("json", "csv", "parquet", "arrow", "text", "xml", "webdataset", "imagefolder")  # datasets' readers of files
+OWN_TASKS = "statprune.experiments.tasks"  # the package whose YAMLs come with statprune
+FILE_READERS = ("json", "csv", "parquet", "arrow", "text", "xml", "webdataset", "imagefolder")  # of datasets
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """How tasks are asked.
+
+    Attributes:
+        metric: stands for each task that has it.
+        num_fewshot: examples in each prompt; None: as each task defines.
+        limit: documents of each task, at most; None: all.
+        batch_size: requests per forward.
+        add_bos_token: whether prompts begin with BOS; None: as the tokenizer does.
+        chat_template: whether prompts are messages of a chat.
+    """
+
+    metric: str = "acc"
+    num_fewshot: int | None = None
+    limit: int | None = None
+    batch_size: int = 16
+    add_bos_token: bool | None = None
+    chat_template: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,30 +59,30 @@ class TaskSuite:
 
     Attributes:
         manager: lm-eval's index of tasks.
-        items: lm-eval's Task and Group objects in the order asked for, their documents read.
+        items: lm-eval's tasks and groups in the order asked for, their documents read.
     """
 
-    manager: Any
-    items: list[Any]
+    manager: "TaskManager"
+    items: "list[Item]"
 
     @property
-    def tasks(self) -> list[Any]:
+    def tasks(self) -> "list[Task]":
         """Every single task, groups taken apart."""
         return [task for item in self.items for task in (item.get_all_tasks() if is_group(item) else [item])]
 
 
-def is_group(item: Any) -> bool:
+def is_group(item: "Item") -> "TypeIs[Group]":
     """Whether lm-eval's object is a group of tasks."""
     return hasattr(item, "get_all_tasks")
 
 
 def is_path(name: str) -> bool:
-    """Whether a member of ``evaluation.tasks`` is a folder or a file, and no task's name."""
+    """Whether a member of ``evaluation.tasks`` is a folder or a file, and not the name of a task."""
     return "/" in name or name.endswith(".yaml") or name in (".", "..")
 
 
 def name_problems(names: Sequence[str]) -> list[str]:
-    """What is wrong with ``evaluation.tasks`` that can be told without lm-eval, a sentence each."""
+    """What is wrong with ``evaluation.tasks`` as far as it shows without lm-eval, a sentence each."""
     problems = []
     for name in names:
         path = Path(name).expanduser()
@@ -61,8 +90,8 @@ def name_problems(names: Sequence[str]) -> list[str]:
             problems.append(f"evaluation.tasks has {name}, which does not exist; give a folder of task YAMLs")
         elif is_path(name) and path.is_file() and path.suffix != ".yaml":
             problems.append(f"evaluation.tasks has {name}, which is no .yaml file; give a task's YAML or its folder")
-    full = expanded(names)
-    twice = sorted({name for name in full if full.count(name) > 1})
+    single = expanded(names)
+    twice = sorted({name for name in single if single.count(name) > 1})
     if twice:
         problems.append(f"evaluation.tasks has {', '.join(twice)} twice; name each task once")
     return problems
@@ -82,28 +111,25 @@ def load_tasks(names: Sequence[str]) -> TaskSuite:
     Raises:
         ConfigError: a sentence for each name that is unknown, or whose task or data can't be loaded.
     """
-    paths = [_absolute(name) for name in expanded(names) if is_path(name)]
-    places = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in paths))
-    problems = [problem for path in paths for problem in _yaml_problems(path)]
-    manager = _manager(places, _stamps(places), include_defaults=False)
-    by_name = [name for name in expanded(names) if not is_path(name)]
-    members = [name for task in manager.task_index for name in _below(manager.task_index, [task])]
-    if any(name not in manager.task_index for name in [*by_name, *members]):
-        manager = _manager(places, _stamps(places), include_defaults=True)
-    wanted = []
+    manager = _manager_for(names)
+    problems: list[str] = []
+    wanted: list[str] = []
     for name in expanded(names):
         if not is_path(name):
             wanted.append(name)
-        elif found := _names_in(_absolute(name)):
-            wanted += found
-        elif not _yaml_problems(_absolute(name)):  # those are told already
+            continue
+        yaml_problems, inside = _yaml_problems(_absolute(name)), _names_in(_absolute(name))
+        problems += yaml_problems
+        wanted += inside
+        if not (inside or yaml_problems):
             problems.append(f"evaluation.tasks has {name}, which holds no YAML of an lm-eval task; give another folder")
-    items: list[Any] = []
+    items: list[Item] = []
     with hub_access() if _reads_hub(manager, wanted) else nullcontext(True) as online:
         for name in wanted:
-            found, problem = _load(manager, name, online)
-            items += found
-            problems += [problem] if problem else []
+            try:
+                items += _load(manager, name, online)
+            except ConfigError as error:
+                problems += error.problems
     suite = TaskSuite(manager, items)
     loaded = [task.task_name for task in suite.tasks]
     twice = sorted({name for name in loaded if loaded.count(name) > 1})
@@ -119,18 +145,30 @@ def _absolute(name: str) -> Path:
     return Path(name).expanduser().resolve()
 
 
+def _manager_for(names: Sequence[str]) -> "TaskManager":
+    """lm-eval's index of our tasks, those of the folders that are named, and its own where one of them is named."""
+    paths = [_absolute(name) for name in expanded(names) if is_path(name)]
+    folders = tuple(dict.fromkeys(path if path.is_dir() else path.parent for path in paths))
+    manager = _manager(folders, _stamps(folders), include_defaults=False)
+    by_name = [name for name in expanded(names) if not is_path(name)]
+    members = [name for task in manager.task_index for name in _below(manager.task_index, [task])]
+    if all(name in manager.task_index for name in [*by_name, *members]):
+        return manager
+    return _manager(folders, _stamps(folders), include_defaults=True)
+
+
 @lru_cache(maxsize=8)
-def _manager(places: tuple[Path, ...], stamps: tuple[int, ...], include_defaults: bool) -> Any:
-    """lm-eval's index, which takes seconds with its own tasks; ``stamps`` tell whether a file was changed since."""
+def _manager(folders: tuple[Path, ...], stamps: tuple[int, ...], include_defaults: bool) -> "TaskManager":
+    """lm-eval's index, which takes seconds with its own tasks; ``stamps`` tell whether a file has changed since."""
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return TaskManager(include_path=[str(files(OWN)), *map(str, places)], include_defaults=include_defaults)
+    return TaskManager(include_path=[str(files(OWN_TASKS)), *map(str, folders)], include_defaults=include_defaults)
 
 
-def _stamps(places: tuple[Path, ...]) -> tuple[int, ...]:
+def _stamps(folders: tuple[Path, ...]) -> tuple[int, ...]:
     """When each YAML was written."""
-    return tuple(file.stat().st_mtime_ns for place in places for file in sorted(place.rglob("*.yaml")))
+    return tuple(file.stat().st_mtime_ns for folder in folders for file in sorted(folder.rglob("*.yaml")))
 
 
 def _names_in(path: Path) -> list[str]:
@@ -147,11 +185,11 @@ def _names_in(path: Path) -> list[str]:
     return [name for name in here if name not in grouped]
 
 
-def _below(index: Any, listed: Any) -> list[str]:
+def _below(index: Mapping[str, Any], listed: object) -> list[str]:
     """Names of the tasks, tags and groups in a group's list, and of everything below them."""
     names: list[str] = []
     for member in listed if isinstance(listed, list) else []:
-        if isinstance(member, dict) and isinstance(member.get("task"), list):  # a group that is written inside another
+        if isinstance(member, dict) and isinstance(member.get("task"), list):  # a group written inside another
             names += _below(index, member["task"])
             continue
         if isinstance(member, dict):
@@ -164,7 +202,7 @@ def _below(index: Any, listed: Any) -> list[str]:
 
 
 def _yaml_problems(path: Path) -> list[str]:
-    """Files that lm-eval would pass over without a word; one without a task's name is an include, and none."""
+    """What lm-eval would pass over without a word; a file without a task's name is an include, and no problem."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     problems: list[str] = []
@@ -181,7 +219,7 @@ def _yaml_problems(path: Path) -> list[str]:
     return problems
 
 
-def _reads_hub(manager: Any, names: list[str]) -> bool:
+def _reads_hub(manager: "TaskManager", names: list[str]) -> bool:
     """Whether a task's documents may come from the hub: not where all are files or made by the task's own code."""
     for name in _below(manager.task_index, names):
         entry = manager.task_index.get(name)
@@ -190,29 +228,34 @@ def _reads_hub(manager: Any, names: list[str]) -> bool:
         path = entry.cfg.get("dataset_path")
         if path is None and entry.cfg.get("custom_dataset"):
             continue
-        if path is None or not (path in FILES or Path(str(path)).exists()):
+        if path is None or not (path in FILE_READERS or Path(str(path)).exists()):
             return True
     return False
 
 
-def _load(manager: Any, name: str, online: bool) -> tuple[list[Any], str | None]:
-    """The task, group or tagged tasks of a name; or what is wrong, in a sentence."""
+def _load(manager: "TaskManager", name: str, online: bool) -> "list[Item]":
+    """The task, group or tagged tasks of a name.
+
+    Raises:
+        ConfigError: it is unknown or can't be loaded, in one sentence.
+    """
     if name not in manager.task_index:
         near = difflib.get_close_matches(name, manager.all_tasks, 1)
         hint = f"did you mean {near[0]}?" if near else "`lm-eval ls tasks` lists its tasks"
         folder = f" (for a folder, write ./{name})" if Path(name).is_dir() else ""
-        return [], f"evaluation.tasks has {name!r}, which lm-eval {version('lm_eval')} does not know{folder}; {hint}"
+        lm_eval = f"lm-eval {version('lm_eval')}"
+        raise ConfigError([f"evaluation.tasks has {name!r}, which {lm_eval} does not know{folder}; {hint}"])
     try:
         loaded = manager.load([name])
     except Exception as error:  # datasets, a YAML's own functions and lm-eval raise almost any type
-        return [], _load_problem(manager, name, error, online)
+        raise ConfigError([_load_problem(manager, name, error, online)]) from error
     inner = {member for group in loaded["groups"].values() for member in group.child_names}
     inner |= {task.task_name for group in loaded["groups"].values() for task in group.get_all_tasks()}
-    top = [item for key, item in (loaded["groups"] | loaded["tasks"]).items() if key not in inner]
-    return top, None
+    top: list[Item] = [item for key, item in (loaded["groups"] | loaded["tasks"]).items() if key not in inner]
+    return top
 
 
-def _load_problem(manager: Any, name: str, error: Exception, online: bool) -> str:
+def _load_problem(manager: "TaskManager", name: str, error: Exception, online: bool) -> str:
     config = manager.task_index[name].cfg or {}
     unknown = [member for member in _below(manager.task_index, [name]) if member not in manager.task_index]
     if unknown:
@@ -232,8 +275,8 @@ def _load_problem(manager: Any, name: str, error: Exception, online: bool) -> st
     return f"the task {name} can't be loaded ({type(error).__name__}: {first_line(error)}); mend it, or leave it out"
 
 
-def _unfit(task: Any) -> str | None:
-    """Why this task can't be run here."""
+def _unfit(task: "Task") -> str | None:
+    """Why this task can't be run here, or None."""
     if getattr(task, "UNSAFE_CODE", False):
         return (
             f"the task {task.task_name} runs code that the model writes (unsafe_code), which is not done; leave it out"

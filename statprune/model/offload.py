@@ -1,7 +1,8 @@
 """Keep the decoder blocks' weights on the host or on disk, and bring one block at a time to the device.
 
-A block's parameters stay the same objects; what they hold is put there while the block is needed and taken away after.
-One thread reads the next block and writes the last one meanwhile, in turn, so that at most two are on the device.
+A block's parameters stay the same objects; their values are put there while the block is needed and taken away
+afterwards. In the meantime one thread reads the next block and writes the last one, in turn, so that at most two are on
+the device.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,30 +15,30 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
-from statprune.system.malloc import give_back, return_at_once
+from statprune.system.malloc import release_free_memory, return_freed_blocks
 
 Weights = dict[str, Tensor]
 
 
 class Source(Protocol):
-    """Where the weights of blocks are kept; called by one thread at a time."""
+    """Where the weights of blocks are stored; called by one thread at a time."""
 
     def read(self, index: int) -> Weights:
         """A block's weights on the host, by parameter name within the block; the caller may change them."""
 
     def write(self, index: int, weights: Weights) -> None:
-        """Keep a block's changed weights, given on the host."""
+        """Store a block's changed weights, which are on the host."""
 
     def close(self) -> None:
-        """Remove what was made on the way."""
+        """Remove temporary files."""
 
 
 class HostSource:
     """Weights in the host's memory.
 
     Args:
-        modules: the blocks; their parameters' tensors are kept.
-        pin: page-lock them, which lets a GPU copy them while it computes.
+        modules: the blocks; the tensors of their parameters are the storage.
+        pin: page-lock the tensors, so that a GPU can copy them while it computes.
     """
 
     def __init__(self, modules: list[nn.Module], pin: bool):
@@ -50,19 +51,20 @@ class HostSource:
             self._blocks.append({name: parameter.detach() for name, parameter in module.named_parameters()})
 
     def read(self, index: int) -> Weights:
-        # pinned ones are copied to a GPU, and not changed
+        """A block's weights; a copy, unless they are pinned: those are copied to a GPU and not changed."""
         return {name: tensor if self._pin else tensor.clone() for name, tensor in self._blocks[index].items()}
 
     def write(self, index: int, weights: Weights) -> None:
+        """Copy a block's changed weights into its tensors."""
         for name, tensor in weights.items():
             self._blocks[index][name].copy_(tensor)
 
     def close(self) -> None:
-        pass
+        """Nothing to remove."""
 
 
 class Streamer:
-    """Puts blocks' weights onto the device while they are needed; a block's own forward asks for them, too.
+    """Puts blocks' weights on the device while they are needed; a block's own forward asks for them, too.
 
     Args:
         modules: the blocks in order.
@@ -70,20 +72,20 @@ class Streamer:
         device: where they are computed.
 
     Attributes:
-        on_load: called whenever a block's weights have come.
+        on_load: called whenever a block's weights have arrived on the device.
         block_bytes: size of each block's streamed weights.
     """
 
     def __init__(self, modules: list[nn.Module], source: Source, device: torch.device):
         self.modules, self.source, self.device = modules, source, device
-        return_at_once(2**20)
+        return_freed_blocks(2**20)
         self.on_load: list[Callable[[], None]] = []
         self._parameters = [dict(module.named_parameters()) for module in modules]
         owners: dict[int, int] = {}
         for parameters in self._parameters:
             for parameter in parameters.values():
                 owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-        for index, parameters in enumerate(self._parameters):  # what several blocks share stays on the device
+        for index, parameters in enumerate(self._parameters):  # parameters that blocks share stay on the device
             shared = {name for name, parameter in parameters.items() if owners[id(parameter)] > 1}
             if shared:
                 weights = source.read(index)
@@ -103,7 +105,12 @@ class Streamer:
 
     @contextmanager
     def held(self, index: int, changed: bool = False) -> Iterator[None]:
-        """The block's weights are on the device meanwhile; ``changed`` ones are kept after."""
+        """Have a block's weights on the device while the body runs.
+
+        Args:
+            index: of the block.
+            changed: store the weights as they are at the end.
+        """
         if not self._held.get(index):
             self._load(index)
         self._held[index] = self._held.get(index, 0) + 1
@@ -119,7 +126,7 @@ class Streamer:
         return id(parameter) in self._streamed
 
     def settle(self) -> None:
-        """Wait until all changed weights are kept.
+        """Wait until all changed weights are stored.
 
         Raises:
             ModelError: they can't be written.
@@ -132,10 +139,10 @@ class Streamer:
             raise ModelError(f"a pruned block can't be written ({error}); run again with room on the disk") from error
 
     def close(self) -> None:
-        """Stop, and remove what was made on the way; blocks can't be loaded after."""
+        """Stop, and remove temporary files; blocks can't be loaded afterwards."""
         self._thread.shutdown(cancel_futures=True)
         self.source.close()
-        return_at_once(2**25)
+        return_freed_blocks(2**25)
 
     def _on_demand(self, index: int, forward: Callable[..., object]) -> Callable[..., object]:
         def held_forward(*args: object, **kwargs: object) -> object:
@@ -145,23 +152,23 @@ class Streamer:
         return held_forward
 
     def _load(self, index: int) -> None:
-        wanted = self._next[1] if self._next is not None and self._next[0] == index else None
-        weights = (wanted or self._thread.submit(self._fetch, index)).result()
+        prefetched = self._next[1] if self._next is not None and self._next[0] == index else None
+        weights = (prefetched or self._thread.submit(self._fetch, index)).result()
         for name, parameter in self._parameters[index].items():
             parameter.data = weights[name]
         following = index + 1
         self._next = None
         if following < len(self.modules) and not self._held.get(following):
             self._next = (following, self._thread.submit(self._fetch, following))
-        for tell in self.on_load:
-            tell()
+        for listener in self.on_load:
+            listener()
 
     def _fetch(self, index: int) -> Weights:
         weights = self.source.read(index)
         if self._stream is None:
             return {name: weights[name].to(self.device) for name in self._parameters[index]}
         with torch.cuda.stream(self._stream):
-            arrived = {n: weights[n].to(self.device, non_blocking=True) for n in self._parameters[index]}
+            arrived = {name: weights[name].to(self.device, non_blocking=True) for name in self._parameters[index]}
         self._stream.synchronize()
         return arrived
 
@@ -170,14 +177,14 @@ class Streamer:
         for parameter in self._parameters[index].values():
             parameter.data = placeholder(parameter, self.device)
         if self._stream is not None:
-            # their memory is the copying stream's, which uses it again only after what was computed with them
+            # their memory belongs to the copying stream, which may reuse it only after the computations with them
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        give_back()
+        release_free_memory()
         if changed:
             self.settle()  # a full disk shows here
-            self._writing = self._thread.submit(self._keep, index, weights)
+            self._writing = self._thread.submit(self._store, index, weights)
 
-    def _keep(self, index: int, weights: Weights) -> None:
+    def _store(self, index: int, weights: Weights) -> None:
         if self._stream is not None:
             with torch.cuda.stream(self._stream):
                 host = {}
@@ -185,15 +192,15 @@ class Streamer:
                     host[name] = torch.empty_like(weights[name], device="cpu", pin_memory=True)
                     host[name].copy_(weights[name], non_blocking=True)
             self._stream.synchronize()
-            weights.clear()  # off the device before the next block comes
+            weights.clear()  # off the device before the next block arrives
             weights = host
         self.source.write(index, weights)
         weights.clear()
-        give_back()
+        release_free_memory()
 
 
 def is_here(parameter: Tensor) -> bool:
-    """Whether its values are on the device, and not streamed away."""
+    """Whether the parameter's values are on the device, and not streamed away."""
     return parameter.untyped_storage().nbytes() >= parameter.numel() * parameter.element_size()
 
 

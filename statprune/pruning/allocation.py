@@ -1,26 +1,48 @@
-"""Each layer's pattern: the same everywhere, or ratios outlier-weighted (OWL, Yin et al. 2023) or as given."""
+"""Each matrix's pattern: the same everywhere, or ratios that are outlier-weighted (OWL) or explicit."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from statprune.core.patterns import Pattern, Unstructured
 from statprune.core.scores import NoOptions, wanda
-from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.core.statistics import InputStatistics
 from statprune.errors import ModelError
-from statprune.model.loading import Block, Layer
-from statprune.walk.batches import Batch, observe
+from statprune.model.matrix import Block, PrunableMatrix
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
+
+# input statistics of each block's matrices, block by block, from one pass of the dense model; its weights are loaded
+ObserveBlocks = Callable[[], Iterable[tuple[Block, Mapping[str, InputStatistics]]]]
+
+
+class Allocation(Protocol):
+    """Spreads an overall ratio over the matrices; a frozen dataclass of its options."""
+
+    needs_forward: ClassVar[bool]
+
+    def ratios(self, blocks: Sequence[Block], ratio: float, observe: ObserveBlocks) -> dict[str, float]:
+        """Ratio of each matrix, by full name.
+
+        Args:
+            blocks: the decoder blocks.
+            ratio: overall fraction to remove.
+            observe: gives input statistics; only called where ``needs_forward``.
+
+        Raises:
+            ModelError: the allocation does not fit the blocks.
+        """
 
 
 @dataclass(frozen=True)
 class Owl:
-    """OWL's parameters (its authors tune both by model; these are the values of their Llama runs).
+    """Outlier-weighted ratios (OWL, Yin et al. 2023): the more outliers a block has, the less of it is removed.
+
+    Its authors tune both parameters by model; the defaults are those of their Llama runs.
 
     Attributes:
         outlier_threshold: M; an outlier's Wanda score is above M times its block's mean score.
@@ -30,20 +52,84 @@ class Owl:
     outlier_threshold: float = 5.0
     max_deviation: float = 0.08
 
+    needs_forward: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.outlier_threshold <= 0:
             raise ValueError(f"sparsity.outlier_threshold={self.outlier_threshold} is not positive; OWL takes 3 to 10")
         if not 0 <= self.max_deviation < 0.5:
             raise ValueError(f"sparsity.max_deviation={self.max_deviation} is outside [0, 0.5); OWL takes 0.08")
 
+    def ratios(self, blocks: Sequence[Block], ratio: float, observe: ObserveBlocks) -> dict[str, float]:
+        """Ratio of each matrix, by full name."""
+        fractions = [outlier_fraction(block, statistics, self.outlier_threshold) for block, statistics in observe()]
+        return owl_ratios(blocks, fractions, ratio, self.max_deviation)
 
-def check_pattern(blocks: list[Block], pattern: Pattern, allocation: Any = None) -> None:
-    """Raise ModelError, naming the layers, where the pattern or its allocation does not fit the blocks."""
+
+@dataclass(frozen=True)
+class BlockRatios:
+    """One explicit ratio for each block.
+
+    Attributes:
+        values: fraction removed of each block, in [0, 1).
+    """
+
+    values: tuple[float, ...]
+
+    needs_forward: ClassVar[bool] = False
+
+    def ratios(self, blocks: Sequence[Block], ratio: float, observe: ObserveBlocks) -> dict[str, float]:
+        """Ratio of each matrix, by full name: its block's."""
+        _check_range(self.values)
+        if len(self.values) != len(blocks):
+            raise ModelError(
+                f"sparsity.layer_ratios has {len(self.values)} ratios, but the model has {len(blocks)} blocks"
+            )
+        return {
+            block.full_name(matrix): float(self.values[block.index]) for block in blocks for matrix in block.matrices
+        }
+
+
+@dataclass(frozen=True)
+class NamedRatios:
+    """Explicit ratios by regular expression.
+
+    Attributes:
+        values: (expression, fraction removed, in [0, 1)); a matrix takes the first expression that is found in its full
+            name, and the overall ratio where there is none.
+    """
+
+    values: tuple[tuple[str, float], ...]
+
+    needs_forward: ClassVar[bool] = False
+
+    def ratios(self, blocks: Sequence[Block], ratio: float, observe: ObserveBlocks) -> dict[str, float]:
+        """Ratio of each matrix, by full name."""
+        _check_range([value for _, value in self.values])
+        by_expression = dict(self.values)
+        result, used = {}, set()
+        for block in blocks:
+            for matrix in block.matrices:
+                name = block.full_name(matrix)
+                match = next((expression for expression in by_expression if re.search(expression, name)), None)
+                used.add(match)
+                result[name] = ratio if match is None else float(by_expression[match])
+        unused = [expression for expression in by_expression if expression not in used]
+        if unused:
+            raise ModelError(
+                f"sparsity.layer_ratios: {', '.join(unused)} decides no layer's ratio; "
+                f"names are like {next(iter(result))}"
+            )
+        return result
+
+
+def check_pattern(blocks: Sequence[Block], pattern: Pattern, allocation: Allocation | None = None) -> None:
+    """Raise ModelError, naming the matrices, where the pattern or its allocation does not fit the blocks."""
     problems = {
-        layer.kind: problem
+        matrix.kind: problem
         for block in blocks
-        for layer in block.layers
-        if (problem := pattern.problem(layer.in_features))
+        for matrix in block.matrices
+        if (problem := pattern.problem(matrix.in_features))
     }
     if problems:
         names = "; ".join(f"layer {name}: {problem}" for name, problem in problems.items())
@@ -51,60 +137,54 @@ def check_pattern(blocks: list[Block], pattern: Pattern, allocation: Any = None)
             f"the N:M pattern does not fit: {names}; choose an M that divides them, "
             "or leave them dense with model.exclude"
         )
-    if allocation is not None and not isinstance(pattern, Unstructured):
+    if allocation is None:
+        return
+    if not isinstance(pattern, Unstructured):
         raise ModelError("only unstructured sparsity can be allocated: N:M has one ratio everywhere")
-    if isinstance(pattern, Unstructured) and not isinstance(allocation, Owl | None):
-        given_ratios(blocks, allocation, pattern.ratio)
+    if not allocation.needs_forward:
+        allocation.ratios(blocks, pattern.ratio, _nothing_observed)
 
 
-def layer_patterns(
-    blocks: list[Block], pattern: Any, allocation: Any, batches: list[Batch], min_expert_tokens: int
+def matrix_patterns(
+    blocks: Sequence[Block], pattern: Pattern, allocation: Allocation | None, observe: ObserveBlocks
 ) -> dict[str, Pattern]:
-    """Each layer's pattern, by full name; one that was allocated removes a whole number of weights, overall exact.
+    """Each matrix's pattern, by full name.
+
+    With an allocation each pattern removes a whole number of weights, and all together the overall ratio to one weight.
 
     Args:
         blocks: the decoder blocks.
-        pattern: what is kept, overall.
-        allocation: None, an ``Owl``, or explicit ratios (``given_ratios``).
-        batches: the calibration windows at the first block, for OWL; they are left as they are.
-        min_expert_tokens: see ``observe``.
+        pattern: the overall pattern.
+        allocation: how it is spread; None: the same pattern everywhere.
+        observe: gives input statistics of the dense model.
     """
-    if allocation is None:
-        return {block.full(layer): pattern for block in blocks for layer in block.layers}
-    if isinstance(allocation, Owl):
-        walked = [batch.copy() for batch in batches]
-        fractions = []
-        for block in blocks:
-            with block.loaded():
-                statistics = observe(block, walked, StatisticsKind.MOMENTS, None, True, min_expert_tokens)
-                fractions.append(outlier_fraction(block, statistics, allocation.outlier_threshold))
-        ratios = owl_ratios(blocks, fractions, pattern.ratio, allocation.max_deviation)
-    else:
-        ratios = given_ratios(blocks, allocation, pattern.ratio)
-    return {name: replace(pattern, ratio=ratio, exact=True) for name, ratio in whole_counts(blocks, ratios).items()}
+    if allocation is None or not isinstance(pattern, Unstructured):
+        return {block.full_name(matrix): pattern for block in blocks for matrix in block.matrices}
+    ratios = whole_counts(blocks, allocation.ratios(blocks, pattern.ratio, observe))
+    return {name: replace(pattern, ratio=ratio, exact=True) for name, ratio in ratios.items()}
 
 
-def outlier_fraction(block: Block, statistics: dict[str, InputStatistics], threshold: float) -> float:
+def outlier_fraction(block: Block, statistics: Mapping[str, InputStatistics], threshold: float) -> float:
     """Fraction of the block's weights with |W_ij| · ‖x_j‖₂ / √tokens above ``threshold`` times its mean.
 
-    With the same tokens for every layer, as in models without experts, that is Yin et al.'s (2023).
+    Where every matrix sees the same tokens, as in models without experts, that is Yin et al.'s (2023) fraction.
     """
 
-    def score(layer: Layer) -> Tensor:
-        seen = statistics[layer.name]
+    def score(matrix: PrunableMatrix) -> Tensor:
+        own = statistics[matrix.name]
         # per token: experts see different numbers of them, and a pooled norm is over those of all experts
-        return wanda(layer.read(), seen, NoOptions()).div_(max(seen.count, 1) ** 0.5)
+        return wanda(matrix.read(), own, NoOptions()).div_(max(own.count, 1) ** 0.5)
 
-    count = sum(layer.weights for layer in block.layers)
-    mean = sum(score(layer).sum(dtype=torch.float64).item() for layer in block.layers) / max(count, 1)
-    outliers = sum(int((score(layer) > threshold * mean).sum()) for layer in block.layers)
+    count = sum(matrix.weights for matrix in block.matrices)
+    mean = sum(score(matrix).sum(dtype=torch.float64).item() for matrix in block.matrices) / max(count, 1)
+    outliers = sum(int((score(matrix) > threshold * mean).sum()) for matrix in block.matrices)
     return outliers / max(count, 1)
 
 
 def owl_ratios(
     blocks: Sequence[Block], fractions: Sequence[float], ratio: float, max_deviation: float
 ) -> dict[str, float]:
-    """Ratio of each layer, by full name: the more outliers its block has, the less is removed (Yin et al. 2023, §3.2).
+    """Ratio of each matrix, by full name: the more outliers its block has, the less is removed (Yin et al. 2023, §3.2).
 
     Args:
         blocks: the decoder blocks.
@@ -112,62 +192,40 @@ def owl_ratios(
         ratio: overall fraction removed, the mean over all weights.
         max_deviation: λ; the ratios span 2λ, where the bounds 0 and 0.99 allow it.
     """
-    weights = {block.index: sum(layer.weights for layer in block.layers) for block in blocks if block.layers}
+    weights = {block.index: sum(matrix.weights for matrix in block.matrices) for block in blocks if block.matrices}
     outliers = {index: fractions[index] for index in weights}
     least = min(outliers.values())
-    spread = max(outliers.values()) - least or 1.0  # all alike: nothing is spread
+    spread = max(outliers.values()) - least or 1.0  # blocks that are all alike have no spread
     largest = max(LARGEST_RATIO, ratio)
-    # divided first: 2λ over a spread that is nearly nothing is infinite
-    less = {index: (fraction - least) / spread * 2 * max_deviation for index, fraction in outliers.items()}
+    # divided first: 2λ over a spread of nearly nothing is infinite
+    reductions = {index: (fraction - least) / spread * 2 * max_deviation for index, fraction in outliers.items()}
     low, high = 0.0, 2.0  # the least loaded block's ratio, by bisection: the bounds make the mean piecewise linear
     for _ in range(60):
         most = (low + high) / 2
-        ratios = {index: min(max(most - less[index], 0.0), largest) for index in weights}
+        ratios = {index: min(max(most - reductions[index], 0.0), largest) for index in weights}
         mean = sum(ratios[index] * weights[index] for index in weights) / sum(weights.values())
         low, high = (most, high) if mean < ratio else (low, most)
-    return {block.full(layer): ratios[block.index] for block in blocks for layer in block.layers}
+    return {block.full_name(matrix): ratios[block.index] for block in blocks for matrix in block.matrices}
 
 
-def given_ratios(blocks: Sequence[Block], given: Any, ratio: float) -> dict[str, float]:
-    """Ratio of each layer, by full name, from a list (one per block) or a mapping of regular expressions.
-
-    Args:
-        blocks: the decoder blocks.
-        given: a sequence of ratios, or {expression: ratio}; a layer takes the first expression found in its full name.
-        ratio: of layers that no expression names.
-
-    Raises:
-        ModelError: not one ratio for each block, or an expression that names no layer.
-    """
-    for value in given.values() if isinstance(given, dict) else given:
-        if not 0 <= value < 1:
-            raise ModelError(f"sparsity.layer_ratios: {value} is outside [0, 1)")
-    if not isinstance(given, dict):
-        if len(given) != len(blocks):
-            raise ModelError(f"sparsity.layer_ratios has {len(given)} ratios, but the model has {len(blocks)} blocks")
-        return {block.full(layer): float(given[block.index]) for block in blocks for layer in block.layers}
-    result, used = {}, set()
+def whole_counts(blocks: Sequence[Block], ratios: Mapping[str, float]) -> dict[str, float]:
+    """The ratios, each moved to a whole number of its matrix's weights so that together they lose less than one."""
+    result, target, removed = {}, 0.0, 0
     for block in blocks:
-        for layer in block.layers:
-            name = block.full(layer)
-            found = next((expression for expression in given if re.search(expression, name)), None)
-            used.add(found)
-            result[name] = ratio if found is None else float(given[found])
-    unused = [expression for expression in given if expression not in used]
-    if unused:
-        raise ModelError(
-            f"sparsity.layer_ratios: {', '.join(unused)} decides no layer's ratio; names are like {next(iter(result))}"
-        )
+        for matrix in block.matrices:
+            name = block.full_name(matrix)
+            target += ratios[name] * matrix.weights
+            count = min(max(round(target) - removed, 0), matrix.weights - 1)
+            removed += count
+            result[name] = count / matrix.weights
     return result
 
 
-def whole_counts(blocks: Sequence[Block], ratios: dict[str, float]) -> dict[str, float]:
-    """The ratios, each moved to a whole number of its layer's weights so that together they lose less than one."""
-    result, wanted, given = {}, 0.0, 0
-    for block in blocks:
-        for layer in block.layers:
-            wanted += ratios[block.full(layer)] * layer.weights
-            count = min(max(round(wanted) - given, 0), layer.weights - 1)
-            given += count
-            result[block.full(layer)] = count / layer.weights
-    return result
+def _check_range(ratios: Iterable[float]) -> None:
+    for ratio in ratios:
+        if not 0 <= ratio < 1:
+            raise ModelError(f"sparsity.layer_ratios: {ratio} is outside [0, 1)")
+
+
+def _nothing_observed() -> Iterable[tuple[Block, Mapping[str, InputStatistics]]]:
+    return []

@@ -1,25 +1,65 @@
-"""What a run will need of the host's and the device's memory, before it starts, and what it took."""
+"""How much memory a run will need on the host and the device, before it starts."""
 
-import re
-import resource
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from statprune.core.statistics import CHUNK, StatisticsKind
-from statprune.model.loading import Block, streamer_of
+from statprune.core.statistics import CHUNK_VALUES, StatisticsKind
+from statprune.model.loading import hidden_size, vocabulary_size
+from statprune.model.matrix import Block
 from statprune.system.distributed import size
-from statprune.walk.activations import Place
+from statprune.system.memory import available_host, resident
+from statprune.walk.activations import Placement
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes
 
 
 @dataclass(frozen=True)
-class Need:
-    """Bytes beyond what is held before the first window runs, at the same time, by place.
+class TokenBatch:
+    """Sequences of tokens that run together.
+
+    Attributes:
+        count: how many sequences.
+        length: tokens of each.
+    """
+
+    count: int = 0
+    length: int = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run will take through the model.
+
+    Attributes:
+        calibration: all calibration windows; None where nothing is pruned.
+        batch_size: calibration windows that run together.
+        evaluation: evaluation windows that run together.
+        evaluated_windows: windows of the largest evaluation; where blocks are streamed, all of them wait between two.
+        requests: lm-eval's requests that run together, with the length of the longest.
+        kind: of the input statistics.
+        sampled_rows: how many rows of each input are sampled.
+        is_sequential: all windows pause inside a block.
+    """
+
+    calibration: TokenBatch | None
+    batch_size: int
+    evaluation: TokenBatch
+    evaluated_windows: int
+    requests: TokenBatch
+    kind: StatisticsKind
+    sampled_rows: int
+    is_sequential: bool
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes needed at the same time beyond what is held before the first window runs.
 
     Attributes:
         blocks: weights that are streamed through the device (none where the model is on it).
@@ -37,179 +77,113 @@ class Need:
     solve: int
     evaluate: int
 
-    def total(self, place: Place) -> int:
-        """Peak on the device: pruning and evaluating follow each other, solving and walking a batch, too."""
-        kept = self.activations if place is Place.device else 0
-        evaluate = self.evaluate + (kept if self.blocks else 0)
-        return self.blocks + max(kept + self.statistics + max(self.walk, self.solve), evaluate)
-
-
-def need(
-    model: Any,
-    blocks: list[Block],
-    windows: tuple[int, int] | None,
-    batch_size: int,
-    evaluation: tuple[int, int],
-    evaluated_windows: int,
-    requests: tuple[int, int],
-    kind: StatisticsKind,
-    rows: int,
-    sequential: bool,
-) -> Need:
-    """What pruning and evaluating will take.
-
-    Args:
-        model: the model.
-        blocks: its blocks.
-        windows: how many calibration windows, and their length in tokens; None where nothing is pruned.
-        batch_size: calibration windows that run together.
-        evaluation: windows that are evaluated together and their length.
-        evaluated_windows: of the largest evaluation; all wait between two blocks where blocks are streamed.
-        requests: how many of lm-eval's run together and the longest one's length; zeros where there are none.
-        kind: of the statistics.
-        rows: how many of each input are kept.
-        sequential: whether all windows pause inside a block.
-    """
-    item = next(model.parameters()).element_size()
-    vocabulary, hidden = model.get_input_embeddings().weight.shape
-    layers = [layer for block in blocks for layer in block.layers]
-    widest = max(max(layer.in_features, layer.out_features) for layer in layers)
-    inputs = max(layer.in_features for layer in layers)
-    largest = max(layer.weights for layer in layers)
-    streamer = streamer_of(model)
-    count, length = windows or (0, 0)
-    count = -(-count // size())
-    waiting = 0 if streamer is None else -(-evaluated_windows // size()) * evaluation[1]
-    # a gated MLP holds three wide tensors at once, beside the residual stream and its norm
-    walk = min(count, batch_size) * length * item * (3 * widest + 3 * hidden)
-    if sequential:  # the MLP's product waits, with the residual stream, of every window
-        walk += max(count - batch_size, 0) * length * item * (widest + 2 * hidden)
-    statistics = 3 * CHUNK[model.device.type] * 8 + 4 * rows * sum(layer.in_features for layer in blocks[0].layers)
-    solve = largest * 4 * SOLVING_COPIES
-    if kind >= StatisticsKind.GRAM:
-        # neighbours of one width share an input, as queries, keys and values do; the output projection has its own
-        distinct = {
-            (layer.name.rpartition(".")[0], layer.index, layer.in_features)
-            for layer in max(blocks, key=lambda block: len(block.layers)).layers
-        }
-        statistics += 8 * sum(width**2 for _, _, width in distinct) + 8 * hidden**2
-        solve += inputs**2 * (4 + 3 * 8)  # factor in both precisions, damped copy, inverse
-    windows_together, evaluated = evaluation
-    losses = windows_together * evaluated * vocabulary * item + 2 * evaluated * vocabulary * 4
-    answers = 2 * requests[0] * requests[1] * vocabulary * item  # logits and their logarithms
-    return Need(
-        blocks=2 * max(streamer.block_bytes) if streamer is not None else 0,
-        activations=max(count * length, waiting) * hidden * item,
-        walk=walk if windows else 0,
-        statistics=statistics if windows else 0,
-        solve=solve if windows else 0,
-        evaluate=max(losses, answers),
-    )
-
-
-def place_for(asked: Place, needed: Need, device: torch.device) -> Place:
-    """Where calibration activations wait: as asked, or the first of device, host and disk with room for them."""
-    if asked is not Place.auto:
-        return asked
-    if device.type == "cuda" and needed.total(Place.device) <= 0.8 * torch.cuda.mem_get_info(device)[0]:
-        return Place.device
-    free = available_host()
-    beside = needed.total(Place.host) if device.type == "cpu" else 0
-    if free is not None and needed.activations + beside > 0.8 * free:
-        return Place.disk
-    return Place.device if device.type == "cpu" else Place.host
+    def peak(self, placement: Placement) -> int:
+        """Peak on the device: pruning and evaluating follow each other, as do solving and walking a batch."""
+        waiting = self.activations if placement is Placement.device else 0
+        evaluate = self.evaluate + (waiting if self.blocks else 0)
+        return self.blocks + max(waiting + self.statistics + max(self.walk, self.solve), evaluate)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Peak bytes, predicted."""
+class PredictedPeak:
+    """Predicted peak bytes.
+
+    Attributes:
+        host: of the host.
+        device: of the GPU; 0 without one.
+    """
 
     host: int
     device: int
 
 
-def predict(needed: Need, place: Place, device: torch.device) -> Prediction:
+def memory_need(model: "PreTrainedModel", blocks: Sequence[Block], workload: Workload) -> MemoryNeed:
+    """What pruning and evaluating will need.
+
+    Args:
+        model: the model.
+        blocks: its blocks.
+        workload: what the run takes through them.
+    """
+    value_bytes = next(model.parameters()).element_size()
+    hidden = hidden_size(model)
+    streamer = blocks[0].streamer
+    calibration = workload.calibration or TokenBatch()
+    windows = -(-calibration.count // size())
+    waiting = 0
+    if streamer is not None:
+        waiting = -(-workload.evaluated_windows // size()) * workload.evaluation.length
+    is_pruned = workload.calibration is not None
+    return MemoryNeed(
+        blocks=2 * max(streamer.block_bytes) if streamer is not None else 0,
+        activations=max(windows * calibration.length, waiting) * hidden * value_bytes,
+        walk=_walk_bytes(model, blocks, workload, windows) if is_pruned else 0,
+        statistics=_statistics_bytes(model, blocks, workload) if is_pruned else 0,
+        solve=_solve_bytes(blocks, workload.kind) if is_pruned else 0,
+        evaluate=_evaluate_bytes(model, workload),
+    )
+
+
+def _walk_bytes(model: "PreTrainedModel", blocks: Sequence[Block], workload: Workload, windows: int) -> int:
+    calibration = workload.calibration or TokenBatch()
+    hidden = hidden_size(model)
+    widest = max(max(matrix.in_features, matrix.out_features) for block in blocks for matrix in block.matrices)
+    token_bytes = calibration.length * next(model.parameters()).element_size()
+    # a gated MLP holds three wide tensors at once, beside the residual stream and its norm
+    needed = min(windows, workload.batch_size) * token_bytes * (3 * widest + 3 * hidden)
+    if workload.is_sequential:  # the MLP's product of every window waits, with its residual stream
+        needed += max(windows - workload.batch_size, 0) * token_bytes * (widest + 2 * hidden)
+    return needed
+
+
+def _statistics_bytes(model: "PreTrainedModel", blocks: Sequence[Block], workload: Workload) -> int:
+    inputs = sum(matrix.in_features for matrix in blocks[0].matrices)
+    needed = 3 * CHUNK_VALUES[model.device.type] * 8 + 4 * workload.sampled_rows * inputs
+    if workload.kind >= StatisticsKind.GRAM:
+        # neighbours of one width share an input, as queries, keys and values do; the output projection has its own
+        distinct = {
+            (matrix.name.rpartition(".")[0], matrix.index, matrix.in_features)
+            for matrix in max(blocks, key=lambda block: len(block.matrices)).matrices
+        }
+        needed += 8 * sum(width**2 for _, _, width in distinct) + 8 * hidden_size(model) ** 2
+    return needed
+
+
+def _solve_bytes(blocks: Sequence[Block], kind: StatisticsKind) -> int:
+    matrices = [matrix for block in blocks for matrix in block.matrices]
+    needed = max(matrix.weights for matrix in matrices) * 4 * SOLVING_COPIES
+    if kind >= StatisticsKind.GRAM:  # factor in both precisions, damped copy, inverse
+        needed += max(matrix.in_features for matrix in matrices) ** 2 * (4 + 3 * 8)
+    return needed
+
+
+def _evaluate_bytes(model: "PreTrainedModel", workload: Workload) -> int:
+    vocabulary, value_bytes = vocabulary_size(model), next(model.parameters()).element_size()
+    evaluation, requests = workload.evaluation, workload.requests
+    losses = evaluation.count * evaluation.length * vocabulary * value_bytes + 2 * evaluation.length * vocabulary * 4
+    answers = 2 * requests.count * requests.length * vocabulary * value_bytes  # logits and their logarithms
+    return max(losses, answers)
+
+
+def choose_placement(wanted: Placement, need: MemoryNeed, device: torch.device) -> Placement:
+    """Where the windows' hidden states wait: as wanted, or the first of device, host and disk with room for them."""
+    if wanted is not Placement.auto:
+        return wanted
+    if device.type == "cuda" and need.peak(Placement.device) <= 0.8 * torch.cuda.mem_get_info(device)[0]:
+        return Placement.device
+    free = available_host()
+    beside = need.peak(Placement.host) if device.type == "cpu" else 0
+    if free is not None and need.activations + beside > 0.8 * free:
+        return Placement.disk
+    return Placement.device if device.type == "cpu" else Placement.host
+
+
+def predict_peak(need: MemoryNeed, placement: Placement, device: torch.device) -> PredictedPeak:
     """Peaks from now on: what is held now, and what will be needed."""
     host = resident()
     if device.type == "cpu":
-        kept = Place.device if place is Place.host else place
-        return Prediction(host + needed.total(kept), 0)
-    host += needed.activations if place is Place.host else 0
-    host += needed.blocks  # on their way, or being written
-    return Prediction(host, torch.cuda.memory_allocated(device) + needed.total(place))
-
-
-def resident() -> int:
-    """Bytes this process holds in the host's memory now."""
-    status = _status()
-    return status["VmRSS"] if status else peak_host()
-
-
-def peak_host() -> int:
-    """Most bytes this process held since it started, or since ``restart_peaks``."""
-    status = _status()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return status["VmHWM"] if status else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def restart_peaks(device: torch.device) -> None:
-    """Let peaks count from now on, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not Linux, or not allowed: peaks count from the process's start
-        return
-
-
-def available(device: torch.device) -> int | None:
-    """Bytes that can be taken on the device, the host among them; None where the system does not say."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_host()
-
-
-def available_host() -> int | None:
-    """Bytes that can be taken before the host swaps or a job's limit is met; None where the system says neither."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")))
-    limits = control_group_room(_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
-    return min([*limits, *([int(found[1]) * 1024] if found else [])], default=None)
-
-
-def control_group_room(groups: str, root: Path) -> list[int]:
-    """Bytes that each memory limit of a container or a Slurm job leaves, of this process's control groups and theirs.
-
-    Args:
-        groups: lines as in /proc/self/cgroup.
-        root: where the control groups are mounted, of either version.
-    """
-    room = []
-    for line in groups.splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = root / "memory" if controllers else root
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        place = top if ".." in path else top / path.lstrip("/")  # outside what a container is shown
-        for folder in (folder for folder in (place, *place.parents) if folder.is_relative_to(top)):
-            try:
-                limit, used = ((folder / name).read_text().strip() for name in names)
-                stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
-            except OSError:  # the topmost group has no limit, and a container's own is at the root
-                continue
-            if limit != "max":
-                # the older version has a number of its own for the groups below, which the use includes
-                cached = stat.get("total_inactive_file", stat.get("inactive_file", "0"))
-                room.append(int(limit) - int(used) + int(cached))
-    return room
-
-
-def _status() -> dict[str, int]:
-    text = _text(Path("/proc/self/status"))
-    return {name: int(value) * 1024 for name, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
-
-
-def _text(path: Path) -> str:
-    """What the file says; nothing where there is none."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+        where = Placement.device if placement is Placement.host else placement
+        return PredictedPeak(host + need.peak(where), 0)
+    host += need.activations if placement is Placement.host else 0
+    host += need.blocks  # on their way, or being written
+    return PredictedPeak(host, torch.cuda.memory_allocated(device) + need.peak(placement))

@@ -1,4 +1,4 @@
-"""Many jobs of one command: which they are, and how they ended."""
+"""How the jobs of one command ended: each writes a note, and the process that started them reads all."""
 
 import json
 import os
@@ -6,57 +6,48 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
-
-from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from statprune.system.files import replacing
 
-FINISHED, SKIPPED, FAILED, RUNNING = "finished", "skipped", "failed", "running"  # a job's states
-LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it tells how it ended
+LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it writes its note
 
 
-def preset_grid(overrides: list[str]) -> dict[str, str] | None:
-    """The grid that the chosen experiment starts by itself, without the keys given here; None where there is none."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        single = [str(item.input_line) for item in parsed if not item.is_sweep_override()]
-        with initialize_config_module("statprune.conf", version_base="1.3"):
-            hydra = compose("config", single, return_hydra_config=True).hydra
-    except (HydraException, OmegaConfBaseException):
-        return None  # what is wrong is told elsewhere
-    if hydra.mode is not RunMode.MULTIRUN:
-        return None
-    given = {item.key_or_group for item in parsed}
-    grid: Any = OmegaConf.to_container(hydra.sweeper.params) if hydra.sweeper.get("params") else {}
-    return {key: str(values) for key, values in grid.items() if key not in given}
+class JobState(StrEnum):
+    """What became of a job."""
+
+    FINISHED = "finished"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    RUNNING = "running"
 
 
-def swept_grids(overrides: list[str]) -> list[str]:
-    """A sentence where several presets are listed of which one is a grid: its jobs would be lost."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException:
-        return []  # what is wrong is told elsewhere
-    return [
-        f"{item.input_line} lists presets that are grids themselves; start them one after the other, without -m"
-        for item in parsed
-        if item.key_or_group == "experiment" and item.is_discrete_sweep()
-        if any(preset_grid([f"experiment={choice}"]) is not None for choice in item.sweep_string_iterator())
-    ]
+@dataclass(frozen=True)
+class JobNote:
+    """What a job tells the process that started it.
+
+    Attributes:
+        folder: of the run.
+        state: what became of it.
+        reasons: one sentence for each thing that is wrong.
+        metric: what a sweeper minimises; None where there is no such number.
+        measured: what the metric is: perplexity or zero-shot error.
+    """
+
+    folder: str
+    state: JobState
+    reasons: list[str]
+    metric: float | None
+    measured: str
 
 
 @contextmanager
 def ledger() -> Iterator[Path]:
-    """A folder for the outcomes of a sweep's jobs, which goes when it has been read."""
+    """A folder for the notes of a sweep's jobs, which is removed once they have been read."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = Path("outputs", ".cache", "sweeps", name).absolute()  # jobs may be started elsewhere
     try:
@@ -69,45 +60,47 @@ def ledger() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def note(number: int, line: str) -> None:
-    """Tell the process that started the sweep about job ``number``; each line replaces the one before."""
+def write_note(number: int, note: JobNote) -> None:
+    """Tell the process that started the sweep about job ``number``; each note replaces the one before."""
     if place := os.environ.get(LEDGER):
-        # an error: it has ended, and its folder went with it, so that nobody is left to tell
+        # an error: that process has ended, and its folder went with it, so that nobody is left to tell
         with suppress(OSError), replacing(Path(place) / f"{number}.json") as file:
-            file.write_text(line, encoding="utf-8")
+            file.write_text(json.dumps(asdict(note)), encoding="utf-8")
 
 
-def outcomes(folder: Path) -> list[dict[str, Any]]:
-    """What the jobs told, in their order; one that began and told no end has died."""
-    paths = sorted(folder.glob("*.json"), key=lambda path: int(path.stem))
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    for job in found:
-        if job["state"] == RUNNING:
-            job |= {
-                "state": FAILED,
-                "reasons": ["its process ended before the run did; start the same command again"],
-            }
-    return found
+def read_notes(folder: Path) -> list[JobNote]:
+    """The jobs' notes, in their order; a job that began and did not write how it ended has died."""
+    notes = []
+    for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem)):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        note = JobNote(**(values | {"state": JobState(values["state"])}))
+        if note.state is JobState.RUNNING:
+            reason = "its process ended before the run did; start the same command again"
+            note = replace(note, state=JobState.FAILED, reasons=[reason])
+        notes.append(note)
+    return notes
 
 
-def print_sweep(jobs: list[dict[str, Any]]) -> bool:
-    """A line per job, failed ones last with their reasons; whether none failed."""
+def print_sweep(notes: Sequence[JobNote]) -> bool:
+    """Print a line per job, and then the failed ones with their reasons; returns whether none failed."""
     from rich.console import Console
     from rich.table import Table
 
-    failed = [job for job in jobs if job["state"] == FAILED]
-    counts = {state: sum(job["state"] == state for job in jobs) for state in (FINISHED, SKIPPED, FAILED)}
-    table = Table(title=f"{len(jobs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
-    measured = sorted({job["of"] for job in jobs if job.get("metric") is not None})  # an error is no perplexity
-    for name, place in (("run", "left"), (" or ".join(measured) or "perplexity", "right"), ("state", "left")):
-        table.add_column(name, justify=place, overflow="fold")  # type: ignore[arg-type]
-    for job in jobs:
-        metric = job.get("metric")
-        shown = "" if metric is None else f"{metric:.4f}" + (f" ({job['of']})" if len(measured) > 1 else "")
-        table.add_row(job["folder"], shown, job["state"])
+    counts = {state: sum(note.state is state for note in notes) for state in JobState}
+    shown = (JobState.FINISHED, JobState.SKIPPED, JobState.FAILED)
+    title = ", ".join(f"{counts[state]} {state}" for state in shown if counts[state])
+    table = Table(title=f"{len(notes)} runs: {title}")
+    measured = sorted({note.measured for note in notes if note.metric is not None})  # an error is no perplexity
+    table.add_column("run", overflow="fold")
+    table.add_column(" or ".join(measured) or "perplexity", justify="right", overflow="fold")
+    table.add_column("state", overflow="fold")
+    for note in notes:
+        metric = "" if note.metric is None else f"{note.metric:.4f}"
+        metric += f" ({note.measured})" if metric and len(measured) > 1 else ""
+        table.add_row(note.folder, metric, note.state.value)
     console = Console()
     console.print(table) if console.is_terminal else Console(width=160).print(table)
-    for job in failed:
-        for reason in job["reasons"]:
-            print(f"statprune: {job['folder']} failed: {reason}", file=sys.stderr)
-    return not failed
+    for note in notes:
+        for reason in note.reasons if note.state is JobState.FAILED else ():
+            print(f"statprune: {note.folder} failed: {reason}", file=sys.stderr)
+    return counts[JobState.FAILED] == 0

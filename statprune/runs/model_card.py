@@ -1,91 +1,98 @@
 """The README.md of a saved model: what was done to it, on what data, and what it cost."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from statprune.runs.record import shown, stderr_of
+from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
+from statprune.runs.record import RunRecord
+from statprune.runs.wording import shown, with_error
 
 
-def model_card(record: dict[str, Any]) -> str:
-    """Markdown with the hub's metadata header, from a run record."""
-    config, sparsity, calibration = record["config"], record["sparsity"], record["calibration"]
-    path = config["model"]["path"]
-    lines = ["---"]
-    if "://" not in path and not Path(path).exists() and path.count("/") == 1:
-        lines.append(f"base_model: {path}")
-    pruned = calibration is not None
-    tags = "tags: [statprune, pruned, sparse]" if pruned else "tags: [statprune]"
-    lines += ["library_name: transformers", "pipeline_tag: text-generation", tags, "---"]
-    lines += ["", f"# {Path(path).name}, {'pruned' if pruned else 'measured, not pruned,'} by statprune", ""]
-    rows = [
-        (
-            "base model",
-            f"`{path}`" + (f", revision {config['model']['revision']}" if config["model"]["revision"] else ""),
-        )
+def model_card(record: RunRecord) -> str:
+    """Markdown with the hub's metadata header."""
+    lines = _header(record)
+    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in _facts(record).items()), ""]
+    if record.perplexity:
+        lines += ["| perplexity on | dense | pruned |", "| --- | --- | --- |"]
+        for source, perplexity in record.perplexity.items():
+            where = f"{source}, {perplexity.windows} windows of {perplexity.seq_len} tokens"
+            lines.append(f"| {where} | {shown(perplexity.dense)} | {shown(perplexity.pruned)} |")
+    else:
+        lines.append("Its perplexity was not measured.")
+    if record.zero_shot is not None:
+        lines += ["", *_accuracies(record.zero_shot)]
+    return "\n".join(lines) + "\n"
+
+
+def _header(record: RunRecord) -> list[str]:
+    path = record.config["model"]["path"]
+    is_hub_id = "://" not in path and not Path(path).exists() and path.count("/") == 1
+    tags = "tags: [statprune, pruned, sparse]" if record.is_pruned else "tags: [statprune]"
+    what = "pruned" if record.is_pruned else "measured, not pruned,"
+    return [
+        "---",
+        *([f"base_model: {path}"] if is_hub_id else []),
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        tags,
+        "---",
+        "",
+        f"# {Path(path).name}, {what} by statprune",
+        "",
     ]
-    rows.append(("method", _described(config["method"])))
-    rows.append(("compensation", _described(config["compensation"])))
-    if pruned:
-        achieved = f"achieved {sparsity['achieved']:.5f} over all block matrices"
-        rows.append(("sparsity", f"{_pattern(config['sparsity'])}; {achieved}"))
+
+
+def _facts(record: RunRecord) -> dict[str, str]:
+    """Rows of the first table."""
+    config, model = record.config, record.config["model"]
+    facts = {
+        "base model": f"`{model['path']}`" + (f", revision {model['revision']}" if model["revision"] else ""),
+        "method": _options(config["method"]),
+        "compensation": _options(config["compensation"]),
+    }
+    if record.is_pruned:
+        achieved = f"achieved {record.sparsity.achieved:.5f} over all block matrices"
+        facts["sparsity"] = f"{_pattern(config['sparsity'])}; {achieved}"
         options = config["calibration"]
         data = (
             f"{options['source']}, {options['samples']} windows of {options['seq_len']} tokens, seed {config['seed']}"
         )
-        rows.append(("calibration", f"{data}; propagation {config['propagation']}"))
-    left = {name: kind for name, kind in record["coverage"]["kinds"].items() if kind["left"]}
-    if left:
-        names = ", ".join(
-            f"{name} ({kind['left']:,} weights, {' and '.join(kind['reasons'])})" for name, kind in left.items()
-        )
-        rows.append(("left dense", names))
-    packages = record["environment"]["packages"]
+        facts["calibration"] = f"{data}; propagation {config['propagation']}"
+    skipped = [
+        f"{name} ({kind.skipped:,} weights, {' and '.join(kind.reasons)})"
+        for name, kind in record.coverage.kinds.items()
+        if kind.skipped
+    ]
+    if skipped:
+        facts["left dense"] = ", ".join(skipped)
+    packages = record.environment.packages
     versions = ", ".join(f"{name} {packages[name]}" for name in ("statprune", "torch", "transformers"))
-    rows.append(("made with", f"{versions}; config {record['config_hash']}"))
-    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows), ""]
-    perplexity = record["metrics"]["perplexity"]
-    if perplexity:
-        lines += ["| perplexity on | dense | pruned |", "| --- | --- | --- |"]
-        for source, values in perplexity.items():
-            where = f"{source}, {values['windows']} windows of {values['seq_len']} tokens"
-            lines.append(f"| {where} | {shown(values['dense'])} | {shown(values['pruned'])} |")
-    else:
-        lines.append("Its perplexity was not measured.")
-    if zero_shot := record["metrics"].get("zero_shot"):
-        lines += ["", *_accuracies(zero_shot)]
-    return "\n".join(lines) + "\n"
+    return facts | {"made with": f"{versions}; config {record.config_hash}"}
 
 
-def _accuracies(zero_shot: dict[str, Any]) -> list[str]:
-    """The tasks' table; a limit is told in its head, where the numbers are."""
-    protocol, mean = zero_shot["protocol"], zero_shot["mean"]
-    limit = f", only the first {protocol['limit']} documents of each" if protocol["limit"] else ""
-    lines = [f"| task (lm-eval {protocol['lm_eval']}{limit}) | metric | shots | documents | dense | pruned |"]
+def _accuracies(zero_shot: ZeroShotResult) -> list[str]:
+    """The table of tasks; its head tells of a limit, since the numbers are there."""
+    protocol, mean = zero_shot.protocol, zero_shot.mean
+    limit = f", only the first {protocol.limit} documents of each" if protocol.limit else ""
+    lines = [f"| task (lm-eval {protocol.lm_eval}{limit}) | metric | shots | documents | dense | pruned |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
-    for name, task in zero_shot["tasks"].items():
-        metric = task["metric"]
-        cells = [f"{name}, version {task['version']}", metric, task["shots"], task["documents"]]
-        cells += [_number(task[side], metric, stderr_of(metric)) for side in ("dense", "pruned")]
+    for name, task in zero_shot.tasks.items():
+        metric, error = task.metric, stderr_of(task.metric)
+        cells = [f"{name}, version {task.version}", metric, task.shots, task.documents]
+        cells += [with_error(side.get(metric), side.get(error)) for side in (task.dense, task.pruned or {})]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    if len(zero_shot["averaged"]) > 1:
-        cells = [_number(mean, side, f"{side}_stderr") for side in ("dense", "pruned")]
-        lines.append(f"| mean of {', '.join(zero_shot['averaged'])} | | | | {' | '.join(cells)} |")
+    if len(zero_shot.averaged) > 1:
+        means = [with_error(mean.dense, mean.dense_stderr), with_error(mean.pruned, mean.pruned_stderr)]
+        lines.append(f"| mean of {', '.join(zero_shot.averaged)} | | | | {' | '.join(means)} |")
     return lines
 
 
-def _number(values: dict[str, Any], key: str, error: str) -> str:
-    known = values.get(error)
-    if values.get(key) is None:
-        return "none"
-    return f"{values[key]:.4f}" + ("" if known is None else f" ± {known:.4f}")
-
-
-def _described(options: dict[str, Any]) -> str:
+def _options(options: Mapping[str, object]) -> str:
     values = ", ".join(f"{key} {value}" for key, value in options.items() if key != "name")
     return f"{options['name']} ({values})" if values else str(options["name"])
 
 
-def _pattern(options: dict[str, Any]) -> str:
+def _pattern(options: Mapping[str, object]) -> str:
     if options["keep"] is not None:
         return f"{options['keep']}:{options['of']}"
     if options["layer_ratios"] is not None:

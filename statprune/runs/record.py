@@ -1,143 +1,226 @@
-"""What a run measured, as its record, its files and W&B hold it."""
+"""The record of a run, ``result.json``: what it holds, and how records of older versions are read."""
 
-import math
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
-import pandas as pd
-import torch
+from pydantic import TypeAdapter, ValidationError
 
-from statprune.config.schema import RunConfig
-from statprune.data.windows import Windows
-from statprune.model.loading import Block, sparsity
-from statprune.system.files import replacing
+from statprune.data.windows import TextOrigin
+from statprune.errors import StatpruneError
+from statprune.evaluate.accuracy import ZeroShotResult
+from statprune.model.coverage import Coverage
+from statprune.runs.environment import Environment
 
-
-def summary(record: dict[str, Any]) -> dict[str, Any]:
-    """The record's final numbers under the names they have in W&B."""
-    finals = {"sparsity/achieved": record["sparsity"]["achieved"], "sparsity/target": record["sparsity"]["target"]}
-    finals |= {f"coverage/{key}": record["coverage"][key] for key in ("prunable", "pruned", "skipped")}
-    for source, values in record["metrics"]["perplexity"].items():
-        finals[f"perplexity/{source}"] = values["pruned"]
-        finals[f"perplexity/{source}_dense"] = values["dense"]
-    finals |= _accuracies(record["metrics"].get("zero_shot"))
-    finals |= {f"correction/{key}": value for key, value in record.get("correction", {}).items()}
-    finals |= {f"seconds/{phase}": value for phase, value in record["seconds"].items()}
-    for where in ("host", "device"):
-        finals[f"memory/peak_{where}_gib"] = record["memory"][f"peak_{where}_bytes"] / 2**30
-    peak = "device" if record["memory"]["peak_device_bytes"] else "host"
-    return finals | {"memory/peak_gib": finals[f"memory/peak_{peak}_gib"]}
+SCHEMA_VERSION = 2
 
 
-def shown(perplexity: float | None) -> str:
-    """A perplexity as people read it; one that is not finite is null in a record's file."""
-    return f"{perplexity:.4f}" if perplexity is not None and math.isfinite(perplexity) else "not finite"
+@dataclass(frozen=True)
+class PerplexityResult:
+    """Perplexity on one dataset, and what it was measured on.
+
+    Attributes:
+        dense: of the dense model: exp of the mean window loss; None where it is not finite.
+        pruned: of the pruned model.
+        seq_len: tokens of a window.
+        windows: how many there are.
+        tokens: predicted tokens of all windows.
+        source: of the text.
+        sha256: of the text.
+        begins_with_bos: whether the tokenizer puts its BOS token first.
+        text_tokens: tokens of the whole text.
+    """
+
+    dense: float | None
+    pruned: float | None
+    seq_len: int
+    windows: int
+    tokens: int
+    source: str
+    sha256: str
+    begins_with_bos: bool
+    text_tokens: int | None = None
 
 
-def stderr_of(metric: str) -> str:
-    """Name of the metric's standard error, as lm-eval forms it: acc_stderr, and exact_match_stderr,filter."""
-    name, comma, chosen = metric.partition(",")
-    return f"{name}_stderr{comma}{chosen}"
+@dataclass(frozen=True)
+class SparsityResult:
+    """Sparsity as it was wanted and as it was counted.
+
+    Attributes:
+        target: over the pruned matrices; None where nothing was pruned by an allocation.
+        achieved: exact zeros among all matrix weights of all blocks, counted on the stored weights.
+        blocks: by block, over its pruned matrices; None where it has none.
+    """
+
+    target: float | None
+    achieved: float
+    blocks: list[float | None]
 
 
-def _accuracies(zero_shot: dict[str, Any] | None) -> dict[str, Any]:
-    """Every metric of every task, and the mean accuracy."""
-    if zero_shot is None:
-        return {}
-    finals = {}
-    for name, task in zero_shot["tasks"].items():
-        for side, suffix in (("pruned", ""), ("dense", "_dense")):
-            for metric, value in task[side].items():
-                finals[f"zero_shot/{name}/{metric}{suffix}"] = value
-    for key, value in zero_shot["mean"].items():
-        finals[f"zero_shot/mean/{key}"] = value
-    return finals | {"zero_shot/limit": zero_shot["protocol"]["limit"]}
+@dataclass(frozen=True)
+class CorrectionResult:
+    """What a compensation that judges itself did; means are over the matrices that it judged.
+
+    Attributes:
+        corrected: matrices that it changed.
+        unchanged: matrices that it left as they were.
+        output_error_before: mean relative output error on held-out rows.
+        output_error_after: the same after the correction.
+        mean_shift_before: mean shift of the outputs' means.
+        mean_shift_after: the same after the correction.
+    """
+
+    corrected: int
+    unchanged: int
+    output_error_before: float | None
+    output_error_after: float | None
+    mean_shift_before: float | None
+    mean_shift_after: float | None
 
 
-def perplexities(
-    evaluation: dict[str, Windows], dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]
-) -> dict[str, Any]:
-    """By dataset: exp of the mean window loss, dense and pruned, and what it was measured on."""
-    return {
-        source: {
-            "dense": dense[source].mean().exp().item(),
-            "pruned": pruned[source].mean().exp().item(),
-            "seq_len": windows.ids.shape[1],
-            "windows": windows.ids.shape[0],
-            "tokens": windows.ids.shape[0] * (windows.ids.shape[1] - 1),
-            **windows.info,
+@dataclass(frozen=True)
+class MemoryResult:
+    """Bytes at the peak of the largest process, measured and predicted.
+
+    Attributes:
+        peak_host_bytes: of the host, after the plan was made.
+        predicted_host_bytes: the prediction for it.
+        load_peak_host_bytes: of the host while the model was loaded.
+        peak_device_bytes: of the GPU; 0 without one.
+        predicted_device_bytes: the prediction for it.
+        activations: where the windows' hidden states waited.
+    """
+
+    peak_host_bytes: int
+    predicted_host_bytes: int
+    load_peak_host_bytes: int
+    peak_device_bytes: int
+    predicted_device_bytes: int
+    activations: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a run still lacks.
+
+    Attributes:
+        evaluation: zero_shot.
+        model: folder of the pruned model within the run's; None where it could not be saved.
+    """
+
+    evaluation: str
+    model: str | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one run was, measured and took.
+
+    Attributes:
+        config: the resolved configuration.
+        config_hash: over everything in it that can change a number.
+        date: when the record was made (UTC, ISO 8601).
+        environment: versions, commit and machine.
+        perplexity: by dataset.
+        zero_shot: None where no task was run.
+        sparsity: wanted and counted.
+        coverage: how many matrix weights were pruned, and which were not.
+        correction: None where no compensation judged itself.
+        calibration: where the calibration windows come from; None where nothing was pruned.
+        seconds: by phase.
+        reused: what the run did not have to do, in words.
+        memory: measured and predicted peaks.
+        pending: what the run still lacks; None where it is finished.
+        schema_version: of the file.
+    """
+
+    config: dict[str, Any]
+    config_hash: str
+    date: str | None
+    environment: Environment
+    perplexity: dict[str, PerplexityResult]
+    sparsity: SparsityResult
+    coverage: Coverage
+    seconds: dict[str, float]
+    memory: MemoryResult
+    zero_shot: ZeroShotResult | None = None
+    correction: CorrectionResult | None = None
+    calibration: TextOrigin | None = None
+    reused: list[str] = field(default_factory=list)
+    pending: Pending | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is pending."""
+        return self.pending is None
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the run pruned the model, and did not only measure it."""
+        return self.calibration is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as the file holds them, the schema's version first."""
+        return {"schema_version": self.schema_version, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """Read plain values of this or an older version of the schema.
+
+        Raises:
+            StatpruneError: they are no record, in one sentence that names what is wrong.
+        """
+        try:
+            record: RunRecord = _adapter().validate_python(migrated(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the record"
+            raise StatpruneError(f"{where}: {first['msg']}") from error
+        return record
+
+
+def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of any version of the schema as those of today's.
+
+    Raises:
+        StatpruneError: they have no version, or one that this statprune does not know.
+    """
+    if not isinstance(values, Mapping) or not isinstance(values.get("schema_version"), int):
+        raise StatpruneError("it has no schema_version")
+    result = dict(values)
+    while (version := result["schema_version"]) != SCHEMA_VERSION:
+        if version not in MIGRATIONS:
+            raise StatpruneError(
+                f"its schema is {version}, and this statprune reads {min(MIGRATIONS)} to {SCHEMA_VERSION}"
+            )
+        result = MIGRATIONS[version](result)
+    return result
+
+
+def _from_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 1 had the measurements below ``metrics``, and other words for what is not pruned and not corrected."""
+    result = {key: value for key, value in values.items() if key != "metrics"}
+    try:
+        result |= {"perplexity": values["metrics"]["perplexity"], "zero_shot": values["metrics"].get("zero_shot")}
+        kinds = {
+            name: {"skipped": kind["left"], **{key: value for key, value in kind.items() if key != "left"}}
+            for name, kind in values["coverage"]["kinds"].items()
         }
-        for source, windows in evaluation.items()
-    }
+        result["coverage"] = values["coverage"] | {"kinds": kinds}
+        if correction := values.get("correction"):
+            unchanged = {"unchanged": correction["left"]}
+            result["correction"] = unchanged | {key: value for key, value in correction.items() if key != "left"}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StatpruneError(f"{error} is missing or damaged") from error
+    return result | {"schema_version": 2}
 
 
-def achieved(config: RunConfig, blocks: list[Block], layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Target over the pruned layers; achieved over all the blocks' matrices; and by block over its pruned layers."""
-
-    def mean(key: str, index: int | None = None) -> float | None:
-        part = [(layer[key], layer["weights"]) for layer in layers if index in (None, layer["block"])]
-        return sum(value * weights for value, weights in part) / sum(weights for _, weights in part) if part else None
-
-    uniform = config.pattern.target if layers else 0.0
-    return {
-        "target": uniform if config.allocation is None or not layers else mean("target_sparsity"),
-        "achieved": sparsity(blocks),
-        "blocks": [mean("sparsity", block.index) for block in blocks],
-    }
+# by version: makes the values of the next one
+MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _from_1}
 
 
-def without_own_statistics(layers: list[dict[str, Any]]) -> dict[str, int]:
-    """How many experts too few tokens reached, and how many none."""
-    return {
-        "experts_with_pooled_statistics": _experts(layers, lambda layer: layer["pooled_statistics"]),
-        "experts_without_tokens": _experts(layers, lambda layer: layer["calibration_tokens"] == 0),
-    }
-
-
-def _experts(layers: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], bool]) -> int:
-    return len({(layer["block"], layer["expert"]) for layer in layers if wanted(layer)})
-
-
-def correction(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many layers a correction helped and how many it left alone, and mean errors; empty where there was none."""
-    judged = [layer for layer in layers if layer.get("corrected") is not None]
-    if not judged:
-        return {}
-    result: dict[str, Any] = {"corrected": sum(layer["corrected"] == 1 for layer in judged)}
-    result["left"] = len(judged) - result["corrected"]
-    for key in ("output_error_before", "output_error_after", "mean_shift_before", "mean_shift_after"):
-        values = [layer[key] for layer in judged if layer[key] is not None]
-        result[key] = sum(values) / len(values) if values else None
-    return {"correction": result}
-
-
-def block_means(layers: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over a block's layers; a layer without a number (no token was sampled for an expert) does not count."""
-    means = {}
-    for key in ("sparsity", "relative_output_error", "seconds"):
-        values = [layer[key] for layer in layers if layer[key] is not None]
-        if values:
-            means[key] = sum(values) / len(values)
-    return means
-
-
-def write_windows(
-    folder: Path, evaluation: dict[str, Windows], dense: dict[str, torch.Tensor], pruned: dict[str, torch.Tensor]
-) -> None:
-    """One row per window: its mean loss in nats, dense and pruned (NaN while unknown), and its predicted tokens."""
-    parts = [
-        pd.DataFrame(
-            {
-                "dataset": source,
-                "window": range(len(losses)),
-                "tokens": evaluation[source].ids.shape[1] - 1,
-                "dense_loss": losses,
-                "pruned_loss": pruned.get(source, torch.full_like(losses, torch.nan)),
-            }
-        )
-        for source, losses in dense.items()
-    ]
-    empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
-    with replacing(folder / "windows.parquet") as file:
-        (pd.concat(parts) if parts else empty).to_parquet(file)
+@cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    return TypeAdapter(RunRecord)

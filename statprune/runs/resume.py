@@ -1,181 +1,79 @@
-"""The zero-shot part of a run: prepared, measured dense (or remembered) and pruned, completed after a failure."""
+"""Take up a run that has pruned its model and lacks its zero-shot evaluation."""
 
 import logging
-import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from statprune.config.schema import RunConfig
 from statprune.errors import first_line
-from statprune.evaluate.tasks import TaskSuite, load_tasks
-from statprune.model.loading import load_model, streamer_of
-from statprune.runs.store import MODEL, finish_record, read_record
-from statprune.runs.workbench import Workbench, cache_of
+from statprune.evaluate.accuracy import Answers
+from statprune.model.loading import open_model
+from statprune.runs.context import RunContext
+from statprune.runs.measure import Unfinished
+from statprune.runs.prepare import find_tasks, rehearsed
+from statprune.runs.record import RunRecord
+from statprune.runs.store import UNSAVED, read_dense_answers, read_reports
 from statprune.system.distributed import gathered, rank
 from statprune.system.timing import phase
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
-    from statprune.evaluate.zero_shot import Scores, ZeroShot
-
-log = logging.getLogger(__name__)
-UNSAVED = ".pruned"  # where the pruned blocks, or all, of a model are that is not to be saved
-
-
-def load(config: RunConfig, path: str, device: torch.device, folder: Path) -> tuple[Any, Any]:
-    """The run's model, or what it made of it: model and tokenizer, opened as the run's configuration says.
-
-    Args:
-        config: the run's.
-        path: the run's model, or the pruned one.
-        device: to compute on.
-        folder: where changed blocks are written if they wait on disk.
-    """
-    options = config.model
-    revision = options.revision if path == options.path else None
-    offload = config.settings.offload.value
-    return load_model(path, options.dtype.value, revision, options.trust_remote_code, str(device), offload, folder)
-
-
-def find_tasks(config: RunConfig, seconds: dict[str, float]) -> TaskSuite | None:
-    """The evaluation's tasks, their documents read; None where it has none.
-
-    Raises:
-        ConfigError: with everything that is wrong with them.
-    """
-    if not config.evaluation.tasks:
-        return None
-    with phase(seconds, "tasks"):
-        return load_tasks(config.evaluation.tasks)
-
-
-def rehearsed(
-    config: RunConfig, suite: TaskSuite | None, model: Any, tokenizer: Any, seconds: dict[str, float]
-) -> "ZeroShot | None":
-    """The evaluation, ready to run; None where there are no tasks.
-
-    Raises:
-        StatpruneError: the tasks can't be run with this model.
-    """
-    if suite is None:
-        return None
     from statprune.evaluate.zero_shot import ZeroShot
 
-    with phase(seconds, "tasks"):
-        return ZeroShot(suite, model, tokenizer, config.evaluation)
+log = logging.getLogger(__name__)
 
 
-def dense_answers(
-    config: RunConfig, zero_shot: "ZeroShot", model: Any, device: torch.device, bench: Workbench
-) -> "Scores":
-    """What the dense model answers, measured or remembered."""
-    place, known = cache_of(config, model, device)
-    protocol = {key: value for key, value in zero_shot.plan.protocol.items() if key != "limit"}  # the requests tell
-    return bench.dense_accuracies([*known, protocol], place, lambda: zero_shot.measure(model, "dense"))
-
-
-def add_accuracies(
-    record: dict[str, Any],
-    zero_shot: "ZeroShot",
-    folder: Path,
-    dense: "Scores",
-    pruned: "Scores | None",
-    kept: Path | None = None,
-) -> None:
-    """Write the documents' file, and put the accuracies into the record.
-
-    Without the pruned ones the record is pending: it tells where the pruned model is ``kept``, None if nowhere.
-    """
-    from statprune.evaluate.zero_shot import write_documents
-
-    if rank() == 0:
-        write_documents(folder, dense, pruned)
-    record["metrics"]["zero_shot"] = zero_shot.compared(dense, pruned)
-    record.pop("pending", None)
-    if pruned is None:
-        record["pending"] = {"evaluation": "zero_shot", "model": kept.name if kept is not None else None}
-
-
-def kept_in(config: RunConfig, folder: Path) -> Path:
-    """Where a run writes its pruned model, for good or until it is evaluated."""
-    return folder / (MODEL if config.settings.save_model and rank() == 0 else UNSAVED)
-
-
-def can_resume(record: dict[str, Any] | None, folder: Path) -> bool:
-    """Whether a run's zero-shot evaluation did not end, and its pruned model is there."""
-    name = record["pending"]["model"] if record is not None and "pending" in record else None
-    return name is not None and (folder / name / "config.json").exists()
-
-
-def discard_unsaved(folder: Path) -> None:
-    """Remove a pruned model that was not to be saved, unless its evaluation has to go on."""
-    if not can_resume(read_record(folder), folder):
-        shutil.rmtree(folder / UNSAVED, ignore_errors=True)
-
-
-def resume(config: RunConfig, folder: Path, record: dict[str, Any] | None, device: torch.device) -> dict[str, Any]:
-    """Evaluate the pruned model that a run left in its folder, and complete the run's record.
+def reopened(context: RunContext, pending: RunRecord) -> Unfinished:
+    """A pending run at the stage where its pruned model is asked.
 
     Args:
-        config: the run's.
-        folder: of the run.
-        record: a pending one; None in other processes than the first.
-        device: to evaluate on.
+        context: the run.
+        pending: its record, in every process.
 
     Raises:
-        StatpruneError: the tasks can't be run.
+        StatpruneError: the tasks can't be run, or the pruned model can't be opened.
     """
-    record, first_folder = gathered((record, folder.absolute()))[0]  # only the first process's folder is the run's
-    if record is None:
-        raise ValueError("the first process has no record to complete")
-    kept = first_folder / record["pending"]["model"]
-    seconds: dict[str, float] = record["seconds"]
-    suite = find_tasks(config, seconds)
-    log.info("evaluating the pruned model in %s, which is not pruned again", kept)
-    with phase(seconds, "load"):
-        model, tokenizer = load(config, str(kept), device, folder / UNSAVED)
-    zero_shot = rehearsed(config, suite, model, tokenizer, seconds)
+    if pending.pending is None or pending.pending.model is None:
+        raise ValueError("the record is not pending, or its pruned model was not saved")
+    folder = gathered(context.folder.absolute())[0]  # only the first process's folder is the run's
+    pruned = folder / pending.pending.model
+    context.seconds.update(pending.seconds)
+    if rank() == 0:
+        context.reports.extend(read_reports(folder))
+    suite = find_tasks(context)
+    log.info("evaluating the pruned model in %s, which is not pruned again", pruned)
+    source = replace(context.config.model.source, path=str(pruned), revision=None)
+    with phase(context.seconds, "load"):
+        loaded = open_model(
+            source, str(context.device), context.config.settings.offload.value, context.folder / UNSAVED
+        )
+    context.cleanup.callback(loaded.close)
+    zero_shot = rehearsed(context, suite, loaded)
     if zero_shot is None:
         raise ValueError("a pending run has tasks")
-    dense = _remembered_dense(config, first_folder, record, zero_shot, device)
-    with phase(seconds, "zero_shot"):
-        pruned = _measured(zero_shot, model, "pruned")
-    add_accuracies(record, zero_shot, folder, dense, pruned)
-    if rank() == 0:
-        if config.settings.save_model and kept.name != MODEL:
-            shutil.rmtree(folder / MODEL, ignore_errors=True)
-            kept.rename(folder / MODEL)
-        record["config"] = config.resolved()  # which may save what the first attempt would not
-        finish_record(folder, record, is_saved=(folder / MODEL / "config.json").exists())
-        discard_unsaved(folder)
-    return record
+    dense = _dense_answers(context, folder, pending, zero_shot)
+    return Unfinished(pending, loaded.model, zero_shot, dense, pruned if rank() == 0 else None, memory=None)
 
 
-def _remembered_dense(
-    config: RunConfig, folder: Path, record: dict[str, Any], zero_shot: "ZeroShot", device: torch.device
-) -> "Scores":
+def _dense_answers(context: RunContext, folder: Path, pending: RunRecord, zero_shot: "ZeroShot") -> Answers:
     """The dense model's answers from the run's files; anew where they are not whole or the tasks were changed."""
-    from statprune.evaluate.zero_shot import dense_scores
-
-    before = record["metrics"]["zero_shot"]
-    if before["protocol"]["requests_sha256"] == zero_shot.plan.protocol["requests_sha256"]:
-        known = None
+    before = pending.zero_shot
+    if before is None or before.protocol.requests_sha256 != zero_shot.plan.protocol.requests_sha256:
+        log.info("the tasks were changed: the dense model is evaluated again")
+        return _measured_again(context, zero_shot)
+    answers = None
+    if rank() == 0:  # one reads, so that all do the same
         try:
-            known = dense_scores(before, folder) if rank() == 0 else None  # one reads, so that all do the same
+            answers = read_dense_answers(folder, before)
         except (OSError, ValueError, KeyError) as error:
             log.info("the dense model's answers can't be read (%s): it is evaluated again", first_line(error))
-        if (known := gathered(known)[0]) is not None:
-            return known
-    else:
-        log.info("the tasks were changed: the dense model is evaluated again")
-    model, _ = load(config, config.model.path, device, folder / UNSAVED)
-    return _measured(zero_shot, model, "dense")
+    answers = gathered(answers)[0]
+    return answers if answers is not None else _measured_again(context, zero_shot)
 
 
-def _measured(zero_shot: "ZeroShot", model: Any, name: str) -> "Scores":
+def _measured_again(context: RunContext, zero_shot: "ZeroShot") -> Answers:
+    source, offload = context.config.model.source, context.config.settings.offload.value
+    loaded = open_model(source, str(context.device), offload, context.folder / UNSAVED)
     try:
-        return zero_shot.measure(model, name)
+        return zero_shot.measure(loaded.model, "dense")
     finally:
-        if (streamer := streamer_of(model)) is not None:
-            streamer.close()
+        loaded.close()

@@ -1,83 +1,152 @@
-"""The run record: what it holds, and in which order it is written so that a finished record is a whole one."""
+"""The files of a run's folder: which there are, and how they are read and written.
+
+The record comes last, so that everything it stands beside is whole.
+"""
 
 import json
-import platform
-import subprocess
-import sys
-from importlib import metadata
+import math
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
+from statprune.data.windows import Windows
 from statprune.errors import StatpruneError
+from statprune.evaluate.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
+from statprune.pruning.report import MatrixReport
 from statprune.runs.model_card import model_card
-from statprune.system.files import write_json
+from statprune.runs.record import RunRecord
+from statprune.system.files import finite, replacing, write_json
 
-SCHEMA_VERSION = 1
-BLOCKS, MODEL = "blocks.jsonl", "model"
-PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "numpy", "hydra-core", "wandb")
-
-
-def finish_record(folder: Path, record: dict[str, Any], is_saved: bool) -> None:
-    """Write the record, and the card of the model if that is saved.
-
-    The record comes last: what it stands beside is whole.
-    """
-    if is_saved:
-        (folder / MODEL / "README.md").write_text(model_card(record), encoding="utf-8")
-    write_json(folder / "result.json", record)
+RECORD, REPORTS, WINDOWS, DOCUMENTS = "result.json", "blocks.jsonl", "windows.parquet", "documents.parquet"
+MASKS, MODEL = "masks.npz", "model"
+UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not to be saved
+SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
+# what a killed process leaves: half-written files, hidden states and converted checkpoints
+LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tmp*.hidden", ".converted-*")
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> RunRecord | None:
     """The folder's record, or None.
 
     Raises:
-        StatpruneError: it is damaged.
+        StatpruneError: it is damaged, or of an unknown version.
     """
-    path = folder / "result.json"
+    path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["config_hash"], record["config"], record["metrics"]["perplexity"]
+        return RunRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, StatpruneError) as error:
         raise StatpruneError(f"{path} can't be read ({error}); delete it, or give rerun=true to replace it") from error
-    return record
 
 
-def read_layers(folder: Path) -> list[dict[str, Any]]:
-    """The reports that a run wrote, one for each layer it pruned."""
-    lines = (folder / BLOCKS).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write the record atomically."""
+    write_json(folder / RECORD, record.to_json())
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, commit and machine."""
-    cuda = device.type == "cuda"
-    return {
-        "python": sys.version.split()[0],
-        "packages": {name: _version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-    }
+def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
+    """Write the record of a finished run, and first the card of its model if that is saved."""
+    if is_saved:
+        (folder / MODEL / "README.md").write_text(model_card(record), encoding="utf-8")
+    write_record(folder, record)
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def clear_reports(folder: Path) -> None:
+    """Begin a new file of reports."""
+    (folder / REPORTS).write_text("", encoding="utf-8")
 
 
-def _git_commit() -> str | None:
-    """Commit of this checkout; None for an installed wheel, which another project's checkout may hold."""
-    checkout = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
-    try:
-        top, commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        return commit if Path(top).resolve() == checkout else None
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def append_reports(folder: Path, reports: Iterable[MatrixReport]) -> None:
+    """Add the reports of pruned matrices, a line for each."""
+    with (folder / REPORTS).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(finite(report.to_json())) + "\n" for report in reports)
+
+
+def read_reports(folder: Path) -> list[MatrixReport]:
+    """The reports of the matrices that a run pruned."""
+    lines = (folder / REPORTS).read_text(encoding="utf-8").splitlines()
+    return [MatrixReport.from_json(json.loads(line)) for line in lines]
+
+
+def write_windows(
+    folder: Path, evaluation: Mapping[str, Windows], dense: Mapping[str, Tensor], pruned: Mapping[str, Tensor]
+) -> None:
+    """Write a row per evaluation window: its mean loss in nats, and its predicted tokens.
+
+    Args:
+        folder: of the run.
+        evaluation: windows by dataset.
+        dense: the dense model's losses by dataset.
+        pruned: the pruned model's; NaN is written for a dataset that is absent.
+    """
+    import pandas as pd  # slow to import, and not needed to look for finished runs
+
+    frames = [
+        pd.DataFrame(
+            {
+                "dataset": source,
+                "window": range(len(losses)),
+                "tokens": evaluation[source].ids.shape[1] - 1,
+                "dense_loss": losses,
+                "pruned_loss": pruned.get(source, torch.full_like(losses, torch.nan)),
+            }
+        )
+        for source, losses in dense.items()
+    ]
+    empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
+    with replacing(folder / WINDOWS) as file:
+        (pd.concat(frames) if frames else empty).to_parquet(file)
+
+
+def write_documents(folder: Path, dense: Answers, pruned: Answers | None) -> None:
+    """Write a row per task, document and metric, dense and pruned (NaN while unknown), so that runs can be paired."""
+    import pandas as pd  # slow to import, and not needed to look for finished runs
+
+    columns = ["task", "document", "document_hash", "metric"]
+    table = pd.DataFrame(map(vars, dense.documents), columns=[*columns, "value"]).rename(columns={"value": "dense"})
+    if pruned is None:
+        table["pruned"] = math.nan
+    else:
+        own = pd.DataFrame(map(vars, pruned.documents), columns=[*columns, "value"])
+        table = table.merge(own.rename(columns={"value": "pruned"}), on=columns, how="outer")
+    with replacing(folder / DOCUMENTS) as file:
+        table.to_parquet(file)
+
+
+def read_dense_answers(folder: Path, result: ZeroShotResult) -> Answers:
+    """What a record's zero-shot part and the folder's documents tell of the dense model.
+
+    Raises:
+        OSError, ValueError or KeyError: the documents can't be read.
+    """
+    import pandas as pd  # slow to import, and not needed to look for finished runs
+
+    rows = pd.read_parquet(folder / DOCUMENTS)[["task", "document", "document_hash", "metric", "dense"]]
+    documents = [
+        DocumentAnswer(task, document, document_hash, metric, finite_or_none(value))
+        for task, document, document_hash, metric, value in rows.to_numpy().tolist()
+    ]
+    return Answers(result.dense_metrics, documents, result.protocol.truncated_requests)
+
+
+def can_resume(record: RunRecord | None, folder: Path) -> bool:
+    """Whether a run's zero-shot evaluation did not end, and its pruned model is there."""
+    name = record.pending.model if record is not None and record.pending is not None else None
+    return name is not None and (folder / name / "config.json").exists()
+
+
+def discard_unsaved(folder: Path) -> None:
+    """Remove a pruned model that was not to be saved, unless its evaluation has to go on."""
+    if not can_resume(read_record(folder), folder):
+        shutil.rmtree(folder / UNSAVED, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left in a run's folder."""
+    for pattern in LEFTOVERS:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,1 @@
+"""What touches the machine: devices, processes, memory, files, time, the network and the terminal."""

@@ -2,18 +2,19 @@
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-LONGEST = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
-_control: list[dist.ProcessGroup] = []  # beside the group that the work goes through
+T = TypeVar("T")
+LONGEST_WAIT = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
+_control_group: list[dist.ProcessGroup] = []  # beside the group that exchanges the work
 
 
 def rank() -> int:
-    """This process's number; torchrun's, also before ``start``."""
+    """This process's number, as torchrun sets it; also before ``start``."""
     return int(os.environ.get("RANK", "0")) if size() > 1 else 0
 
 
@@ -36,21 +37,23 @@ def start(device: torch.device) -> None:
     """Join the other processes, over NCCL on GPUs and gloo on CPUs; a second call does nothing."""
     if size() == 1 or dist.is_initialized():
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # what is no tensor goes without the GPU
-    dist.init_process_group(backend, timeout=LONGEST)
-    _control.append(dist.new_group(backend="gloo", timeout=LONGEST))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # objects are exchanged without the GPU
+    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    _control_group.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
 
 
-def together(seconds: float | None = None) -> bool:
-    """Whether every process comes here; apart from all other exchanges, so that one can wait for those in the midst.
+def all_arrive(seconds: float | None = None) -> bool:
+    """Whether every process reaches this call.
+
+    It is separate from all other exchanges, so that a process can wait for others that are in the middle of one.
 
     Args:
-        seconds: to wait for the others; None: as long as for anything.
+        seconds: how long to wait for the others; None: as long as for any exchange.
     """
-    if not _control:
+    if not _control_group:
         return True
     try:
-        dist.monitored_barrier(_control[0], LONGEST if seconds is None else timedelta(seconds=seconds))
+        dist.monitored_barrier(_control_group[0], LONGEST_WAIT if seconds is None else timedelta(seconds=seconds))
     except RuntimeError:
         return False
     return True
@@ -58,47 +61,47 @@ def together(seconds: float | None = None) -> bool:
 
 def stop() -> None:
     """Leave the other processes."""
-    _control.clear()
+    _control_group.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def share(count: int) -> slice:
-    """Which of ``count`` things in order are this process's; none where there are fewer than processes."""
+def own_part(count: int) -> slice:
+    """Which of ``count`` ordered things belong to this process; none where there are fewer things than processes."""
     return slice(count * rank() // size(), count * (rank() + 1) // size())
 
 
-def gathered(value: Any) -> list[Any]:
+def gathered(value: T) -> list[T]:
     """Every process's value, by rank; any picklable thing."""
     if size() == 1:
         return [value]
-    values: list[Any] = [None] * size()
+    values: list[T] = [value] * size()
     dist.all_gather_object(values, value)
     return values
 
 
 def gathered_tensors(tensor: Tensor) -> list[Tensor]:
     """Every process's tensor of this shape and dtype, by rank."""
-    parts = [torch.empty_like(tensor) for _ in range(size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return parts
+    tensors = [torch.empty_like(tensor) for _ in range(size())]
+    dist.all_gather(tensors, tensor.contiguous())
+    return tensors
 
 
-def add_up(tensor: Tensor) -> None:
+def sum_over_processes(tensor: Tensor) -> None:
     """Replace the tensor by the sum of all processes' tensors, the same to the last bit everywhere."""
     dist.all_reduce(tensor)
 
 
-def spread(tensor: Tensor, source: int) -> None:
+def broadcast(tensor: Tensor, source: int) -> None:
     """Replace the tensor by the one of the process ``source``."""
     if size() > 1:
         dist.broadcast(tensor, source)
 
 
-def owners(costs: list[float]) -> list[int]:
-    """A process for each of several pieces of work, so that all have about as much; the same answer everywhere."""
-    loads, result = [0.0] * size(), [0] * len(costs)
+def assign_owners(costs: list[float]) -> list[int]:
+    """A process for each piece of work, so that all have about as much; the same answer in every process."""
+    loads, owners = [0.0] * size(), [0] * len(costs)
     for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
-        result[index] = min(range(size()), key=lambda process: loads[process])
-        loads[result[index]] += costs[index]
-    return result
+        owners[index] = min(range(size()), key=lambda process: loads[process])
+        loads[owners[index]] += costs[index]
+    return owners

@@ -1,21 +1,19 @@
-"""Files that are whole or not there, and what a killed process left of others."""
+"""Write files that are whole or not there."""
 
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-# half-written files, hidden states and converted checkpoints
-LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tmp*.hidden", ".converted-*")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what will be ``path``: readers see the old file or the whole new one; failures leave nothing."""
+    """Yield a temporary path that replaces ``path`` at the end.
+
+    Readers see the old file or the whole new one; a failure leaves nothing behind.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -25,24 +23,18 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write atomically and for good. What is not finite becomes null."""
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically and flush it to the disk. Numbers that are not finite become null."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        json.dump(_finite(value), file, indent=2, allow_nan=False)
+        json.dump(finite(value), file, indent=2, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left in a run's folder."""
-    for pattern in LEFTOVERS:
-        for left in folder.glob(pattern):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def _finite(value: Any) -> Any:
+def finite(value: object) -> object:
+    """Nested plain values with None in place of every number that is not finite."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

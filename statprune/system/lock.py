@@ -1,4 +1,4 @@
-"""One writer per folder: a lock file that names the process, and that a dead process can't hold for long."""
+"""One writer per folder: a lock file that names its process, and that a dead process can't hold for long."""
 
 import fcntl
 import json
@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from statprune.errors import StatpruneError
 
@@ -22,23 +22,40 @@ class LockedError(StatpruneError):
     """Another process writes the folder."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock.
+
+    Attributes:
+        host: its machine.
+        boot: identifies that machine's last start.
+        pid: its number there.
+        started: when it started, which tells a reused number apart; None where it has ended.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    started: str | None
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder meanwhile; a lock whose process has ended is taken over.
+    """Hold the folder while the body runs; the lock of a process that has ended is taken over.
 
     A job that Slurm has killed and started again elsewhere waits until its former self counts as dead.
 
     Raises:
-        LockedError: a process that is alive holds it.
+        LockedError: a living process holds it.
     """
     path = folder / LOCK
-    me = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    me = Holder(socket.gethostname(), _boot(), os.getpid(), _start_time(os.getpid()))
     patience = SILENCE + BEAT if int(os.environ.get("SLURM_RESTART_COUNT", "0")) else 0.0
     end = time.monotonic() + patience
     while (holder := _take(path, me)) is not None:
         if time.monotonic() >= end:
             raise LockedError(
-                f"{folder} is being written by process {holder['pid']} on {holder['host']}; "
+                f"{folder} is being written by process {holder.pid} on {holder.host}; "
                 f"wait for it, or delete {path} if that process has ended"
             )
         time.sleep(min(BEAT, patience / 10))
@@ -53,54 +70,55 @@ def locked(folder: Path) -> Iterator[None]:
         _drop(path, me)
 
 
-def _take(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
-    """Write ``me`` into the lock, or return who holds it."""
+def _take(path: Path, me: Holder) -> Holder | None:
+    """Write ``me`` into the lock, or return the process that holds it."""
     while True:
         with path.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # for these few lines only: what counts is what the file says
-            if not _is_still(path, file.fileno()):
-                continue  # its holder dropped it meanwhile
+            if not _is_current(path, file.fileno()):
+                continue  # its holder dropped it in the meantime
             file.seek(0)
-            holder = _read(file.read())
-            if holder is not None and _lives(path, holder):
+            holder = _parse(file.read())
+            if holder is not None and _is_alive(path, holder):
                 return holder
             file.truncate(0)
-            json.dump(me, file)
+            json.dump(asdict(me), file)
             file.flush()
             os.fsync(file.fileno())
             return None
 
 
-def _drop(path: Path, me: dict[str, Any]) -> None:
+def _drop(path: Path, me: Holder) -> None:
     try:
-        with path.open("r+", encoding="utf-8") as file:  # NFS locks only what is open for writing
+        with path.open("r+", encoding="utf-8") as file:  # NFS only locks files that are open for writing
             fcntl.flock(file, fcntl.LOCK_EX)
-            if _read(file.read()) == me:
+            if _parse(file.read()) == me:
                 path.unlink()
     except FileNotFoundError:
         pass
 
 
-def _read(text: str) -> dict[str, Any] | None:
-    """The holder; None where the file was made and not yet, or only half, written by a process that died."""
+def _parse(text: str) -> Holder | None:
+    """The holder; None where a process died before it had written itself into the file."""
     try:
-        holder = json.loads(text)
-    except json.JSONDecodeError:
+        values = json.loads(text)
+        return Holder(values["host"], values["boot"], values["pid"], values["started"])
+    except (json.JSONDecodeError, TypeError, KeyError):
         return None
-    return holder if isinstance(holder, dict) and {"host", "boot", "pid", "started"} <= holder.keys() else None
 
 
-def _is_still(path: Path, descriptor: int) -> bool:
+def _is_current(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one at ``path``."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _lives(path: Path, holder: dict[str, Any]) -> bool:
-    if holder["host"] == socket.gethostname() and holder["boot"] == _boot():
-        return _started(holder["pid"]) == holder["started"]
-    # the file system's own clock: machines' clocks differ
+def _is_alive(path: Path, holder: Holder) -> bool:
+    if holder.host == socket.gethostname() and holder.boot == _boot():
+        return _start_time(holder.pid) == holder.started
+    # compare times by the file system's own clock: machines' clocks differ
     now = path.parent / f".now.{os.getpid()}"
     now.touch()
     silence = now.stat().st_mtime - path.stat().st_mtime
@@ -108,8 +126,8 @@ def _lives(path: Path, holder: dict[str, Any]) -> bool:
     return silence < SILENCE
 
 
-def _started(pid: int) -> str | None:
-    """When a process of this machine started, so that a number used again is told apart; None: it has ended."""
+def _start_time(pid: int) -> str | None:
+    """When a process of this machine started, which tells a reused number apart; None where it has ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if status[0] in "ZX" else status[19]
@@ -134,5 +152,5 @@ def _boot() -> str:
 
 def _beat(path: Path, done: threading.Event) -> None:
     while not done.wait(BEAT):
-        with suppress(OSError):  # a file system that is away for a moment: the next beat may reach it
+        with suppress(OSError):  # the file system may be away for a moment: the next beat can reach it
             os.utime(path)

@@ -1,25 +1,29 @@
-"""Keep glibc from holding on to freed memory; with other C libraries nothing is done."""
+"""Keep glibc from holding on to freed memory; with other C libraries nothing happens."""
 
 import ctypes
 from contextlib import suppress
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
-def return_at_once(size: int, but: int | None = None) -> None:
-    """Return freed memory of at least ``size`` bytes to the system at once, and what is smaller beyond ``but`` bytes.
+def return_freed_blocks(size: int, keep_at_most: int | None = None) -> None:
+    """Return freed blocks of at least ``size`` bytes to the system at once.
 
-    glibc keeps what is smaller than a threshold that it raises up to 32 MiB, and blocks that come and go fragment that
-    memory: 32 blocks of 51 MiB took 1.6 GiB where 4 took 1.1; with 1 MiB here both take 0.7. Taking memory anew costs
-    time, which is why less than a few MiB is better kept.
+    By default glibc keeps blocks below a threshold that it raises up to 32 MiB, and blocks that come and go fragment
+    that memory: 32 decoder blocks of 51 MiB took 1.6 GiB where 4 took 1.1; with 1 MiB here both take 0.7. Taking
+    memory anew costs time, which is why blocks below a few MiB are better kept.
+
+    Args:
+        size: smallest block that is returned at once, in bytes.
+        keep_at_most: bytes of smaller freed blocks that glibc may keep; None leaves its own limit.
     """
     _call("mallopt", M_MMAP_THRESHOLD, size)
-    if but is not None:
-        _call("mallopt", M_TRIM_THRESHOLD, but)
+    if keep_at_most is not None:
+        _call("mallopt", M_TRIM_THRESHOLD, keep_at_most)
 
 
-def give_back() -> None:
-    """Return what is free now."""
+def release_free_memory() -> None:
+    """Return all memory that is free now to the system."""
     _call("malloc_trim", 0)
 
 

@@ -1,24 +1,23 @@
-"""Seconds by phase and by layer, also on a GPU, which works on after a call returned."""
+"""Seconds by phase and by matrix, also on a GPU, which works on after a call has returned."""
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 
 @contextmanager
 def phase(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add what is done within to ``seconds``."""
+    """Add the time spent in the body to ``seconds[name]``."""
     start = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 class Clock:
-    """Adds the time since the last lap to a phase; on a GPU by events in its queue, so that nothing waits for it."""
+    """Adds the time since the last lap to a phase; on a GPU with events in its queue, so that nothing waits for it."""
 
     def __init__(self, device: torch.device):
         self._seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
@@ -31,7 +30,7 @@ class Clock:
         return event
 
     def lap(self, phase: str) -> None:
-        """What was done since the last lap belongs to ``phase``."""
+        """Assign the time since the last lap to ``phase``."""
         if self._device.type == "cuda":
             self._events.append((phase, self._event()))
             return
@@ -41,7 +40,7 @@ class Clock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By phase; waits for the GPU."""
+        """Seconds by phase; waits for the GPU."""
         result = dict(self._seconds)
         for (_, first), (phase, last) in itertools.pairwise(self._events):
             last.synchronize()
@@ -49,21 +48,30 @@ class Clock:
         return result
 
 
-def stopwatch(device: torch.device) -> Callable[[], Any]:
-    """Starts now. Call the result for the seconds since, or on CUDA for a function that waits and gives them."""
-    if device.type != "cuda":
-        start = time.perf_counter()
-        return lambda: time.perf_counter() - start
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    first.record()
+class Stopwatch:
+    """Measures one piece of work from its construction on; on a GPU without waiting for it.
 
-    def stop() -> Callable[[], float]:
-        last.record()
+    Args:
+        device: where the work is done.
+    """
 
-        def seconds() -> float:
-            last.synchronize()
-            return first.elapsed_time(last) / 1000
+    def __init__(self, device: torch.device):
+        self._is_gpu = device.type == "cuda"
+        self._elapsed = 0.0
+        if self._is_gpu:
+            self._first, self._last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._first.record()
+        self._start = time.perf_counter()
 
-        return seconds
+    def stop(self) -> None:
+        """The work has been handed to the device."""
+        if self._is_gpu:
+            self._last.record()
+        self._elapsed = time.perf_counter() - self._start
 
-    return stop
+    def seconds(self) -> float:
+        """Seconds between start and stop; waits for the GPU."""
+        if not self._is_gpu:
+            return self._elapsed
+        self._last.synchronize()
+        return self._first.elapsed_time(self._last) / 1000

@@ -1,7 +1,6 @@
 """Where the hidden states of windows wait between two blocks: on the device, on the host, or in files.
 
-Hidden states on their way to the device can be sent for ahead of time, and those on their way back are copied while the
-device goes on.
+Hidden states can be sent for before they are needed, and are copied back while the device goes on.
 """
 
 import tempfile
@@ -20,7 +19,7 @@ from torch import Tensor
 from statprune.errors import ModelError
 
 
-class Place(Enum):
+class Placement(Enum):
     """Where hidden states wait; auto is the first of device, host and disk that has room."""
 
     auto = "auto"
@@ -29,56 +28,59 @@ class Place(Enum):
     disk = "disk"
 
 
-class Kept(Protocol):
+class StoredHidden(Protocol):
     """Hidden states that wait."""
 
     def send(self) -> None:
-        """Start on the way to the device."""
+        """Start them on the way to the device."""
 
     def get(self) -> Tensor:
         """The hidden states, on the device."""
 
-    def copy(self) -> "Kept":
-        """What goes on keeping these, whatever replaces them here."""
+    def copy(self) -> "StoredHidden":
+        """The same hidden states in a store of their own, whatever replaces them in this one."""
 
-    def replaced(self, hidden: Tensor) -> "Kept":
-        """What keeps ``hidden`` in place of these, which are not asked for again."""
+    def replaced(self, hidden: Tensor) -> "StoredHidden":
+        """A store of ``hidden`` in place of this one, which is not asked again."""
 
 
-Keep = Callable[[Tensor], Kept]
+StoreHidden = Callable[[Tensor], StoredHidden]
 
 
 class OnDevice:
-    """Kept as they are."""
+    """Hidden states that stay on the device."""
 
     def __init__(self, hidden: Tensor):
         self._hidden = hidden
 
     def send(self) -> None:
-        pass
+        """They are there already."""
 
     def get(self) -> Tensor:
+        """The hidden states."""
         return self._hidden
 
     def copy(self) -> "OnDevice":
+        """A clone."""
         return OnDevice(self._hidden.clone())
 
     def replaced(self, hidden: Tensor) -> "OnDevice":
+        """The new hidden states, in the old memory where they fit."""
         if hidden.shape != self._hidden.shape or hidden.dtype != self._hidden.dtype:
             return OnDevice(hidden)
-        # in the same memory: what comes and stays amid what comes and goes would fragment it
+        # the same memory: long-lived tensors amid short-lived ones would fragment it
         self._hidden.copy_(hidden)
         return self
 
 
 class OnHost:
-    """In page-locked memory of the host, copied both ways by a stream of their own."""
+    """Hidden states in page-locked memory of the host, copied both ways by a stream of their own."""
 
     _streams: dict[torch.device, torch.cuda.Stream] = {}  # noqa: RUF012 - one for each device, shared on purpose
 
     def __init__(self, hidden: Tensor):
         self._device = hidden.device
-        self._on_way: Tensor | None = None
+        self._on_device: Tensor | None = None
         if hidden.device.type != "cuda":
             self._host = hidden
             return
@@ -96,31 +98,35 @@ class OnHost:
         return self._streams[self._device]
 
     def send(self) -> None:
-        if self._device.type == "cuda" and self._on_way is None:
+        """Start copying them to the GPU."""
+        if self._device.type == "cuda" and self._on_device is None:
             with torch.cuda.stream(self._stream):  # in order after the copy to the host
-                self._on_way = self._host.to(self._device, non_blocking=True)
+                self._on_device = self._host.to(self._device, non_blocking=True)
                 self._arrived = self._stream.record_event()
 
     def get(self) -> Tensor:
+        """The hidden states, on the GPU."""
         if self._device.type != "cuda":
             return self._host
         self.send()
-        hidden, self._on_way = self._on_way, None
+        hidden, self._on_device = self._on_device, None
         assert hidden is not None
         current = torch.cuda.current_stream(self._device)
-        current.wait_event(self._arrived)  # and not for all that was sent after it
+        current.wait_event(self._arrived)  # and not for what was sent after it
         hidden.record_stream(current)
         return hidden
 
     def copy(self) -> "OnHost":
-        return self  # never changed
+        """This store, whose memory is never changed."""
+        return self
 
     def replaced(self, hidden: Tensor) -> "OnHost":
+        """A new store."""
         return OnHost(hidden)
 
 
 class OnDisk:
-    """In a file, which goes with them.
+    """Hidden states in a file, which is removed with the store.
 
     Args:
         hidden: the hidden states.
@@ -128,47 +134,80 @@ class OnDisk:
     """
 
     _thread = ThreadPoolExecutor(1, "statprune-activations")
-    _last: Future[None] | None = None
+    _last_write: Future[None] | None = None
 
     def __init__(self, hidden: Tensor, folder: Path):
         self._device, self._shape, self._dtype = hidden.device, hidden.shape, hidden.dtype
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".hidden", delete=False) as file:
             self._path = Path(file.name)
         weakref.finalize(self, _remove, self._path)
-        self._on_way: Future[Tensor] | None = None
-        if OnDisk._last is not None:
-            last, OnDisk._last = OnDisk._last, None
-            _written(last)  # one at a time waits in memory to be written
-        self._written = OnDisk._last = self._thread.submit(self._write, hidden.detach())
+        self._reading: Future[Tensor] | None = None
+        if OnDisk._last_write is not None:
+            last, OnDisk._last_write = OnDisk._last_write, None
+            _wait_for(last)  # one at a time waits in memory to be written
+        self._writing = OnDisk._last_write = self._thread.submit(self._write, hidden.detach())
 
     def send(self) -> None:
-        if self._on_way is None:
-            self._on_way = self._thread.submit(self._read)
+        """Start reading the file."""
+        if self._reading is None:
+            self._reading = self._thread.submit(self._read)
 
     def get(self) -> Tensor:
-        _written(self._written)
+        """The hidden states, read and sent to the device."""
+        if OnDisk._last_write is self._writing:
+            OnDisk._last_write = None  # a failure is told once, here, and not to who stores something next
+        _wait_for(self._writing)
         self.send()
-        assert self._on_way is not None
-        hidden, self._on_way = self._on_way.result(), None
+        assert self._reading is not None
+        hidden, self._reading = self._reading.result(), None
         return hidden.to(self._device)
 
     def copy(self) -> "OnDisk":
-        return self  # never changed
+        """This store, whose file is never changed."""
+        return self
 
     def replaced(self, hidden: Tensor) -> "OnDisk":
+        """A new store in the same folder."""
         return OnDisk(hidden, self._path.parent)
 
     def _write(self, hidden: Tensor) -> None:
         values = hidden.cpu().contiguous().flatten().view(torch.uint8).numpy()
-        values.tofile(self._path)  # and not into a memory map, where a full disk kills the process
+        values.tofile(self._path)  # not through a memory map, where a full disk kills the process
 
     def _read(self) -> Tensor:
         return torch.from_numpy(np.fromfile(self._path, np.uint8)).view(self._dtype).view(self._shape)
 
 
-def _written(future: Future[None]) -> None:
+class OnDiskIn:
+    """Stores hidden states in files of one folder.
+
+    Args:
+        folder: where the files are made; None: the system's folder for temporary files.
+    """
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder if folder is not None else Path(tempfile.gettempdir())
+
+    def __call__(self, hidden: Tensor) -> OnDisk:
+        """Store hidden states."""
+        return OnDisk(hidden, self._folder)
+
+
+def hidden_store(placement: Placement, folder: Path | None) -> StoreHidden:
+    """What stores hidden states at a placement.
+
+    Args:
+        placement: device, host or disk.
+        folder: for the files, where ``placement`` is disk.
+    """
+    if placement is Placement.disk:
+        return OnDiskIn(folder)
+    return OnHost if placement is Placement.host else OnDevice
+
+
+def _wait_for(writing: Future[None]) -> None:
     try:
-        future.result()
+        writing.result()
     except OSError as error:
         raise ModelError(
             f"hidden states can't be written ({error}); run again with room on the disk, or with activations=host"
@@ -178,16 +217,3 @@ def _written(future: Future[None]) -> None:
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()
-
-
-def keeper(place: Place, folder: Path | None) -> Keep:
-    """What keeps hidden states at ``place``.
-
-    Args:
-        place: device, host or disk.
-        folder: for the files; needed for disk.
-    """
-    if place is Place.disk:
-        where = folder if folder is not None else Path(tempfile.gettempdir())
-        return lambda hidden: OnDisk(hidden, where)
-    return OnHost if place is Place.host else OnDevice

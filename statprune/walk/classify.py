@@ -1,25 +1,36 @@
-"""Which matrices of a block are pruned, and which are left and why: experts, routers, gates, exclusions.
+"""Which matrices of a block are pruned, and which are skipped and why: experts, routers, gates, exclusions.
 
-Known from the products that ``products.py`` saw, from shapes and from where parameters stand; from no family's name.
+The decision rests on the products that ``products`` saw, on shapes and on where parameters stand; on no family's name.
 """
 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from statprune.errors import ModelError
-from statprune.model.loading import Block, Layer, Left
+from statprune.model.matrix import Block, PrunableMatrix, SkippedMatrix
 from statprune.walk.products import Use, is_matrix
 
 
-def matrices(
-    module: nn.Module, prefix: str, uses: Mapping[str, Use], prune_routers: bool
-) -> tuple[list[Layer], list[Left]]:
-    """The block's matrices: those to prune, and those to leave.
+@dataclass(frozen=True)
+class BlockMatrices:
+    """A block's matrices.
+
+    Attributes:
+        prunable: to be pruned.
+        skipped: not to be pruned.
+    """
+
+    prunable: list[PrunableMatrix]
+    skipped: list[SkippedMatrix]
+
+
+def classify(module: nn.Module, prefix: str, uses: Mapping[str, Use], prune_routers: bool) -> BlockMatrices:
+    """Divide a block's matrices into those to prune and those to skip.
 
     Args:
         module: the block.
@@ -30,34 +41,39 @@ def matrices(
     lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
     parameters = {name: parameter for name, parameter in module.named_parameters() if is_matrix(parameter)}
     stacks = {name: _stack_of(name, lists) for name in parameters}
-    seen = {name: uses[f"{prefix}.{name}"] for name in parameters if f"{prefix}.{name}" in uses}
-    siblings: dict[tuple[str, torch.Size], Use] = {}  # the few tokens run need not reach every expert of a stack
-    for name, use in seen.items():
+    own_uses = {name: uses[f"{prefix}.{name}"] for name in parameters if f"{prefix}.{name}" in uses}
+    stack_uses: dict[tuple[str, torch.Size], Use] = {}  # the few tokens run need not reach every expert of a stack
+    for name, use in own_uses.items():
         if (stack := stacks[name]) is not None:
-            siblings.setdefault((stack, parameters[name].shape), use)
-    layers, left = [], []
+            stack_uses.setdefault((stack, parameters[name].shape), use)
+    matrices, skipped = [], []
     for name, parameter in parameters.items():
         stack = stacks[name]
-        known = seen.get(name) or (siblings.get((stack, parameter.shape)) if stack else None)
+        seen_use = own_uses.get(name) or (stack_uses.get((stack, parameter.shape)) if stack else None)
         base = name.removesuffix(".weight")
-        if known is None:
-            if not (_is_vector(parameter) or _is_stack_of_vectors(name, parameter, parameters)):
-                left.append(Left(stack or base, "no product seen", parameter))
-            continue
-        for index in range(known.count):
-            layers.append(
-                Layer(
-                    f"{base}[{index}]" if known.count > 1 else base,
-                    name,
-                    parameter,
-                    index,
-                    known.count,
-                    known.shape,
-                    known.transposed,
-                    base if known.count > 1 else stack,
-                )
-            )
-    return _set_aside(layers, left, prune_routers)
+        if seen_use is not None:
+            matrices += _matrices_of(name, parameter, seen_use, stack)
+        elif not (_is_vector(parameter) or _is_stack_of_vectors(name, parameter, parameters)):
+            skipped.append(SkippedMatrix(stack or base, "no product seen", parameter))
+    return _skip_routers_and_gates(matrices, skipped, prune_routers)
+
+
+def _matrices_of(name: str, parameter: Tensor, use: Use, stack: str | None) -> list[PrunableMatrix]:
+    """The one matrix that a parameter is, or the several that it stacks."""
+    base = name.removesuffix(".weight")
+    return [
+        PrunableMatrix(
+            name=f"{base}[{index}]" if use.count > 1 else base,
+            parameter_name=name,
+            parameter=parameter,
+            index=index,
+            count=use.count,
+            shape=use.shape,
+            transposed=use.transposed,
+            stack=base if use.count > 1 else stack,
+        )
+        for index in range(use.count)
+    ]
 
 
 def _stack_of(name: str, lists: list[str]) -> str | None:
@@ -74,7 +90,7 @@ def _is_vector(parameter: Tensor) -> bool:
 
 
 def _is_stack_of_vectors(name: str, parameter: Tensor, parameters: Mapping[str, Tensor]) -> bool:
-    """A bias of each expert, (experts, features), beside the experts' own matrices."""
+    """A bias for each expert, (experts, features), beside the experts' own matrices."""
     holder = name.rpartition(".")[0]
     return parameter.ndim == 2 and any(
         other.ndim == 3 and len(other) == len(parameter) and key.rpartition(".")[0] == holder
@@ -82,74 +98,77 @@ def _is_stack_of_vectors(name: str, parameter: Tensor, parameters: Mapping[str, 
     )
 
 
-def _set_aside(layers: list[Layer], left: list[Left], prune_routers: bool) -> tuple[list[Layer], list[Left]]:
-    """Leave gates (one output: nothing competes) and, unless asked for, routers: they choose, they do not transform."""
-    routers = set() if prune_routers else _routers(layers)
-    kept = []
-    for layer in layers:
-        reason = "gate" if layer.out_features == 1 else "router" if layer.name in routers else None
-        if reason is None:
-            kept.append(layer)
+def _skip_routers_and_gates(
+    matrices: list[PrunableMatrix], skipped: list[SkippedMatrix], prune_routers: bool
+) -> BlockMatrices:
+    """Skip gates (one output: nothing competes) and, unless asked for, routers: they choose, they do not transform."""
+    routers = set() if prune_routers else _routers(matrices)
+    prunable, skipped = [], list(skipped)
+    for matrix in matrices:
+        if matrix.out_features == 1:
+            skipped.append(SkippedMatrix(matrix.kind, "gate", matrix))
+        elif matrix.name in routers:
+            skipped.append(SkippedMatrix(matrix.kind, "router", matrix))
         else:
-            left.append(Left(layer.kind, reason, layer))
-    return kept, left
+            prunable.append(matrix)
+    return BlockMatrices(prunable, skipped)
 
 
-def _routers(layers: list[Layer]) -> set[str]:
+def _routers(matrices: list[PrunableMatrix]) -> set[str]:
     """Matrices beside a mixture with an output for each expert, or a few more (LongCat's experts that do nothing)."""
     experts: dict[str, int] = {}
-    for layer in layers:
-        if layer.stack is not None:
-            experts[layer.stack] = experts.get(layer.stack, 0) + 1
+    for matrix in matrices:
+        if matrix.stack is not None:
+            experts[matrix.stack] = experts.get(matrix.stack, 0) + 1
+    single = [matrix for matrix in matrices if matrix.stack is None]
     routers = set()
     for stack, count in experts.items():
-        near = {layer.name: _common(stack, layer.name) for layer in layers if layer.stack is None}
-        exact = [layer.name for layer in layers if layer.stack is None and layer.out_features == count]
-        more = [
-            layer.name
-            for layer in layers
-            if layer.stack is None and count < layer.out_features <= 2 * count and near[layer.name] > 0
+        nearness = {matrix.name: _common_components(stack, matrix.name) for matrix in single}
+        exact = [matrix.name for matrix in single if matrix.out_features == count]
+        wider = [
+            matrix.name for matrix in single if count < matrix.out_features <= 2 * count and nearness[matrix.name] > 0
         ]
-        fits = exact or more
-        routers |= {name for name in fits if near[name] == max(near[other] for other in fits)}
+        candidates = exact or wider
+        routers |= {name for name in candidates if nearness[name] == max(nearness[other] for other in candidates)}
     return routers
 
 
-def _common(first: str, second: str) -> int:
-    """How many parts of their names two matrices share from the start."""
+def _common_components(first: str, second: str) -> int:
+    """How many components of their names two matrices share from the start."""
     pairs = zip(first.split("."), second.split("."), strict=False)
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
-def leave_excluded(blocks: list[Block], patterns: Sequence[str]) -> list[Block]:
-    """The blocks with every matrix left dense whose full name one of the regular expressions is found in.
+def skip_excluded(blocks: list[Block], expressions: Sequence[str]) -> list[Block]:
+    """The blocks with every matrix skipped whose full name one of the regular expressions is found in.
 
     Raises:
         ModelError: an expression is found in no name, or nothing is left to prune.
     """
     used = set()
 
-    def excluded(name: str) -> bool:
-        matching = [pattern for pattern in patterns if re.search(pattern, name)]
+    def is_excluded(name: str) -> bool:
+        matching = [expression for expression in expressions if re.search(expression, name)]
         used.update(matching)
         return bool(matching)
 
     result = []
     for block in blocks:
-        layers = []
-        left = [
-            replace(item, reason="excluded") if excluded(f"{block.path}.{item.kind}") else item for item in block.left
+        matrices = []
+        skipped = [
+            replace(item, reason="excluded") if is_excluded(f"{block.path}.{item.kind}") else item
+            for item in block.skipped
         ]
-        for layer in block.layers:
-            if excluded(block.full(layer)):
-                left.append(Left(layer.kind, "excluded", layer))
+        for matrix in block.matrices:
+            if is_excluded(block.full_name(matrix)):
+                skipped.append(SkippedMatrix(matrix.kind, "excluded", matrix))
             else:
-                layers.append(layer)
-        result.append(replace(block, layers=layers, left=left))
-    unused = [pattern for pattern in patterns if pattern not in used]
+                matrices.append(matrix)
+        result.append(replace(block, matrices=matrices, skipped=skipped))
+    unused = [expression for expression in expressions if expression not in used]
     if unused:
-        example = next((block.full(layer) for block in blocks for layer in block.layers), "none")
+        example = next((block.full_name(matrix) for block in blocks for matrix in block.matrices), "none")
         raise ModelError(f"model.exclude: {', '.join(unused)} is found in no layer's name; names are like {example}")
-    if patterns and not any(block.layers for block in result):
+    if expressions and not any(block.matrices for block in result):
         raise ModelError("model.exclude leaves nothing to prune; exclude less, or take method=dense")
     return result

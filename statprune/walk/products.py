@@ -1,12 +1,12 @@
-"""Which of a block's parameters are matrices, seen from its products: no class or family names.
+"""See which parameters a model multiplies its inputs by: no class or family names.
 
 A model, or a block of it, is run under a ``TorchFunctionMode`` that sees every matrix product. A parameter (or an equal
-part of one, as an expert of a fused mixture is) that takes part in a product is a matrix; how it takes part tells which
-of its dimensions are the inputs.
+slice of one, as an expert of a fused mixture is) that takes part in a product is a matrix; how it takes part tells
+which of its dimensions are the inputs.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Use:
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether it has two dimensions, or more of which not all but one are 1, as in (1, 1, features)."""
+    """Whether a parameter has two dimensions, or more of which at least two are larger than 1."""
     return parameter.ndim == 2 or sum(size > 1 for size in parameter.shape) >= 2
 
 
@@ -50,19 +50,19 @@ class Products(TorchFunctionMode):
     """While active, calls ``see`` for every product of an input with a parameter.
 
     Args:
-        module: its parameters are meant, by their names in it; vectors are ignored.
+        module: whose parameters, by their names in it; vectors are ignored.
         see: called with each use before the product is computed.
     """
 
     def __init__(self, module: nn.Module, see: Callable[[Use], object]):
         super().__init__()
         self._module, self._see = module, see
-        # copies in another dtype, held so that their memory is theirs
+        # copies in another dtype, held so that their memory stays theirs
         self._casts: dict[int, tuple[Tensor, Tensor]] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again where the parameters are."""
+        """Look up again where the parameters are in memory."""
         named = [
             (parameter.data_ptr(), name, parameter)
             for name, parameter in self._module.named_parameters()
@@ -71,7 +71,14 @@ class Products(TorchFunctionMode):
         self._named = sorted(named, key=lambda item: item[0])
         self._starts = [start for start, _, _ in self._named]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        """Report the call if it is a product, and carry it out."""
         kwargs = kwargs or {}
         for weight, inputs in _operands(func, args, kwargs):
             self._report(self._uncast(weight), inputs)
@@ -85,15 +92,15 @@ class Products(TorchFunctionMode):
         cast, source = self._casts.get(weight.data_ptr(), (None, None))
         if cast is None or source is None or weight.ndim != cast.ndim:
             return weight
-        for result, original in ((cast, source), (cast.mT, source.mT)):
-            if weight.shape == result.shape and weight.stride() == result.stride():
+        for copy, original in ((cast, source), (cast.mT, source.mT)):
+            if weight.shape == copy.shape and weight.stride() == copy.stride():
                 return original
         return weight
 
     def _report(self, weight: Tensor, inputs: Tensor) -> None:
-        """``weight`` is (..., out_features, in_features) as multiplied; report it if it is a parameter's memory."""
-        found = self._find(weight)
-        if found is None:
+        """Report ``weight``, (..., out_features, in_features) as multiplied, if it is a parameter's memory."""
+        owner = self._find(weight)
+        if owner is None:
             return
         if weight.ndim == 3 and (len(weight) == 1 or weight.stride(0) == 0):  # one matrix for every window
             self._report(weight[0], inputs)
@@ -102,21 +109,24 @@ class Products(TorchFunctionMode):
                 rows = inputs[index] if inputs.ndim == 3 and len(inputs) == len(weight) else inputs
                 rows = rows.reshape(-1, rows.shape[-1])
                 self._report(weight[index], rows[rows.any(dim=1)])
-        elif (use := _part_of(*found, weight, inputs)) is not None:
+        elif (use := _use_of(*owner, weight, inputs)) is not None:
             self._see(use)
 
     def _find(self, weight: Tensor) -> tuple[str, Tensor] | None:
+        """Name and tensor of the parameter whose memory ``weight`` is in."""
         position = bisect_right(self._starts, weight.data_ptr()) - 1
         if position < 0:
             return None
         start, name, parameter = self._named[position]
-        inside = weight.data_ptr() < start + parameter.numel() * parameter.element_size()
-        same = weight.dtype == parameter.dtype and weight.device == parameter.device
-        return (name, parameter) if inside and same else None
+        is_inside = weight.data_ptr() < start + parameter.numel() * parameter.element_size()
+        is_same_kind = weight.dtype == parameter.dtype and weight.device == parameter.device
+        return (name, parameter) if is_inside and is_same_kind else None
 
 
-def _operands(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, Tensor]]:
-    """Candidates (weight as (..., out, in), inputs) of a call, either operand of a product may be the weight."""
+def _operands(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[tuple[Tensor, Tensor]]:
+    """Candidates (weight as (..., out, in), inputs) of a call; either operand of a product may be the weight."""
     if func is nn.functional.linear:
         inputs, weight = (*args, *(kwargs[key] for key in ("input", "weight") if key in kwargs))[:2]
         return [(weight, inputs)]
@@ -131,7 +141,7 @@ def _operands(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, Tensor]]:
     return [(right.transpose(-1, -2), left), (left, right.transpose(-1, -2))]
 
 
-def _part_of(name: str, parameter: Tensor, weight: Tensor, inputs: Tensor) -> Use | None:
+def _use_of(name: str, parameter: Tensor, weight: Tensor, inputs: Tensor) -> Use | None:
     """The use of ``weight``, (out_features, in_features), if it is a whole matrix of the parameter."""
     if weight.ndim != 2:
         return None

@@ -1,114 +1,165 @@
-"""What is collected of records and what is named instead; statistics against SciPy and hand-worked cases."""
+"""What is collected of records, and what is named instead."""
 
 import json
 import logging
+import shutil
+from dataclasses import replace
 
 import numpy
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
-from statprune.analysis.collect import collect, layers, rows_of, windows
-from statprune.analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 
+from statprune.analysis.collect import collect, collect_folders, documents, layers, rows_of, windows
 from statprune.runs.pipeline import run
-from tests.helpers.command import tiny
+from statprune.runs.record import SCHEMA_VERSION
+from statprune.runs.store import read_record
+from tests.helpers.command import tiny_job
+from tests.helpers.old_records import FINISHED, PENDING, copy_schema_1, schema_1_values
+
+JOBS = {
+    "dense": ["method=dense"],
+    "wanda-0": ["method=wanda", "sparsity='2_4'"],
+    "wanda-1": ["method=wanda", "sparsity='2_4'", "seed=1"],
+    "cvr": ["method=cvr"],
+}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_folder):
-    """Four runs: dense, Wanda with two seeds, CVR with energy and rows first."""
+    """Four runs: dense, Wanda with two seeds, CVR with energy."""
     folder = tmp_path_factory.mktemp("runs")
-    for name, changes in {
-        "dense": ["method=dense"],
-        "wanda-0": ["method=wanda", "sparsity='2_4'"],
-        "wanda-1": ["method=wanda", "sparsity='2_4'", "seed=1"],
-        "cvr": ["method=cvr"],
-    }.items():
-        run(tiny(tiny_folder, "evaluation.seq_len=16", *changes), folder / name)
+    for name, changes in JOBS.items():
+        run(tiny_job(tiny_folder, "evaluation.seq_len=16", *changes), folder / name)
     return folder
 
 
-def test_records_become_rows_with_everything_that_tells_them_apart(runs):
+@pytest.fixture(scope="module")
+def frame(runs):
+    """The rows of the four runs by the names of their folders."""
+    collected = collect(runs).frame
+    return collected.set_index(collected.folder.str.rpartition("/")[2])
+
+
+def test_every_record_below_a_folder_has_a_row(runs):
     collected = collect(runs)
-    frame = collected.frame.set_index(collected.frame.folder.str.rpartition("/")[2])
-    assert collected.skipped == [] and set(frame.index) == {"dense", "wanda-0", "wanda-1", "cvr"}
-    for name, row in frame.iterrows():
-        record = json.loads((runs / name / "result.json").read_text())
-        assert row.pruned == record["metrics"]["perplexity"]["bundled"]["pruned"]
-        assert row.protocol["seq_len"] == 16 and row.n == 4
-        assert row["seconds.load"] == record["seconds"]["load"]
+    assert collected.skipped == [] and set(collected.frame.folder) == {str(runs / name) for name in JOBS}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_row_has_the_numbers_of_its_record(name, runs, frame):
+    record, row = json.loads((runs / name / "result.json").read_text()), frame.loc[name]
+    assert row.pruned == record["perplexity"]["bundled"]["pruned"]
+    assert row.dense == record["perplexity"]["bundled"]["dense"]
+    assert row["seconds.load"] == record["seconds"]["load"]
+    assert row.protocol["seq_len"] == 16 and row.n == 4
+
+
+def test_a_label_tells_the_method_and_its_compensation(frame):
     assert frame.label.to_dict() == {"dense": "dense", "wanda-0": "wanda", "wanda-1": "wanda", "cvr": "cvr + energy"}
+
+
+def test_a_pattern_is_written_as_people_write_it(frame):
     assert frame.pattern.to_dict() == {"dense": "dense", "wanda-0": "2:4", "wanda-1": "2:4", "cvr": "0.5"}
-    assert list(frame.seed) == [0, 0, 0, 1] and frame.loc["cvr", "method.alpha"] == 0.5
+
+
+def test_the_configuration_is_in_the_row_by_full_names(frame):
+    assert frame.seed.to_dict() == {"cvr": 0, "dense": 0, "wanda-0": 0, "wanda-1": 1}
+    assert list(frame.seed) == [0, 0, 0, 1]  # rows are sorted by folder
+    assert frame.loc["cvr", "method.alpha"] == 0.5
+
+
+def test_a_row_counts_the_matrices_that_were_pruned(runs, frame):
     assert frame.loc["cvr", "layers"] == len(layers(runs / "cvr")) == 21 and frame.loc["dense", "layers"] == 0
-    unmeasured = json.loads((runs / "cvr" / "result.json").read_text()) | {"metrics": {"perplexity": {}}}
-    (bare,) = rows_of(unmeasured, runs / "cvr")
-    assert bare["metric"] is None and bare["protocol"]["torch"] == unmeasured["environment"]["packages"]["torch"]
-    losses = windows(runs / "cvr")
-    assert numpy.exp(losses.pruned_loss.mean()) == pytest.approx(frame.loc["cvr"].pruned)
 
 
-def test_damaged_old_and_unfinished_records_are_named_and_left_out(runs, tmp_path, caplog):
-    record = json.loads((runs / "cvr" / "result.json").read_text())
-    changes = {"old": {"schema_version": 0}, "pending": {"pending": {"evaluation": "zero_shot", "model": None}}}
-    for name, change in changes.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "result.json").write_text(json.dumps(record | change))
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "result.json").write_text('{"config": ')
-    (tmp_path / "bare").mkdir()
-    bare = {key: record[key] for key in ("schema_version", "config", "config_hash", "metrics")}
-    (tmp_path / "bare" / "result.json").write_text(json.dumps(bare))
+def test_a_run_that_measured_nothing_has_a_row_without_a_metric(runs):
+    record = replace(read_record(runs / "cvr"), perplexity={})
+    (row,) = rows_of(record, runs / "cvr")
+    assert row["metric"] is None and row["protocol"]["torch"] == record.environment.packages["torch"]
+
+
+def test_the_losses_of_the_windows_give_the_perplexity(runs, frame):
+    assert numpy.exp(windows(runs / "cvr").pruned_loss.mean()) == pytest.approx(frame.loc["cvr"].pruned)
+
+
+def test_the_rows_of_several_folders_stand_below_each_other(runs):
+    together = collect_folders([runs / "cvr", runs / "wanda-1"])
+    assert list(together.folder) == [str(runs / "cvr"), str(runs / "wanda-1")] and list(together.index) == [0, 1]
+
+
+def damaged_text(record: dict, damage: str) -> str:
+    """The text of a record that can't be used."""
+    if damage == "cut off":
+        return '{"config": '
+    changes = {
+        "of an unknown old version": {"schema_version": 0},
+        "of a newer version": {"schema_version": SCHEMA_VERSION + 1},
+        "pending": {"pending": {"evaluation": "zero_shot", "model": None}},
+    }
+    if damage in changes:
+        return json.dumps(record | changes[damage])
+    return json.dumps({key: record[key] for key in ("schema_version", "config", "config_hash", "perplexity")})
+
+
+@pytest.mark.parametrize(
+    "damage,reason",
+    [
+        ("cut off", "can't be read"),
+        ("without most of its keys", "can't be read"),
+        ("of an unknown old version", f"its schema is 0, and this statprune reads 1 to {SCHEMA_VERSION}"),
+        (
+            "of a newer version",
+            f"its schema is {SCHEMA_VERSION + 1}, and this statprune reads 1 to {SCHEMA_VERSION}",
+        ),
+        ("pending", "lacks its zero-shot evaluation and is left out"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_named_and_left_out(damage, reason, runs, tmp_path, caplog):
+    shutil.copytree(runs / "cvr", tmp_path / "whole")
+    shutil.copytree(runs / "cvr", tmp_path / "other")
+    path = tmp_path / "other" / "result.json"
+    path.write_text(damaged_text(json.loads(path.read_text()), damage))
     with caplog.at_level(logging.WARNING):
         collected = collect(tmp_path)
+    (sentence,) = collected.skipped
+    assert str(path) in sentence and reason in sentence and sentence in caplog.text
+    assert list(collected.frame.folder) == [str(tmp_path / "whole")]
+
+
+def test_all_records_that_are_not_whole_are_named_in_the_order_of_their_folders(runs, tmp_path):
+    record = json.loads((runs / "cvr" / "result.json").read_text())
+    for damage in ("pending", "cut off", "of an unknown old version", "without most of its keys"):
+        (tmp_path / damage).mkdir()
+        (tmp_path / damage / "result.json").write_text(damaged_text(record, damage))
+    collected = collect(tmp_path)
     assert collected.frame.empty and len(collected.skipped) == 4
-    for name, sentence in zip(("bare", "damaged", "old", "pending"), collected.skipped, strict=True):
-        assert f"{tmp_path / name}/result.json" in sentence and sentence in caplog.text
+    for folder, sentence in zip(sorted(tmp_path.iterdir()), collected.skipped, strict=True):
+        assert f"{folder}/result.json" in sentence
 
 
-def test_mean_and_deviation_are_the_textbooks():
-    mean, deviation = mean_and_deviation([1.0, 2.0, 4.0])
-    assert mean == pytest.approx(7 / 3) and deviation == pytest.approx((7 / 3) ** 0.5)
-    assert mean_and_deviation([3.0]) == (3.0, None)
+def test_records_of_schema_1_have_rows_with_their_numbers(tmp_path):
+    frame = collect(copy_schema_1(tmp_path / "old")).frame
+    perplexities = frame[frame.metric == "perplexity"].set_index("folder")
+    assert set(perplexities.index) == {str(tmp_path / "old" / name) for name in FINISHED}
+    for name in FINISHED:
+        values, row = schema_1_values(name), perplexities.loc[str(tmp_path / "old" / name)]
+        measured = values["metrics"]["perplexity"]["bundled"]
+        assert (row.dense, row.pruned) == (measured["dense"], measured["pruned"])
+        assert row.config_hash == values["config_hash"] and row.achieved == values["sparsity"]["achieved"]
+        assert row["seconds.solve"] == values["seconds"]["solve"]
 
 
-def test_identical_runs_differ_by_exactly_nothing():
-    units = numpy.random.default_rng(0).normal(size=40)
-    assert paired_bootstrap([units], [units.copy()]) == Interval(0.0, 0.0, 0.0)
-    assert not Interval(0.0, 0.0, 0.0).is_apart
+def test_the_accuracy_of_a_record_of_schema_1_is_collected(tmp_path):
+    folder = copy_schema_1(tmp_path / "old") / "zero_shot"
+    frame = collect(folder).frame
+    (mean,) = frame[frame["on"] == "mean"].itertuples()
+    expected = schema_1_values("zero_shot")["metrics"]["zero_shot"]["mean"]
+    assert (mean.dense, mean.pruned) == (expected["dense"], expected["pruned"])
+    answers = documents(folder)
+    own = answers[(answers.task == "alone") & (answers.metric == "acc")]
+    assert own.pruned.mean() == pytest.approx(expected["pruned"])
 
 
-def test_an_interval_is_scipys():
-    draw = numpy.random.default_rng(1)
-    first = draw.normal(size=50)
-    second = first + draw.normal(0.3, 1.0, size=50)
-    ours = paired_bootstrap([first], [second], resamples=40_000)
-    theirs = stats.bootstrap(
-        (second - first,), numpy.mean, n_resamples=40_000, method="percentile", rng=numpy.random.default_rng(2)
-    ).confidence_interval
-    assert ours.difference == pytest.approx((second - first).mean())
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
-
-
-def test_tasks_weigh_alike_however_many_documents_they_have():
-    few, many = numpy.zeros(10), numpy.zeros(1000)
-    ours = paired_bootstrap([few, many], [few + 1, many])
-    assert ours == Interval(0.5, 0.5, 0.5) and ours.is_apart
-    draw = numpy.random.default_rng(3)
-    pairs = [(draw.normal(size=n), draw.normal(size=n)) for n in (30, 300)]
-    ours = paired_bootstrap(*map(list, zip(*pairs, strict=True)))
-    spread = sum((b - a).var() / len(a) for a, b in pairs) ** 0.5 / 2
-    assert ours.high - ours.low == pytest.approx(2 * 1.96 * spread, rel=0.05)
-
-
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=30), st.floats(-3, 3))
-def test_a_constant_difference_has_no_spread(values, shift):
-    units = numpy.array(values)
-    interval = paired_bootstrap([units], [units + shift], resamples=200)
-    assert (interval.low, interval.high) == pytest.approx((shift, shift), abs=1e-9)
-
-
-def test_units_that_do_not_pair_are_refused():
-    with pytest.raises(ValueError, match="same windows or documents"):
-        paired_bootstrap([numpy.zeros(3)], [numpy.zeros(4)])
+def test_a_pending_record_of_schema_1_is_named_and_left_out(tmp_path):
+    folder = copy_schema_1(tmp_path / "old")
+    (sentence,) = collect(folder).skipped
+    assert sentence.startswith(f"{folder / PENDING / 'result.json'} lacks its zero-shot evaluation and is left out")

@@ -29,7 +29,7 @@ def tiny(folder: Path) -> list[str]:
 
 
 def sweep(cwd: Path, *overrides: str, fails: bool = False, **environment: str) -> subprocess.CompletedProcess:
-    done = statprune("-m", *overrides, cwd=cwd, **QUIET, **environment)
+    done = statprune("-m", *overrides, cwd=cwd, fresh=True, **QUIET, **environment)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     assert "Warning" not in done.stderr or fails
     return done
@@ -39,11 +39,14 @@ def records(cwd: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in (cwd / "outputs" / "smoke").glob("*/result.json")]
 
 
-def metrics(cwd: Path) -> dict:
+def measured(cwd: Path) -> dict:
     """What the four jobs measured, by method and seed."""
-    found = {(each["config"]["method"]["name"], each["config"]["seed"]): each["metrics"] for each in records(cwd)}
-    assert len(found) == len(records(cwd)) == 4
-    return found
+    results = {
+        (each["config"]["method"]["name"], each["config"]["seed"]): (each["perplexity"], each["zero_shot"])
+        for each in records(cwd)
+    }
+    assert len(results) == len(records(cwd)) == 4
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def expected(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     """The same sweep one job after another, by Hydra's own launcher."""
     cwd = tmp_path_factory.mktemp("basic")
     sweep(cwd, *tiny(tiny_folder), *SWEEP)
-    return metrics(cwd)
+    return measured(cwd)
 
 
 @pytest.fixture(scope="module")
@@ -66,33 +69,54 @@ def slurm() -> Iterator[dict[str, str]]:
     subprocess.run([SCRIPT, "stop"], check=True, timeout=60)
 
 
-def test_joblib(expected, tiny_folder, tmp_path):
+def test_joblib_gives_the_numbers_of_one_process(expected, tiny_folder, tmp_path):
     sweep(tmp_path, *tiny(tiny_folder), *SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    assert metrics(tmp_path) == expected
+    assert measured(tmp_path) == expected
 
 
-def test_a_job_that_fails_ends_in_its_sentence_and_the_others_are_done(tiny_folder, tmp_path):
+@pytest.fixture(scope="module")
+def half_failed(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the errors of a sweep of two jobs, of which one fails."""
+    cwd = tmp_path_factory.mktemp("half")
     lengths = [*tiny(tiny_folder), "calibration.seq_len=65,32", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = sweep(tmp_path, *lengths, fails=True)
-    assert "failed: calibration.seq_len=65 is longer than the model's 64 positions; lower it" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(records(tmp_path)) == 1
+    return cwd, sweep(cwd, *lengths, fails=True).stderr
 
 
-def test_ray(expected, tiny_folder, tmp_path):
+def test_a_job_that_fails_ends_in_its_sentence(half_failed):
+    _, errors = half_failed
+    assert "failed: calibration.seq_len=65 is longer than the model's 64 positions; lower it" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_job_that_fails_does_not_stop_the_others(half_failed):
+    cwd, _ = half_failed
+    assert len(records(cwd)) == 1
+
+
+def test_ray_gives_the_numbers_of_one_process(expected, tiny_folder, tmp_path):
     sweep(tmp_path, *tiny(tiny_folder), *SWEEP, "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2")
-    assert metrics(tmp_path) == expected
+    assert measured(tmp_path) == expected
 
 
-def test_submitit_without_slurm(expected, tiny_folder, tmp_path):
+def test_submitit_without_slurm_gives_the_numbers_of_one_process(expected, tiny_folder, tmp_path):
     sweep(tmp_path, *tiny(tiny_folder), *SWEEP, "hydra/launcher=submitit_local")
-    assert metrics(tmp_path) == expected
+    assert measured(tmp_path) == expected
 
 
-def test_slurm(expected, tiny_folder, tmp_path, slurm):
-    sweep(tmp_path, *tiny(tiny_folder), *SWEEP, *SLURM, "hydra.launcher.partition=main", **slurm)
-    assert metrics(tmp_path) == expected
-    assert len(list(tmp_path.glob("outputs/smoke/.submitit/*/*_log.out"))) == 4
+@pytest.fixture(scope="module")
+def swept_by_slurm(tiny_folder: Path, slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sweep."""
+    cwd = tmp_path_factory.mktemp("slurm")
+    sweep(cwd, *tiny(tiny_folder), *SWEEP, *SLURM, "hydra.launcher.partition=main", **slurm)
+    return cwd
+
+
+def test_slurm_gives_the_numbers_of_one_process(expected, swept_by_slurm):
+    assert measured(swept_by_slurm) == expected
+
+
+def test_every_job_of_slurm_has_a_log(swept_by_slurm):
+    assert len(list(swept_by_slurm.glob("outputs/smoke/.submitit/*/*_log.out"))) == 4
 
 
 def test_a_job_that_slurm_preempts_is_queued_again(tiny_folder, tmp_path, slurm):
@@ -119,14 +143,22 @@ def wait_for(there, process: subprocess.Popen, seconds: float = 100) -> None:
         time.sleep(0.1)
 
 
-def test_optuna_minimises_the_perplexity(tiny_folder, tmp_path):
+@pytest.fixture(scope="module")
+def searched(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[float, float], dict]:
+    """What Optuna tried, as perplexities by alpha, and what it calls the best."""
+    cwd = tmp_path_factory.mktemp("optuna")
     space = ["method.alpha=interval(0,2)", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3"]
-    sweep(tmp_path, *tiny(tiny_folder), "method=cvr", *space)
-    best = yaml.safe_load((tmp_path / "outputs" / "smoke" / "optimization_results.yaml").read_text())
-    found = {
-        each["config"]["method"]["alpha"]: each["metrics"]["perplexity"]["bundled"]["pruned"]
-        for each in records(tmp_path)
-    }
-    assert len(found) == 3 and all(0 <= alpha <= 2 for alpha in found)
-    assert best["best_value"] == min(found.values())
-    assert found[best["best_params"]["method.alpha"]] == best["best_value"]
+    sweep(cwd, *tiny(tiny_folder), "method=cvr", *space)
+    by_alpha = {each["config"]["method"]["alpha"]: each["perplexity"]["bundled"]["pruned"] for each in records(cwd)}
+    return by_alpha, yaml.safe_load((cwd / "outputs" / "smoke" / "optimization_results.yaml").read_text())
+
+
+def test_optuna_tries_values_of_its_space(searched):
+    by_alpha, _ = searched
+    assert len(by_alpha) == 3 and all(0 <= alpha <= 2 for alpha in by_alpha)
+
+
+def test_optuna_minimises_the_perplexity(searched):
+    by_alpha, best = searched
+    assert best["best_value"] == min(by_alpha.values())
+    assert by_alpha[best["best_params"]["method.alpha"]] == best["best_value"]

@@ -58,11 +58,13 @@ def test_kernel_matches_the_loop(rows, columns, pattern):
     check(*make(rows, columns), pattern)
 
 
-def test_kernel_takes_any_group_and_width():
-    check(*make(5, 24), NofM(5, 6))
-    check(*make(5, 21), NofM(2, 3))
-    check(*make(5, 1), Unstructured(0.5))
-    check(*make(5, 37), Unstructured(0.3))
+@pytest.mark.parametrize(
+    ("columns", "pattern"),
+    [(24, NofM(5, 6)), (21, NofM(2, 3)), (1, Unstructured(0.5)), (37, Unstructured(0.3))],
+    ids=str,
+)
+def test_kernel_takes_any_group_and_width(columns, pattern):
+    check(*make(5, columns), pattern)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
@@ -72,7 +74,7 @@ def test_kernel_takes_float64(pattern):
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_float32_kernel_is_near_the_float64_loop(pattern):
-    weight, factor = make(9, 128, seed=1)
+    weight, factor = make(9, 64, seed=1)
     expected = weight.double()
     expected_keep, expected_errors = _solve_block(expected, factor.double(), pattern)
     keep, errors = solve(weight, factor, pattern)
@@ -90,6 +92,9 @@ def test_kernel_keeps_the_first_of_equal_scores(pattern):
     keep, _ = solve(weight, torch.eye(columns, device=DEVICE), pattern)
     assert torch.equal(keep, (torch.arange(columns, device=DEVICE) % pattern.of < pattern.keep).expand(3, -1))
 
+
+@pytest.mark.parametrize("pattern", NOFM, ids=str)
+def test_kernel_breaks_ties_as_the_loop_does(pattern):
     generator = torch.Generator().manual_seed(2)
     weight = torch.randint(-2, 3, (40, 32), generator=generator) / 4
     # powers of two, and few of them off the diagonal: what is equal stays so through the updates
@@ -100,16 +105,21 @@ def test_kernel_keeps_the_first_of_equal_scores(pattern):
     check(weight.to(DEVICE), factor.to(DEVICE), pattern)
 
 
+@pytest.mark.parametrize("by_columns", [False, True])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-def test_kernel_takes_views_and_leaves_their_surroundings_alone(pattern):
+def test_kernel_takes_a_view_and_leaves_its_surroundings_alone(pattern, by_columns):
     weight, factor = make(6, 24)
-    for around in (weight.clone(), weight.T.contiguous().T):
-        expected = around.clone()
-        expected_keep, expected_errors = _solve_block(expected[:, 8:16], factor[8:16, 8:16], pattern)
-        keep, errors = solve(around[:, 8:16], factor[8:16, 8:16], pattern)
-        assert torch.equal(keep, expected_keep)
-        torch.testing.assert_close(around, expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(errors, expected_errors, rtol=1e-5, atol=1e-6)
+    around = weight.T.contiguous().T if by_columns else weight
+    expected = around.clone()
+    expected_keep, expected_errors = _solve_block(expected[:, 8:16], factor[8:16, 8:16], pattern)
+    keep, errors = solve(around[:, 8:16], factor[8:16, 8:16], pattern)
+    assert torch.equal(keep, expected_keep)
+    torch.testing.assert_close(around, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(errors, expected_errors, rtol=1e-5, atol=1e-6)
+
+
+def test_kernel_takes_a_mask_and_a_factor_of_any_strides():
+    weight, factor = make(6, 24)
     wide = torch.rand(6, 48, device=DEVICE) < 0.5
     expected = weight.clone()
     _, expected_errors = kernel.solve_block(expected, factor, wide[:, ::2].contiguous(), None)
@@ -119,14 +129,20 @@ def test_kernel_takes_views_and_leaves_their_surroundings_alone(pattern):
     assert torch.equal(errors, expected_errors)
 
 
-def test_kernel_refuses_what_it_can_not_solve():
+def test_kernel_refuses_neither_a_mask_nor_n_of_m():
+    with pytest.raises(ValueError, match="either"):
+        kernel.solve_block(*make(2, 6), None, None)
+
+
+def test_kernel_refuses_both_a_mask_and_n_of_m():
     weight, factor = make(2, 6)
     with pytest.raises(ValueError, match="either"):
-        kernel.solve_block(weight, factor, None, None)
-    with pytest.raises(ValueError, match="either"):
         kernel.solve_block(weight, factor, torch.ones_like(weight, dtype=torch.bool), (2, 4))
+
+
+def test_kernel_refuses_columns_that_groups_do_not_divide():
     with pytest.raises(ValueError, match="divisible by M=4"):
-        kernel.solve_block(weight, factor, None, (2, 4))
+        kernel.solve_block(*make(2, 6), None, (2, 4))
 
 
 @pytest.mark.gpu
@@ -147,5 +163,6 @@ def test_the_method_gives_the_same_by_kernel_and_loop(pattern, monkeypatch):
     for has_kernel in (True, False):
         monkeypatch.setattr("statprune.core.sparsegpt._has_kernel", lambda _, has_kernel=has_kernel: has_kernel)
         results.append(method.solve(weight, statistics, pattern))
-    assert torch.equal(results[0][1], results[1][1]) and results[0][1].float().mean() == pytest.approx(0.5)
-    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-6)
+    by_kernel, by_loop = results
+    assert torch.equal(by_kernel.keep, by_loop.keep) and by_kernel.keep.float().mean() == pytest.approx(0.5)
+    torch.testing.assert_close(by_kernel.weight, by_loop.weight, rtol=1e-5, atol=1e-6)

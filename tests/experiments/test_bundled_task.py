@@ -44,49 +44,83 @@ def right_and_wrong(row) -> tuple[str, list[str]]:
     return choices.pop(row["answer"]), choices
 
 
-def test_two_builds_are_equal_and_leave_the_global_random_state(rows):
+def test_two_builds_are_equal(rows):
+    assert builder().documents()["test"].to_list() == rows
+
+
+def test_there_are_enough_documents_and_not_too_many(rows):
+    assert 150 <= len(rows) <= 200
+
+
+def test_building_leaves_the_global_random_state():
     before, numpy_before = random.getstate(), numpy.random.get_state()[1].tolist()
-    assert builder().documents()["test"].to_list() == rows and 150 <= len(rows) <= 200
+    builder().documents()
     assert random.getstate() == before and numpy.random.get_state()[1].tolist() == numpy_before
 
 
-def test_the_right_choice_follows_and_the_others_are_from_three_other_topics(rows, topics):
+def test_the_four_choices_differ(rows):
+    assert all(len(set(row["choices"])) == len(row["choices"]) == 4 for row in rows)
+
+
+def test_only_the_right_choice_is_from_the_topic_in_which_it_follows(rows, topics):
     for row in rows:
         right, wrong = right_and_wrong(row)
-        assert len(set(row["choices"])) == 4
         own = [number for number, topic in enumerate(topics) if f"{row['context']} {right}" in topic]
         assert own and not any(words in topics[own[0]] for words in wrong)
+
+
+def test_the_wrong_choices_are_from_three_topics(rows, topics):
+    for row in rows:
+        _, wrong = right_and_wrong(row)
         homes = [{number for number, topic in enumerate(topics) if words in topic} for words in wrong]
         assert all(homes) and len(set.union(*homes)) >= 3
 
 
-def test_no_passage_is_right_twice_and_none_is_from_the_calibration_part(rows):
+def test_no_passage_is_right_twice(rows):
     rights = [right_and_wrong(row)[0] for row in rows]
     assert len(set(rights)) == len(rights)
+
+
+def test_no_passage_is_from_the_calibration_part(rows):
     calibration = plain(bundled_text("calibration"))
-    assert not any(f"{row['context']} {right}" in calibration for row, right in zip(rows, rights, strict=True))
+    assert not any(f"{row['context']} {right_and_wrong(row)[0]}" in calibration for row in rows)
 
 
-def test_neither_place_nor_length_nor_format_tells_the_answer(rows):
+def test_the_place_does_not_tell_the_answer(rows):
     places = Counter(row["answer"] for row in rows)
     noise = 3 * (len(rows) * 0.25 * 0.75) ** 0.5
     assert all(abs(places[place] - len(rows) / 4) < noise for place in range(4))
+
+
+def test_the_length_does_not_tell_the_answer(rows):
+    assert all(len({len(choice) for choice in row["choices"]}) == 1 for row in rows)
+
+
+def test_the_format_does_not_tell_the_answer(rows):
     for row in rows:
-        assert len({len(choice) for choice in row["choices"]}) == 1
         for text in (row["context"], *row["choices"]):
             # a text may start with an operator or a dash of its sentence; the topics' bullets are all asterisks
             assert text == " ".join(text.split()) and not re.search(r"::=|>>>|^\* |\|", text)
 
 
-def test_the_harness_loads_it_and_joins_context_and_choice_to_the_true_text(rows, topics):
+@pytest.fixture(scope="module")
+def task():
+    """The task as the harness loads it."""
     manager = TaskManager(include_path=str(FOLDER), include_defaults=False, metadata={"pretrained": "a model"})
-    loaded = manager.load(["bundled"])
-    task = loaded["tasks"]["bundled"]
-    documents = list(task.test_docs())
-    assert documents == rows
-    for row in documents:
-        context, gold = task.doc_to_text(row), task.doc_to_target(row)
-        requests = task.construct_requests(row, context, metadata=("bundled", 0, 1))
+    return manager.load(["bundled"])["tasks"]["bundled"]
+
+
+def test_the_harness_loads_the_documents(task, rows):
+    assert list(task.test_docs()) == rows
+
+
+def test_the_harness_takes_the_right_choice_for_the_answer(task, rows):
+    assert [task.doc_to_target(row) for row in task.test_docs()] == [row["answer"] for row in rows]
+
+
+def test_the_harness_joins_only_the_right_choice_to_the_true_text(task, topics):
+    for row in task.test_docs():
+        requests = task.construct_requests(row, task.doc_to_text(row), metadata=("bundled", 0, 1))
         texts = ["".join(request.args) for request in requests if request.args[0]]
-        assert gold == row["answer"]
-        assert [any(text in topic for topic in topics) for text in texts] == [place == gold for place in range(4)]
+        is_true = [any(text in topic for topic in topics) for text in texts]
+        assert is_true == [place == row["answer"] for place in range(4)]

@@ -113,7 +113,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny(name: str) -> Any:
+def tiny_model(name: str) -> Any:
     """A random model of the family, two blocks or more, with weights that make its blocks matter."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**(COMMON | (FAMILIES | UNUSUAL)[name])))

@@ -18,26 +18,12 @@ def wandb_run(file, seconds=60):
 
 
 def _read(file):
-    """Protobuf records in LevelDB's log format, as far as they are written."""
+    """The run as far as it is written."""
     from wandb.proto import wandb_internal_pb2
 
-    data, position, whole = file.read_bytes(), 7, b""
     result = {"config": {}, "history": [], "summary": {}, "artifacts": set(), "finished": False}
-    while position < len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        if position + 7 > len(data):
-            break
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        if position + 7 + length > len(data):
-            break
-        whole += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind not in (1, 4):  # a record that goes on in the next block
-            continue
-        record, whole = wandb_internal_pb2.Record.FromString(whole), b""
+    for written in _records(file.read_bytes()):
+        record = wandb_internal_pb2.Record.FromString(written)
         if record.HasField("run"):
             result["config"] |= json_items(record.run.config.update)
             run = record.run
@@ -52,6 +38,27 @@ def _read(file):
         elif record.HasField("summary"):
             result["summary"] |= json_items(record.summary.update)
     return result
+
+
+def _records(data):
+    """The whole records of a file in LevelDB's log format."""
+    position, whole = 7, b""
+    while position < len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        if position + 7 > len(data):
+            break
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        if position + 7 + length > len(data):
+            break
+        whole += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind not in (1, 4):  # a record that goes on in the next block
+            continue
+        yield whole
+        whole = b""
 
 
 def json_items(items):

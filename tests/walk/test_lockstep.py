@@ -10,20 +10,23 @@ from statprune.core.compensation import Energy
 from statprune.core.methods import get_method, method_names
 from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ModelError
-from statprune.model.loading import sparsity
+from statprune.model.coverage import sparsity
 from statprune.pruning.loop import prune
+from statprune.pruning.spec import Propagation, PruneRuntime, PruneSpec
 from statprune.walk.discover import find_blocks
-from tests.helpers.families import UNUSUAL, VOCABULARY, Model, tiny
+from tests.helpers.families import UNUSUAL, Model, tiny_model
 from tests.helpers.models import tiny_llama
+from tests.helpers.windows import random_windows
 
-WINDOWS = torch.randint(3, 97, (5, 16), generator=torch.Generator().manual_seed(0))
+WINDOWS = random_windows(5, 16)
+LONGER = random_windows(4, 32)
 
 
-def sequential(model, method="wanda", pattern=None, batch_size=2, windows=WINDOWS, **options):
+def sequential(model, method="wanda", pattern=None, batch_size=2, windows=WINDOWS, compensation=None, blocks=None):
+    """Prune a model sequentially, by default to half of its weights."""
     pattern = pattern or Unstructured(0.5)
-    return prune(
-        model, windows, get_method(method), pattern, propagation="sequential", batch_size=batch_size, **options
-    )
+    spec = PruneSpec(get_method(method), pattern, compensation, propagation=Propagation.sequential)
+    return prune(model, windows, spec, PruneRuntime(batch_size=batch_size), blocks=blocks)
 
 
 @torch.no_grad()
@@ -57,52 +60,63 @@ def test_wanda_masks_equal_a_plain_implementation_that_reruns_the_model_for_ever
 
 @pytest.mark.parametrize("name", method_names())
 @pytest.mark.parametrize("pattern", [Unstructured(0.5), NofM(2, 4)])
-def test_every_method_reaches_its_sparsity_and_the_batch_size_changes_nothing(name, pattern):
+def test_every_method_reaches_its_sparsity(name, pattern):
+    model = tiny_llama()
+    sequential(model, name, pattern, compensation=Energy())
+    assert sparsity(find_blocks(model, WINDOWS)) == 0.5
+
+
+@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), NofM(2, 4)])
+def test_the_batch_size_changes_no_weight(name, pattern):
     models = [tiny_llama() for _ in range(3)]
     for model, batch_size in zip(models, (1, 3, 5), strict=True):
         sequential(model, name, pattern, batch_size, compensation=Energy())
-    assert sparsity(find_blocks(models[0], WINDOWS)) == 0.5
     for key, value in models[0].state_dict().items():
         assert all(torch.equal(value, model.state_dict()[key]) for model in models[1:]), key
 
 
-def test_a_block_runs_once_for_every_batch_where_pruned_takes_two_runs():
-    counts = {}
-    for propagation in ("pruned", "sequential"):
-        model, calls = tiny_llama(), []
-        blocks = find_blocks(model, WINDOWS)
-        for layer in model.model.layers:
-            layer.mlp.down_proj.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        prune(model, WINDOWS, get_method("wanda"), Unstructured(0.5), None, propagation, 2, blocks=blocks)
-        counts[propagation] = len(calls)
-    assert counts == {"pruned": 3 * (3 + 2), "sequential": 3 * 3}  # batches × blocks; the last is not propagated
+@pytest.mark.parametrize(
+    ("propagation", "runs"),
+    # batches × blocks; the last block is not propagated
+    [("pruned", 3 * (3 + 2)), ("sequential", 3 * 3)],
+)
+def test_a_block_runs_once_for_every_batch_where_pruned_takes_two_runs(propagation, runs):
+    model, calls = tiny_llama(), []
+    blocks = find_blocks(model, WINDOWS)
+    for layer in model.model.layers:
+        layer.mlp.down_proj.register_forward_hook(lambda *_: calls.append(1))
+    spec = PruneSpec(get_method("wanda"), Unstructured(0.5), propagation=propagation)
+    prune(model, WINDOWS, spec, PruneRuntime(batch_size=2), blocks=blocks)
+    assert len(calls) == runs
 
 
 DENSE_AND_MIXTURES = ["GPT2Config", "FalconConfig", "OPTConfig", "Gemma3TextConfig", "MixtralConfig", "GptOssConfig"]
 
 
 @pytest.mark.parametrize("name", [*DENSE_AND_MIXTURES, *sorted(set(UNUSUAL) - {"Gemma3nTextConfig"})])
-def test_families(name):
-    model = tiny(name)
-    windows = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
-    blocks = find_blocks(model, windows)
-    sequential(model, "cvr", windows=windows, compensation=Energy(), blocks=blocks)
+def test_every_matrix_of_a_family_is_exactly_half_zero(name):
+    model = tiny_model(name)
+    blocks = find_blocks(model, LONGER)
+    sequential(model, "cvr", windows=LONGER, compensation=Energy(), blocks=blocks)
     for block in blocks:
-        for layer in block.layers:
-            assert (layer.stored == 0).float().mean() == 0.5, block.full(layer)
+        for matrix in block.matrices:
+            assert (matrix.stored == 0).float().mean() == 0.5, block.full_name(matrix)
 
 
-def test_gemma_3n_which_routes_twice_in_a_block_says_what_to_leave_out():
-    windows = torch.randint(3, VOCABULARY, (4, 32), generator=torch.Generator().manual_seed(0))
+def test_gemma_3n_which_routes_twice_in_a_block_says_what_to_exclude():
     with pytest.raises(ModelError, match=r"layers\.0\.altup\.modality_router multiplies several.*model\.exclude"):
-        sequential(tiny("Gemma3nTextConfig"), windows=windows)
-    model = tiny("Gemma3nTextConfig")
-    blocks = find_blocks(model, windows, ["altup"])
-    sequential(model, windows=windows, blocks=blocks)
-    assert all((layer.stored == 0).float().mean() == 0.5 for block in blocks for layer in block.layers)
+        sequential(tiny_model("Gemma3nTextConfig"), windows=LONGER)
 
 
-class Block(nn.Module):
+def test_gemma_3n_is_pruned_once_its_routers_are_excluded():
+    model = tiny_model("Gemma3nTextConfig")
+    blocks = find_blocks(model, LONGER, ["altup"])
+    sequential(model, windows=LONGER, blocks=blocks)
+    assert all((matrix.stored == 0).float().mean() == 0.5 for block in blocks for matrix in block.matrices)
+
+
+class Wayward(nn.Module):
     """``linear`` multiplies two inputs, or only some batches come to it."""
 
     def __init__(self, way):
@@ -130,21 +144,34 @@ class Block(nn.Module):
 def test_what_can_not_be_walked_in_lockstep_says_so(way, message):
     windows = WINDOWS.clone()
     windows[0, 0], windows[-1, 0] = 3, 90
-    model = Model(Block(way), hidden=8)
+    model = Model(Wayward(way), hidden=8)
     with torch.no_grad():
         model.embed.weight[:, 0] = torch.where(torch.arange(97) < 50, 1.0, -1.0)
     with pytest.raises(ModelError, match=message):
         sequential(model, windows=windows)
 
 
-def test_a_failure_in_the_middle_ends_all_threads():
-    class Failing:
-        needs = get_method("wanda").needs
+class Failing:
+    """A method that solves nothing."""
 
-        def solve(self, weight, statistics, pattern):
-            raise ValueError("no luck")
+    needs = get_method("wanda").needs
 
-    before = threading.active_count()
+    def solve(self, weight, statistics, pattern):
+        raise ValueError("no luck")
+
+
+def fail():
+    spec = PruneSpec(Failing(), Unstructured(0.5), propagation=Propagation.sequential)
+    prune(tiny_llama(), WINDOWS, spec, PruneRuntime(batch_size=1))
+
+
+def test_a_method_that_fails_names_the_matrix():
     with pytest.raises(ModelError, match=r"layer self_attn\.q_proj of block 0 can't be pruned: no luck"):
-        prune(tiny_llama(), WINDOWS, Failing(), Unstructured(0.5), propagation="sequential", batch_size=1)
+        fail()
+
+
+def test_a_failure_in_the_middle_ends_all_threads():
+    before = threading.active_count()
+    with pytest.raises(ModelError):
+        fail()
     assert threading.active_count() == before

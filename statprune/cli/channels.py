@@ -1,0 +1,33 @@
+"""``statprune channels``: what Wanda's and CVR's scores make of a matrix's input channels."""
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "statprune channels outputs/default/RUN 15 mlp.down_proj -o pictures"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb's arguments."""
+    parser.add_argument("run", type=Path, help="folder of a finished run: its model, calibration and pattern are used")
+    parser.add_argument("block", type=int, help="number of the decoder block, from 0")
+    parser.add_argument("matrix", help="name of the matrix within the block, such as mlp.down_proj")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="of the files; RUN")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the verb out.
+
+    Raises:
+        StatpruneError: there is no such run or matrix, or its model or text is not there any more.
+    """
+    # slow to import: not for --help
+    from statprune.analysis.channels import config_of, input_of_run
+    from statprune.analysis.figures import score_outliers
+    from statprune.core.scores import CvrOptions
+
+    config = config_of(options.run)
+    channels = input_of_run(config, options.run, options.block, options.matrix)
+    name = f"{Path(config.model.path).name}, block {options.block}, {options.matrix}"
+    cvr = config.method_options if isinstance(config.method_options, CvrOptions) else None
+    print(*score_outliers(channels, options.output or options.run, name, config.pattern, cvr), sep="\n")
+    return 0

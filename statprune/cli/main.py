@@ -1,0 +1,152 @@
+"""``statprune VERB …``; without a verb, Hydra's grammar: a run, or a sweep with ``-m``."""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from statprune.cli.interrupts import INTERRUPTED, interrupts
+
+PIPE_CLOSED = 141  # exit status as shells name it: 128 + the signal's number
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command.
+
+    Attributes:
+        help: what it does, for the list of verbs.
+        module: has ``EXAMPLE``, ``add_arguments`` and ``run``; imported when the verb is used.
+    """
+
+    help: str
+    module: str
+
+
+class VerbModule(Protocol):
+    """What a verb's module has."""
+
+    EXAMPLE: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Describe the verb's arguments."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Carry the verb out; returns the exit status."""
+
+
+VERBS = {
+    "tables": Verb("plan tables, run what is missing, and build them", "statprune.cli.tables"),
+    "report": Verb("make one page about a folder of runs", "statprune.cli.report"),
+    "channels": Verb("draw what Wanda's and CVR's scores make of a matrix's input channels", "statprune.cli.channels"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out the command; returns its exit status.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+    """
+    interrupts.leave_at_once()  # while modules are imported
+    output, sys.stdout = sys.stdout, PipedOutput(sys.stdout)
+    try:
+        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BaseException as error:
+        if not interrupts.arrived and not isinstance(error, KeyboardInterrupt):
+            raise
+        print("statprune: interrupted; start the same command again to go on", file=sys.stderr)
+        status = INTERRUPTED
+    finally:
+        interrupts.leave_at_once()  # while Python shuts down
+        sys.stdout = output
+    return status
+
+
+class PipedOutput:
+    """Standard output that ends the process without a traceback where its reader has gone, as ``head`` does.
+
+    Args:
+        stream: the output itself.
+    """
+
+    def __init__(self, stream: Any):  # noqa: ANN401 - a text stream of any kind
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        try:
+            written: int = self._stream.write(text)
+        except BrokenPipeError:
+            self._leave()
+        return written
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+
+    def _leave(self) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # for what Python flushes at its end
+        raise SystemExit(PIPE_CLOSED) from None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the stream has
+        return getattr(self._stream, name)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in VERBS:
+        return _run_verb(first, arguments[1:])
+    if "--version" in arguments:
+        from importlib.metadata import version
+
+        print(f"statprune {version('statprune')}")
+        return 0
+    if first.isidentifier():  # Hydra's overrides have an equals sign, and its flags begin with a dash
+        return _unknown_verb(first)
+    from statprune.cli.run import run_hydra
+
+    return run_hydra(arguments)
+
+
+def _run_verb(name: str, arguments: list[str]) -> int:
+    verb = VERBS[name]
+    module: VerbModule = importlib.import_module(verb.module)
+    parser = argparse.ArgumentParser(
+        prog=f"statprune {name}",
+        description=verb.help[0].upper() + verb.help[1:] + ".",
+        epilog=f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return report_problems(lambda: module.run(parser.parse_args(arguments)))
+
+
+def report_problems(act: Callable[[], int]) -> int:
+    """Run ``act`` and print what the user got wrong in sentences; returns the exit status."""
+    from statprune.errors import ConfigError, StatpruneError
+
+    try:
+        return act()
+    except ConfigError as error:
+        problems = error.problems
+    except StatpruneError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"statprune: {problem}", file=sys.stderr)
+    return 1
+
+
+def _unknown_verb(name: str) -> int:
+    near = difflib.get_close_matches(name, VERBS, 1)
+    hint = f"did you mean statprune {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
+    print(f"statprune: {name} is neither a verb nor key=value; {hint}", file=sys.stderr)
+    return 1

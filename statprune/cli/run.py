@@ -1,0 +1,195 @@
+"""Runs and sweeps: check the command line, hand it to Hydra, carry out each job, and tell how it ended."""
+
+import functools
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from statprune.cli.interrupts import interrupts
+from statprune.config.compose import prepare_plugins, quote_pattern
+from statprune.config.grids import preset_grid, swept_grids
+from statprune.config.naming import run_name
+from statprune.config.overrides import folder_problems, override_problems
+from statprune.runs.ledger import LEDGER, JobNote, JobState, ledger, print_sweep, read_notes, write_note
+from statprune.system.console import configure_logging
+from statprune.system.distributed import rank, size, stop
+from statprune.system.gpu_slots import take_gpu, visible_gpus
+
+if TYPE_CHECKING:
+    from statprune.runs.workbench import Workbench
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
+OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
+
+
+def run_hydra(arguments: Sequence[str]) -> int:
+    """Carry out a command in Hydra's grammar; returns its exit status.
+
+    Args:
+        arguments: overrides and Hydra's flags.
+    """
+    line = _CommandLine([quote_pattern(argument) for argument in arguments])
+    prepare_plugins()
+    if line.problems:
+        return _report(line.problems)
+    sys.argv[1:] = line.arguments  # where Hydra reads it
+    # torchrun, Slurm and kill end a process so: leave nothing temporary behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with _own_folder(line):
+        status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
+    stop()
+    return status
+
+
+@hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
+def job(composed: DictConfig) -> float | None:
+    """Hydra's entry point for one job.
+
+    Returns:
+        What a sweeper minimises, the pruned perplexity; None where the job failed.
+    """
+    from statprune.runs.job import carry_out  # slow to import: not for --help or a typo
+    from statprune.runs.summary import print_summary
+
+    of_hydra = HydraConfig.get()
+    folder, is_sweep = Path(of_hydra.runtime.output_dir), of_hydra.mode is RunMode.MULTIRUN
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    configure_logging(composed.verbose is True, quiet=rank() > 0)
+    if str(of_hydra.launcher._target_).endswith(".JoblibLauncher"):
+        take_gpu()  # Slurm and Ray give a job its own
+    if is_sweep:
+        write_note(of_hydra.job.num, JobNote(str(folder), JobState.RUNNING, [], None, ""))
+    interrupts.raise_error()
+    outcome = carry_out(composed, folder, _bench(holds_model=is_sweep), others_follow=is_sweep)
+    interrupts.raise_arrived()
+    if is_sweep:
+        write_note(of_hydra.job.num, outcome.note)
+        interrupts.wait()  # for the next job: Hydra and OmegaConf, which compose it, lose the error
+    if rank() == 0 and is_sweep:
+        print(outcome.line, flush=True)
+    elif rank() == 0 and outcome.record is not None:
+        print_summary(outcome.record, folder)
+    if outcome.reasons and not is_sweep:
+        raise SystemExit(_report(outcome.reasons))
+    return outcome.metric
+
+
+class _CommandLine:
+    """Overrides and flags as Hydra will read them, and what is wrong with them.
+
+    Attributes:
+        arguments: what Hydra is given.
+        is_sweep: several jobs are started.
+        runs_jobs: jobs are started, and nothing is only printed.
+        problems: a sentence each.
+    """
+
+    def __init__(self, arguments: list[str]):
+        self.arguments = arguments
+        parsed = get_args_parser().parse_known_args(arguments)[0]
+        self._overrides: list[str] = parsed.overrides
+        self.is_sweep: bool = parsed.multirun
+        self._asks_for_help = bool(parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion)
+        self.runs_jobs = not (self._asks_for_help or parsed.cfg)
+
+    @functools.cached_property
+    def problems(self) -> list[str]:
+        """Everything wrong with the command; a preset that is a grid is taken apart first."""
+        if self._asks_for_help:
+            return []
+        self._start_preset_grid()
+        problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
+        return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
+
+    @property
+    def runs_jobs_here(self) -> bool:
+        """Whether jobs surely run in this process: no launcher is chosen, and no file that may choose one."""
+        return not any(override.startswith(("hydra/launcher=", "experiment=")) for override in self._overrides)
+
+    def add(self, *overrides: str, last: bool = False) -> None:
+        """Put overrides beside the others: behind an option argparse takes no second group of them."""
+        others = get_args_parser().parse_known_args(self.arguments)[0].overrides
+        place = len(self.arguments)
+        if others:
+            place = self.arguments.index(others[0]) + (len(others) if last else 0)
+        self.arguments[place:place] = overrides
+
+    def _start_preset_grid(self) -> None:
+        """The chosen experiment may be a grid, which is a sweep without ``-m``."""
+        grid = preset_grid(self._overrides) if self.runs_jobs else None
+        if grid is None:
+            return
+        added = [quote_pattern(f"{key}={values}") for key, values in grid.items()]
+        self._overrides = [*added, *self._overrides]
+        self.add(*added, "hydra.sweeper.params=null")
+        if not self.is_sweep:
+            self.arguments.insert(0, "--multirun")
+        self.is_sweep = True
+
+
+def _start_hydra() -> int:
+    job()
+    return 0
+
+
+def _sweep(line: _CommandLine) -> int:
+    """Run all jobs; whatever becomes of some, tell how each ended."""
+    notes: list[JobNote] = []
+    all_well = False
+    if line.runs_jobs_here:
+        import statprune.runs.job  # noqa: F401 - slow to import, and nothing has to be cleaned up yet
+    with ledger() as folder:
+        quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+        line.add(f"+hydra.job.env_set.{LEDGER}='{quoted}'")
+        sys.argv[1:] = line.arguments
+        interrupts.wait() if line.runs_jobs_here else interrupts.raise_error()
+        try:
+            job()
+        finally:
+            notes = read_notes(folder)
+            all_well = bool(notes) and print_sweep(notes)
+    interrupts.raise_arrived()
+    if not notes:
+        return _report([f"no job could tell in {folder} how it ended; their folders and logs say more"])
+    return 0 if all_well else 1
+
+
+@functools.cache
+def _bench(holds_model: bool) -> "Workbench":
+    """The one workbench of this process, which outlives its jobs."""
+    from statprune.runs.workbench import Workbench
+
+    return Workbench(holds_model and size() == 1)
+
+
+@contextmanager
+def _own_folder(line: _CommandLine) -> Iterator[None]:
+    """Give torchrun's other processes a temporary folder each: the first one's holds the run."""
+    if rank() == 0:
+        yield
+        return
+    with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as folder:
+        relative = os.path.relpath(folder)  # short and plain, whatever the names above it
+        line.add(f"hydra.run.dir={relative}", f"hydra.sweep.dir={relative}", last=True)  # after all others
+        sys.argv[1:] = line.arguments
+        yield
+
+
+def _report(problems: Sequence[str]) -> int:
+    """Print problems, in one of several processes; returns the exit status."""
+    for problem in problems if rank() == 0 else ():
+        print(f"statprune: {problem}", file=sys.stderr)
+    return 1

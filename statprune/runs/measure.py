@@ -1,0 +1,206 @@
+"""Stages that measure a model: window losses on datasets, and answers to zero-shot tasks."""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from statprune.evaluate.accuracy import Answers
+from statprune.evaluate.perplexity import window_losses, window_losses_by_block
+from statprune.runs.context import RunContext
+from statprune.runs.dense_cache import dense_cache, fingerprint
+from statprune.runs.environment import describe_environment
+from statprune.runs.finals import (
+    correction_result,
+    experts_with_pooled_statistics,
+    experts_without_tokens,
+    perplexity_results,
+    sparsity_result,
+)
+from statprune.runs.prepare import MemoryPlan, Prepared
+from statprune.runs.record import MemoryResult, Pending, RunRecord
+from statprune.runs.store import write_documents, write_record, write_windows
+from statprune.system.console import progress
+from statprune.system.distributed import gathered, own_part, rank
+from statprune.system.memory import peak_host
+from statprune.system.timing import phase
+from statprune.walk.activations import hidden_store
+
+if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
+    from transformers import PreTrainedModel
+
+    from statprune.evaluate.zero_shot import ZeroShot
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DenseResults:
+    """What was measured of the dense model.
+
+    Attributes:
+        losses: of each window in nats, by dataset.
+        answers: to the zero-shot tasks; None where there are none.
+    """
+
+    losses: dict[str, Tensor]
+    answers: Answers | None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run whose pruned model is at hand, and which still lacks answers or its last files.
+
+    Attributes:
+        record: what is measured so far.
+        model: the pruned model.
+        zero_shot: the tasks, rehearsed; None where there are none.
+        dense_answers: the dense model's; None where there are no tasks.
+        model_folder: where this process has written the pruned model; None: nowhere.
+        memory: the plan, to measure peaks against; None for a run that is resumed, whose peaks are recorded.
+    """
+
+    record: RunRecord
+    model: "PreTrainedModel"
+    zero_shot: "ZeroShot | None"
+    dense_answers: Answers | None
+    model_folder: Path | None
+    memory: MemoryPlan | None
+
+
+def measure_dense(context: RunContext, prepared: Prepared) -> DenseResults:
+    """The dense model's window losses and answers, measured or remembered; losses are written at once."""
+    cache = dense_cache(context.config, prepared.model, context.device)
+    windows = {source: fingerprint(own.ids) for source, own in prepared.evaluation.items()}
+    with phase(context.seconds, "evaluate"):
+        losses = context.bench.dense_losses(
+            cache,
+            [windows, context.config.evaluation.batch_size],
+            lambda: _losses(context, prepared, "dense"),
+        )
+    write_windows(context.folder, prepared.evaluation, losses, {})  # they stay even if a later step fails
+    zero_shot = prepared.zero_shot
+    if zero_shot is None:
+        return DenseResults(losses, None)
+    protocol = {  # the requests' hash tells of the limit
+        key: value for key, value in vars(zero_shot.plan.protocol).items() if key not in ("limit", "truncated_requests")
+    }
+    with phase(context.seconds, "zero_shot"):
+        answers = context.bench.dense_answers(cache, [protocol], lambda: zero_shot.measure(prepared.model, "dense"))
+    return DenseResults(losses, answers)
+
+
+def measure_losses(
+    context: RunContext, prepared: Prepared, dense: DenseResults, model_folder: Path | None
+) -> Unfinished:
+    """The pruned model's window losses, and the record without answers.
+
+    Args:
+        context: the run.
+        prepared: its inputs; the model is pruned now.
+        dense: what was measured of the dense model.
+        model_folder: where this process has written the pruned model; None: nowhere.
+    """
+    losses = dense.losses
+    if prepared.calibration is not None:
+        with phase(context.seconds, "evaluate"):
+            losses = _losses(context, prepared, "pruned")
+    write_windows(context.folder, prepared.evaluation, dense.losses, losses)
+    for source, values in losses.items():
+        if not values.isfinite().all():
+            log.warning("the pruned perplexity on %s is not finite: weights or activations overflow", source)
+    record = _record(context, prepared, dense.losses, losses)
+    return Unfinished(record, prepared.model, prepared.zero_shot, dense.answers, model_folder, prepared.memory)
+
+
+def measure_answers(context: RunContext, run: Unfinished) -> Unfinished:
+    """The pruned model's answers to the zero-shot tasks.
+
+    The record is written without them first, so that a failure costs no pruning.
+    """
+    zero_shot, dense = run.zero_shot, run.dense_answers
+    if zero_shot is None or dense is None:
+        return run
+    pruned, record = dense, run.record
+    if record.is_pruned:
+        if record.pending is None:
+            pending = Pending("zero_shot", run.model_folder.name if run.model_folder is not None else None)
+            record = replace(record, zero_shot=zero_shot.compared(dense, None), pending=pending)
+            if rank() == 0:
+                write_documents(context.folder, dense, None)
+                write_record(context.folder, record)
+        pruned = _pruned_answers(context, run, zero_shot)
+    if rank() == 0:
+        write_documents(context.folder, dense, pruned)
+    record = replace(record, zero_shot=zero_shot.compared(dense, pruned), pending=None)
+    if run.memory is not None:
+        record = replace(record, memory=memory_result(run.memory, context.device))
+    return replace(run, record=record)
+
+
+def memory_result(plan: MemoryPlan, device: torch.device) -> MemoryResult:
+    """Bytes at the peak of the largest process, before and after the plan was made, and the prediction for after."""
+    on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return MemoryResult(
+        peak_host_bytes=max(gathered(peak_host())),
+        predicted_host_bytes=plan.predicted.host,
+        load_peak_host_bytes=max(gathered(plan.load_peak)),
+        peak_device_bytes=max(gathered(on_device)),
+        predicted_device_bytes=plan.predicted.device,
+        activations=plan.placement.value,
+    )
+
+
+def _losses(context: RunContext, prepared: Prepared, name: str) -> dict[str, Tensor]:
+    """Window losses by dataset; several processes share the windows."""
+    losses = {}
+    batch_size, blocks = context.config.evaluation.batch_size, prepared.blocks
+    for source, windows in prepared.evaluation.items():
+        ids = windows.ids[own_part(len(windows.ids))]
+        own = torch.empty(0, dtype=torch.float64)
+        with progress(f"{name} perplexity on {source}", len(ids)) as advance:
+            if len(ids) and prepared.loaded.streamer is None:
+                own = window_losses(prepared.model, ids, batch_size, advance)
+            elif len(ids):
+                store = hidden_store(prepared.memory.placement, context.folder)
+                own = window_losses_by_block(prepared.model, blocks, ids, batch_size, store, advance)
+        losses[source] = torch.cat(gathered(own))
+    return losses
+
+
+def _pruned_answers(context: RunContext, run: Unfinished, zero_shot: "ZeroShot") -> Answers:
+    try:
+        with phase(context.seconds, "zero_shot"):
+            return zero_shot.measure(run.model, "pruned")
+    except BaseException:
+        if rank() == 0 and run.model_folder is not None:
+            log.warning(
+                "the pruned model is kept in %s: the same command evaluates it without pruning again", run.model_folder
+            )
+        raise
+
+
+def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], pruned: dict[str, Tensor]) -> RunRecord:
+    reports = context.reports
+    return RunRecord(
+        config=context.config.resolved(),
+        config_hash=context.config.hash(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=describe_environment(context.device),
+        perplexity=perplexity_results(prepared.evaluation, dense, pruned),
+        sparsity=sparsity_result(context.config, prepared.blocks, reports),
+        coverage=replace(
+            prepared.coverage,
+            experts_with_pooled_statistics=experts_with_pooled_statistics(reports),
+            experts_without_tokens=experts_without_tokens(reports),
+        ),
+        correction=correction_result(reports),
+        calibration=prepared.calibration.origin if prepared.calibration is not None else None,
+        seconds=context.seconds,
+        reused=context.bench.reused,
+        memory=memory_result(prepared.memory, context.device),
+    )

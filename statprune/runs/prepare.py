@@ -1,0 +1,247 @@
+"""The first stage: everything that can be wrong with tasks, model and data is found before any expensive step."""
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from statprune.config.schema import Offload, RunConfig
+from statprune.core.statistics import StatisticsKind
+from statprune.data.windows import Windows, calibration_windows, evaluation_windows
+from statprune.errors import ModelError
+from statprune.evaluate.tasks import TaskSuite, load_tasks
+from statprune.model.coverage import Coverage, measure_coverage
+from statprune.model.loading import LoadedModel, check_tokens, open_model, vocabulary_size
+from statprune.model.matrix import Block
+from statprune.pruning.allocation import check_pattern
+from statprune.pruning.budget import (
+    PredictedPeak,
+    TokenBatch,
+    Workload,
+    choose_placement,
+    memory_need,
+    predict_peak,
+)
+from statprune.pruning.loop import automatic_batch_size
+from statprune.pruning.spec import Propagation
+from statprune.runs.context import RunContext
+from statprune.runs.dense_cache import fingerprint, identity
+from statprune.system.distributed import size
+from statprune.system.memory import available_host, peak_host, resident, restart_peaks
+from statprune.system.timing import phase
+from statprune.walk.activations import Placement
+from statprune.walk.discover import find_blocks
+
+if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from statprune.evaluate.zero_shot import ZeroShot
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Where hidden states wait, and how much memory that takes.
+
+    Attributes:
+        placement: of the windows' hidden states between two blocks.
+        predicted: peaks from the plan on.
+        load_peak: bytes of the host at the peak of loading.
+    """
+
+    placement: Placement
+    predicted: PredictedPeak
+    load_peak: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose inputs are ready.
+
+    Attributes:
+        loaded: the dense model.
+        blocks: its decoder blocks.
+        coverage: of its matrices.
+        calibration: windows; None where nothing is pruned.
+        evaluation: windows by dataset.
+        zero_shot: the tasks, rehearsed; None where there are none.
+        memory: the plan.
+    """
+
+    loaded: LoadedModel
+    blocks: list[Block]
+    coverage: Coverage
+    calibration: Windows | None
+    evaluation: dict[str, Windows]
+    zero_shot: "ZeroShot | None"
+    memory: MemoryPlan
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The transformers model."""
+        return self.loaded.model
+
+
+def prepare(context: RunContext) -> Prepared:
+    """Open the model, read the windows, find the blocks, rehearse the tasks and plan the memory.
+
+    Raises:
+        StatpruneError: the model, the data or the tasks can't be used as asked.
+    """
+    config = context.config
+    restart_peaks(context.device)  # a sweep's earlier runs had theirs
+    suite = find_tasks(context)
+    loaded = _opened(context)
+    context.cleanup.callback(loaded.close)
+    _check_lengths(config, loaded.model)
+    evaluation = _evaluation_windows(context, loaded.tokenizer)
+    calibration = None
+    if not config.is_dense:
+        with phase(context.seconds, "calibrate"):
+            calibration = _calibration_windows(context, loaded.tokenizer)
+    with phase(context.seconds, "find"):
+        blocks = _find_blocks(context, loaded, calibration, evaluation)
+    coverage = measure_coverage(blocks, is_pruned=calibration is not None)
+    zero_shot = rehearsed(context, suite, loaded)
+    load_peak = peak_host()
+    workload = _workload(config, loaded.model, evaluation, zero_shot)
+    memory = _plan_memory(context, loaded.model, blocks, workload, load_peak)
+    return Prepared(loaded, blocks, coverage, calibration, evaluation, zero_shot, memory)
+
+
+def find_tasks(context: RunContext) -> TaskSuite | None:
+    """The evaluation's tasks, their documents read; None where it has none.
+
+    Raises:
+        ConfigError: with everything that is wrong with them.
+    """
+    if not context.config.evaluation.tasks:
+        return None
+    with phase(context.seconds, "tasks"):
+        return load_tasks(context.config.evaluation.tasks)
+
+
+def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel) -> "ZeroShot | None":
+    """The tasks, ready to be asked; None where there are none.
+
+    Raises:
+        StatpruneError: the tasks can't be run with this model.
+    """
+    if suite is None:
+        return None
+    from statprune.evaluate.zero_shot import ZeroShot
+
+    with phase(context.seconds, "tasks"):
+        return ZeroShot(suite, loaded.model, loaded.tokenizer, context.config.evaluation.task_options)
+
+
+def _opened(context: RunContext) -> LoadedModel:
+    source, offload = context.config.model.source, context.config.settings.offload.value
+    device = str(context.device)
+
+    def load() -> LoadedModel:
+        log.info("loading %s", source.path)
+        return open_model(source, device, offload, context.model_folder)
+
+    with phase(context.seconds, "load"):
+        return context.bench.model([*vars(source).values(), identity(source.path), device, offload], load)
+
+
+def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
+    options = model.config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    limit = next((value for name in names if isinstance(value := getattr(options, name, None), int)), None)
+    lengths = {}
+    if not config.is_dense:
+        lengths["calibration"] = config.calibration.seq_len
+    if config.evaluation.datasets:
+        lengths["evaluation"] = config.evaluation.seq_len
+    for name, length in lengths.items():
+        if limit is not None and length > limit:
+            raise ModelError(f"{name}.seq_len={length} is longer than the model's {limit} positions; lower it")
+
+
+def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:
+    options, seed = context.config.calibration, context.config.settings.seed
+    arguments = (options.source, options.samples, options.seq_len, seed, options.path)
+    key = [*arguments, identity(options.path or "")]
+    return context.bench.windows("calibration", key, lambda: calibration_windows(tokenizer, *arguments))
+
+
+def _evaluation_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Windows]:
+    return {source: _evaluation_windows_of(context, tokenizer, source) for source in context.config.evaluation.datasets}
+
+
+def _evaluation_windows_of(context: RunContext, tokenizer: "PreTrainedTokenizerBase", source: str) -> Windows:
+    options = context.config.evaluation
+    arguments = (source, options.seq_len, options.max_windows, options.path_of(source))
+    key = [*arguments, identity(options.path_of(source) or "")]
+    return context.bench.windows("evaluation", key, lambda: evaluation_windows(tokenizer, *arguments))
+
+
+def _find_blocks(
+    context: RunContext, loaded: LoadedModel, calibration: Windows | None, evaluation: Mapping[str, Windows]
+) -> list[Block]:
+    """The blocks, after checking that tokens, pattern and allocation fit them."""
+    config, model = context.config, loaded.model
+    all_ids = [windows.ids for windows in (calibration, *evaluation.values()) if windows is not None]
+    for ids in all_ids:
+        check_tokens(model, ids)
+    exclude = config.model.exclude if calibration is not None else []
+    tokens = all_ids[0] if all_ids else torch.arange(64)[None] % vocabulary_size(model)
+    blocks = context.bench.blocks(
+        [exclude, config.model.prune_routers, fingerprint(tokens)],
+        lambda: find_blocks(loaded, tokens, exclude, config.model.prune_routers),
+    )
+    if calibration is not None:
+        check_pattern(blocks, config.pattern, config.allocation)
+    return blocks
+
+
+def _workload(
+    config: RunConfig, model: "PreTrainedModel", evaluation: Mapping[str, Windows], zero_shot: "ZeroShot | None"
+) -> Workload:
+    options, batches = config.calibration, config.evaluation
+    spec = None if config.is_dense else config.spec
+    return Workload(
+        calibration=TokenBatch(options.samples, options.seq_len) if spec is not None else None,
+        batch_size=options.batch_size or automatic_batch_size(options.seq_len, model.device),
+        evaluation=TokenBatch(batches.batch_size, batches.seq_len) if evaluation else TokenBatch(),
+        evaluated_windows=max((len(windows.ids) for windows in evaluation.values()), default=0),
+        requests=TokenBatch(batches.task_batch_size, zero_shot.plan.longest) if zero_shot else TokenBatch(),
+        kind=spec.statistics_kind if spec is not None else StatisticsKind.NONE,
+        sampled_rows=spec.sampled_rows if spec is not None else 0,
+        is_sequential=config.settings.propagation is Propagation.sequential,
+    )
+
+
+def _plan_memory(
+    context: RunContext, model: "PreTrainedModel", blocks: Sequence[Block], workload: Workload, load_peak: int
+) -> MemoryPlan:
+    """Where hidden states wait, and the peaks to come; from here on peaks are measured."""
+    settings = context.config.settings
+    need = memory_need(model, blocks, workload)
+    placement = choose_placement(settings.activations, need, model.device)
+    streamer = blocks[0].streamer
+    written = need.activations if placement is Placement.disk else 0
+    if streamer is not None and settings.offload is Offload.disk:
+        written += sum(streamer.block_bytes)
+    written *= size()
+    room = shutil.disk_usage(context.folder).free
+    if written > room:
+        raise ModelError(
+            f"pruning will write {written / 2**30:.2f} GiB below {context.folder}, where {room / 2**30:.2f} GiB are "
+            "free; make room, or give a hydra.run.dir elsewhere"
+        )
+    restart_peaks(model.device)
+    predicted = predict_peak(need, placement, model.device)
+    on_device = "" if model.device.type == "cpu" else f", {predicted.device / 2**30:.2f} GiB on {model.device}"
+    log.info("predicted peak memory %.2f GiB on the host%s", predicted.host / 2**30, on_device)
+    available = available_host()
+    if available is not None and predicted.host - resident() > available:
+        log.warning("only %.2f GiB more are available on the host; lower the batch sizes", available / 2**30)
+    return MemoryPlan(placement, predicted, load_peak)

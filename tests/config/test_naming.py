@@ -1,0 +1,108 @@
+"""Names of runs' folders, and what tells two configurations apart."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statprune.config.compose import compose, plain_values
+from statprune.config.naming import differing_keys, name_of, run_name
+
+RECORDED = json.loads((Path(__file__).parents[1] / "records" / "configurations.json").read_text())
+START = "SmolLM2-135M-Instruct.Q4_1_bundled"
+
+
+def name(*overrides: str) -> str:
+    """The name that Hydra's own composing gives a run."""
+    with initialize_config_module("statprune.conf", version_base="1.3"):
+        return run_name(_root_=hydra_compose("config", [*overrides], return_hydra_config=True))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rest"),
+    [
+        ([], "0.5_cvr_energy_s0"),
+        (["sparsity.ratio=0"], "0_cvr_energy_s0"),
+        (["sparsity='2_4'", "method=wanda"], "2_4_wanda_none_s0"),
+        (["sparsity.keep=2", "sparsity.of=4", "method=wanda"], "2_4_wanda_none_s0"),
+        (["method=dense"], "dense_dense_none_s0"),
+        (["sparsity.allocation=owl", "compensation=rows"], "owl0.5_cvr_energy-rows_s0"),
+        (["compensation=rows_first"], "0.5_cvr_energy-rows-first_s0"),
+        (["compensation=moments", "compensation.scale=false"], "0.5_cvr_moments-mean_s0"),
+        (["compensation=energy_moments"], "0.5_cvr_moments-energy-first_s0"),
+        (["compensation.columns=false", "compensation.rows=false"], "0.5_cvr_energy-off_s0"),
+        (["experiment=smoke", "method.alpha=0.5", "verbose=true"], "0.5_cvr_energy_s0"),
+    ],
+)
+def test_a_name_shows_pattern_method_compensation_and_seed(overrides, rest):
+    assert name(*overrides) == f"{START}_{rest}"
+
+
+def test_patterns_that_a_name_does_not_show_tell_runs_apart():
+    names = {name("method=dense", pattern) for pattern in ("sparsity='2_4'", "sparsity.ratio=0.6", "sparsity='4_8'")}
+    names |= {name("sparsity.layer_ratios=[0.5]", f"sparsity.ratio={ratio}") for ratio in (0.3, 0.4)}
+    assert len(names) == 5
+
+
+def test_explicit_ratios_are_a_hash_behind_the_name():
+    first = name("sparsity.layer_ratios=[0.5]", "seed=3")
+    second = name("sparsity.layer_ratios=[0.25]", "seed=3")
+    assert all(re.fullmatch(rf"{START}_given_cvr_energy_s3_[0-9a-f]{{8}}", text) for text in (first, second))
+    assert first != second
+
+
+def test_another_evaluation_is_a_hash_behind_the_name():
+    names = {name(f"evaluation={choice}") for choice in ("none", "zero_shot", "full")}
+    assert len(names) == 3
+    assert all(re.fullmatch(rf"{START}_0\.5_cvr_energy_s0_[0-9a-f]{{8}}", text) for text in names)
+
+
+def test_another_model_shows_in_the_name_and_in_its_hash(tiny_folder):
+    assert re.fullmatch(r"model_bundled_0\.5_cvr_energy_s0_[0-9a-f]{8}", name(f"model.path={tiny_folder}"))
+
+
+def test_different_values_have_different_names(tiny_folder):
+    names = {name("method.alpha=1"), name("method.alpha=2"), name(f"model.path={tiny_folder}")}
+    names |= {name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")}
+    assert len(names) == 5
+
+
+def test_whole_numbers_have_one_name():
+    assert name("method.alpha=1.0") == name("method.alpha=1")
+
+
+def test_recorded_configurations_have_the_names_they_had():
+    names = {}
+    for entry in RECORDED:
+        composition = compose(entry["overrides"])
+        names[str(entry["overrides"])] = name_of(plain_values(composition.config), composition.choices)
+    assert names == {str(entry["overrides"]): entry["name"] for entry in RECORDED}
+
+
+plain = st.recursive(
+    st.integers(-3, 3) | st.booleans() | st.none(),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+configurations = st.dictionaries(st.sampled_from("abcd"), plain, max_size=4)
+
+
+@given(configurations)
+def test_a_configuration_differs_from_itself_nowhere(config):
+    assert differing_keys(config, json.loads(json.dumps(config))) == []
+
+
+@given(configurations)
+def test_a_configuration_differs_from_another_where_that_was_changed(config):
+    changed = json.loads(json.dumps(config)) | {"new": {"key": 1}}
+    assert differing_keys(config, changed) == ["new.key"] == differing_keys(changed, config)
+
+
+@given(configurations)
+def test_keys_that_change_no_number_do_not_differ(config):
+    assert differing_keys({**config, "name": "x", "tracking": {"mode": 1}}, {**config, "name": "y"}) == []

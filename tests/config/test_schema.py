@@ -1,0 +1,93 @@
+"""Presets, defaults and the hash of a configuration."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from statprune.config.checks import COMPENSATIONS, parse_config
+from statprune.config.compose import compose, plain_values
+from statprune.core.compensation import Energy
+from statprune.core.methods import method_names, options_class
+from statprune.core.moments import Moments
+from tests.helpers.command import composed
+
+CONF = Path(__file__).parents[2] / "conf"
+RECORDED = json.loads((Path(__file__).parents[1] / "records" / "configurations.json").read_text())
+
+
+@pytest.mark.parametrize("preset", sorted((CONF / "model").glob("*.yaml")), ids=lambda preset: preset.stem)
+def test_a_models_preset_is_composed(preset):
+    assert composed(f"model={preset.stem}").model.path == yaml.safe_load(preset.read_text())["path"]
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_methods_preset_has_the_codes_defaults(name):
+    assert composed(f"method={name}").method_options == options_class(name)()
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_only_cvr_brings_a_compensation(name):
+    assert (composed(f"method={name}").compensation == Energy()) == (name == "cvr")
+
+
+def test_the_moments_preset_has_the_codes_defaults():
+    assert composed("compensation=moments").compensation == Moments()
+
+
+def test_the_best_first_order_preset_is_cvr_by_standard_deviations_with_grouped_moments():
+    best = composed("experiment=best_first_order")
+    assert best.compensation == Moments(groups=64)
+    assert best.method_options == options_class("cvr")(alpha=0, activation_power=0.5)
+
+
+def test_the_main_preset_is_the_papers_setting():
+    main = composed("experiment=main").resolved()
+    assert main["model"]["path"] == "meta-llama/Llama-2-7b-hf" and main["evaluation"]["seq_len"] == 4096
+    assert (main["calibration"]["samples"], main["calibration"]["seq_len"]) == (128, 2048)
+    assert main["compensation"]["name"] == "energy" and main["evaluation"]["datasets"] == ["wikitext2"]
+
+
+def test_another_method_in_a_preset_brings_the_compensation_that_it_has_without_the_preset():
+    assert composed("experiment=main", "method=wanda").compensation is None
+
+
+@pytest.mark.parametrize("key", ["tasks", "limit"])
+def test_settings_of_tasks_are_no_part_of_a_run_without_tasks(key):
+    assert key not in composed().resolved()["evaluation"]
+
+
+def test_settings_of_tasks_are_not_hashed_in_a_run_without_tasks():
+    assert composed("evaluation.limit=3").hash() == composed().hash()
+
+
+def test_recorded_configurations_have_the_hashes_they_had():
+    hashes = {
+        str(entry["overrides"]): parse_config(plain_values(compose(entry["overrides"]).config)).hash()
+        for entry in RECORDED
+    }
+    assert hashes == {str(entry["overrides"]): entry["hash"] for entry in RECORDED}
+
+
+def test_a_list_of_ratios_is_recorded_without_another_ratio():
+    sparsity = composed("sparsity.layer_ratios=[0.4,0.6]").resolved()["sparsity"]
+    assert sparsity["ratio"] is None and sparsity["layer_ratios"] == [0.4, 0.6]
+
+
+def test_owl_is_recorded_with_its_overall_ratio():
+    assert composed("sparsity.allocation=owl", "sparsity.ratio=0.7").resolved()["sparsity"]["ratio"] == 0.7
+
+
+def test_owl_is_recorded_with_its_authors_options():
+    sparsity = composed("sparsity.allocation=owl", "sparsity.ratio=0.7").resolved()["sparsity"]
+    assert (sparsity["outlier_threshold"], sparsity["max_deviation"]) == (5.0, 0.08)
+
+
+def test_a_compensation_is_recorded_by_its_name():
+    config = composed("method=wanda", "compensation=moments", "compensation.samples=64")
+    assert config.resolved()["compensation"]["name"] == "moments"
+
+
+def test_there_are_two_compensations():
+    assert list(COMPENSATIONS) == ["energy", "moments"]

@@ -1,0 +1,177 @@
+"""One job: what it may replace in its folder, who may write there, and how it ended."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+from omegaconf import OmegaConf
+
+from statprune.errors import ConfigError, ModelError
+from statprune.runs import job
+from statprune.runs.job import Outcome, carry_out, remove_own_model
+from statprune.runs.ledger import JobState
+from statprune.runs.store import SAVES
+from statprune.runs.verdict import Complete
+from statprune.runs.workbench import Workbench
+from statprune.system.lock import locked
+from tests.helpers.command import tiny_job
+from tests.helpers.runs import recorded
+
+
+def composed_job(folder, **changes):
+    """The composed configuration of a job on the tiny model."""
+    return OmegaConf.create(tiny_job(folder).resolved() | changes)
+
+
+def carried_out(composed, folder, others_follow=False):
+    return carry_out(composed, folder, Workbench(holds_model=False), others_follow)
+
+
+@pytest.fixture
+def own_model(tmp_path):
+    """A user's file, where a run would save its model."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").touch()
+    return tmp_path / "model" / "mine.txt"
+
+
+@pytest.mark.usefixtures("own_model")
+def test_a_model_that_no_run_wrote_is_not_replaced(tmp_path, tiny_folder):
+    outcome = carried_out(composed_job(tiny_folder, save_model=True), tmp_path)
+    assert outcome.state == JobState.FAILED and "model is not a run's own" in outcome.reasons[0]
+
+
+def test_a_model_that_no_run_wrote_stays_beside_a_run_that_saves_none(tmp_path, tiny_folder, own_model):
+    assert carried_out(composed_job(tiny_folder), tmp_path).state == JobState.FINISHED
+    assert own_model.exists()
+
+
+def test_a_model_that_no_run_wrote_stays_when_a_run_is_repeated(tmp_path, tiny_folder, own_model):
+    assert carried_out(composed_job(tiny_folder), tmp_path).state == JobState.FINISHED
+    assert carried_out(composed_job(tiny_folder, rerun=True), tmp_path).state == JobState.FINISHED
+    assert own_model.exists()
+
+
+def test_a_model_that_a_run_wrote_goes_when_the_next_saves_none(tmp_path, tiny_folder):
+    assert carried_out(composed_job(tiny_folder, save_model=True), tmp_path).state == JobState.FINISHED
+    assert (tmp_path / "model" / "README.md").exists()
+    assert carried_out(composed_job(tiny_folder, rerun=True), tmp_path).state == JobState.FINISHED
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_a_run_began_to_write_goes_too(tmp_path, tiny_folder):
+    assert carried_out(composed_job(tiny_folder, save_model=True), tmp_path).state == JobState.FINISHED
+    (tmp_path / "model" / "README.md").unlink()
+    assert carried_out(composed_job(tiny_folder, rerun=True), tmp_path).state == JobState.FINISHED
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_of_an_earlier_run_does_not_stay_beside_another_record(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / SAVES).touch()
+    remove_own_model(tiny_job(tiny_folder), tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("path", ["{folder}/model", "'~/model'"])
+def test_a_model_of_an_earlier_run_stays_where_the_next_prunes_that_very_model(
+    path, tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / SAVES).touch()
+    remove_own_model(tiny_job(path.format(folder=tmp_path)), tmp_path)
+    assert (tmp_path / "model").exists()
+
+
+@pytest.fixture
+def pending_job(tiny_folder, monkeypatch):
+    """A job that only has to be completed, which takes no time."""
+    record = recorded("pending")
+    monkeypatch.setattr(job, "verdict_on", lambda *_: Complete(record))
+    monkeypatch.setattr(job, "run", lambda *_: record)
+    return composed_job(tiny_folder)
+
+
+def test_a_pending_run_that_another_process_completes_is_left_to_it(pending_job, tmp_path):
+    with locked(tmp_path):
+        outcome = carried_out(pending_job, tmp_path, others_follow=True)
+    assert outcome.state == JobState.FAILED and "is being written by process" in outcome.reasons[0]
+
+
+def test_a_pending_run_that_nobody_completes_is_completed(pending_job, tmp_path):
+    assert carried_out(pending_job, tmp_path, others_follow=True).state == JobState.FINISHED
+
+
+def test_a_finished_run_is_skipped_while_its_folder_is_locked(tiny_folder, tmp_path):
+    assert carried_out(composed_job(tiny_folder), tmp_path).state == JobState.FINISHED
+    with locked(tmp_path):
+        assert carried_out(composed_job(tiny_folder), tmp_path).state == JobState.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("error", "reasons"),
+    [
+        (ModelError("no such model"), ["no such model"]),
+        (ConfigError(["one", "two"]), ["one", "two"]),
+        (KeyError("x"), ["KeyError: 'x' (its traceback is above)"]),
+    ],
+)
+def test_an_error_fails_the_job_alone_where_others_follow(error, reasons, tiny_folder, tmp_path, monkeypatch):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(job, "run", failing)
+    outcome = carried_out(composed_job(tiny_folder), tmp_path, others_follow=True)
+    assert (outcome.state, outcome.reasons) == (JobState.FAILED, reasons)
+
+
+def test_an_error_that_no_user_causes_is_raised_where_no_job_follows(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        carried_out(composed_job(tiny_folder), tmp_path)
+
+
+def ended(record):
+    return Outcome("folder", JobState.FINISHED, record=record)
+
+
+def with_perplexity(value):
+    record = recorded("plain")
+    return replace(record, perplexity={"bundled": replace(record.perplexity["bundled"], pruned=value)})
+
+
+def test_a_job_is_judged_by_its_perplexity():
+    assert ended(recorded("zero_shot")).metric == recorded("zero_shot").perplexity["bundled"].pruned
+    assert ended(recorded("zero_shot")).note.measured == "perplexity"
+
+
+def test_a_job_without_a_perplexity_is_judged_by_its_zero_shot_error(limited):
+    outcome = ended(limited)
+    assert outcome.metric == pytest.approx(1 - limited.zero_shot.tasks["alone"].pruned["acc"])
+    assert outcome.note.measured == "zero-shot error"
+
+
+def test_a_job_that_failed_is_not_judged():
+    assert Outcome("folder", JobState.FAILED, ["no"]).metric is None
+
+
+@pytest.mark.parametrize("value", [None, math.inf])
+def test_a_perplexity_that_is_not_finite_is_the_worst_there_is(value):
+    outcome = ended(with_perplexity(value))
+    assert outcome.metric == math.inf == outcome.note.metric
+
+
+def test_the_line_of_a_job_shows_its_perplexity_and_sparsity():
+    assert ended(recorded("plain")).line == (
+        "folder: finished, perplexity on bundled 97.1810 dense, 96.4556 pruned, sparsity 0.5000"
+    )
+
+
+def test_the_line_of_a_job_says_where_its_perplexity_is_not_finite():
+    assert "not finite pruned" in ended(with_perplexity(None)).line
+
+
+def test_the_line_of_a_failed_job_gives_the_reasons():
+    assert Outcome("folder", JobState.FAILED, ["one", "two"]).line == "folder: failed; one; two"
