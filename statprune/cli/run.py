@@ -42,10 +42,11 @@ def run_hydra(arguments: Sequence[str]) -> int:
     """
     line = _CommandLine([quote_pattern(argument) for argument in arguments])
     prepare_plugins()
-    if line.problems:
-        return _report(line.problems)
+    line.start_preset_grid()
+    if problems := line.problems():
+        return _report(problems)
     sys.argv[1:] = line.arguments  # where Hydra reads it
-    # torchrun, Slurm and kill end a process so: leave nothing temporary behind
+    # how torchrun, Slurm and kill end a process: leave nothing temporary behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _own_folder(line):
         status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
@@ -58,7 +59,7 @@ def job(composed: DictConfig) -> float | None:
     """Hydra's entry point for one job.
 
     Returns:
-        What a sweeper minimises, the pruned perplexity; None where the job failed.
+        What a sweeper minimises, `Outcome.metric`; None where the job failed or measured nothing.
     """
     from statprune.runs.job import carry_out  # slow to import: not for --help or a typo
     from statprune.runs.summary import print_summary
@@ -77,7 +78,7 @@ def job(composed: DictConfig) -> float | None:
     interrupts.raise_arrived()
     if is_sweep:
         write_note(of_hydra.job.num, outcome.note)
-        interrupts.wait()  # for the next job: Hydra and OmegaConf, which compose it, lose the error
+        interrupts.wait()  # until the next job: Hydra and OmegaConf, which compose it, would swallow the error
     if rank() == 0 and is_sweep:
         print(outcome.line, flush=True)
     elif rank() == 0 and outcome.record is not None:
@@ -94,7 +95,6 @@ class _CommandLine:
         arguments: what Hydra is given.
         is_sweep: several jobs are started.
         runs_jobs: jobs are started, and nothing is only printed.
-        problems: a sentence each.
     """
 
     def __init__(self, arguments: list[str]):
@@ -105,12 +105,10 @@ class _CommandLine:
         self._asks_for_help = bool(parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion)
         self.runs_jobs = not (self._asks_for_help or parsed.cfg)
 
-    @functools.cached_property
     def problems(self) -> list[str]:
-        """Everything wrong with the command; a preset that is a grid is taken apart first."""
+        """Everything wrong with the command, in sentences."""
         if self._asks_for_help:
             return []
-        self._start_preset_grid()
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
         return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
 
@@ -120,15 +118,15 @@ class _CommandLine:
         return not any(override.startswith(("hydra/launcher=", "experiment=")) for override in self._overrides)
 
     def add(self, *overrides: str, last: bool = False) -> None:
-        """Put overrides beside the others: behind an option argparse takes no second group of them."""
+        """Put overrides beside the others: argparse accepts a single group of them, before or after the options."""
         others = get_args_parser().parse_known_args(self.arguments)[0].overrides
         place = len(self.arguments)
         if others:
             place = self.arguments.index(others[0]) + (len(others) if last else 0)
         self.arguments[place:place] = overrides
 
-    def _start_preset_grid(self) -> None:
-        """The chosen experiment may be a grid, which is a sweep without ``-m``."""
+    def start_preset_grid(self) -> None:
+        """Turn an experiment that is a grid into the overrides of a sweep, which then needs no ``-m``."""
         grid = preset_grid(self._overrides) if self.runs_jobs else None
         if grid is None:
             return

@@ -1,7 +1,7 @@
 """Sparsity patterns: from a score to a keep mask, by partial selection on whole tensors.
 
 Ties: of equal scores, N:M keeps the one with the lowest index, and an unstructured pattern removes evenly spaced ones.
-Both rules are the same on every device.
+Both rules are the same on every device; the kernel in sparsegpt_triton.py repeats that of N:M.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""One job: skipped where it is finished, locked while it goes on, and noted however it ends."""
+"""One job: skipped where it is finished, its folder locked while it goes on, every end turned into an `Outcome`."""
 
 import logging
 import math
@@ -17,6 +17,7 @@ from statprune.config.checks import parse_config
 from statprune.config.schema import RunConfig
 from statprune.errors import ConfigError, StatpruneError, first_line
 from statprune.runs.ledger import JobNote, JobState
+from statprune.runs.model_card import SIGNATURE
 from statprune.runs.pipeline import run
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, SAVES
@@ -28,7 +29,7 @@ from statprune.system.distributed import all_arrive, gathered, rank, size, start
 from statprune.system.lock import locked
 
 log = logging.getLogger(__name__)
-PATIENCE = 60.0  # seconds that a process which failed waits for the others to have failed, too
+PATIENCE = 60.0  # seconds that a failed process waits for the other processes to fail as well
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Outcome:
         folder: of the run.
         state: finished, skipped (it was finished before) or failed.
         reasons: one sentence for each thing that is wrong.
-        record: of a finished run.
+        record: of the run, where it is finished, now or before.
     """
 
     folder: Path
@@ -85,16 +86,17 @@ class Outcome:
 def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
     """Do one job.
 
-    In several processes, one that fails alone tells why and ends, and with it all: the others wait for it in the middle
-    of the job.
+    In several processes, one that fails alone tells why and exits, which ends them all: the other processes would wait
+    for it in the middle of the job.
 
     Args:
         composed: its configuration.
         folder: of the run.
         bench: what jobs of this process share.
-        others_follow: an error that no user can cause is logged with its traceback, and not raised.
+        others_follow: whether this process has other jobs to do; if so, an error that no user can cause is printed
+            with its traceback instead of raised.
     """
-    outcome = _outcome(composed, folder, bench, others_follow)
+    outcome = _caught(composed, folder, bench, others_follow)
     if not all_arrive(PATIENCE if outcome.state is JobState.FAILED else None):
         for reason in outcome.reasons:
             print(f"statprune: process {rank()} of {size()}: {reason}", file=sys.stderr, flush=True)
@@ -102,11 +104,11 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
     return outcome
 
 
-def _outcome(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
+def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
     try:
         raw = OmegaConf.to_container(composed, resolve=True)
         config = parse_config(raw)  # type: ignore[arg-type]  # a dictionary with strings as keys
-        return _carry_out(config, composed, folder, bench)
+        return _locked_run(config, composed, folder, bench)
     except ConfigError as error:
         return Outcome(folder, JobState.FAILED, error.problems)
     except StatpruneError as error:
@@ -123,11 +125,11 @@ def _outcome(composed: DictConfig, folder: Path, bench: Workbench, others_follow
         return Outcome(folder, JobState.FAILED, [reason])
 
 
-def _carry_out(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
+def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
     if size() > 1:
         start(choose_device(config.settings.device))
     with ExitStack() as lock:
-        # only the first process knows the folder; the others do as it does
+        # the first process looks at the folder and decides for all; what the other processes contribute is not read
         verdict = gathered(_locked_verdict(config, folder, lock) if rank() == 0 else Run())[0]
         match verdict:
             case Refused(reason):
@@ -174,11 +176,11 @@ def _mark_model(config: RunConfig, folder: Path) -> None:
 def _owns_model(folder: Path) -> bool:
     """Whether a run of this folder wrote its model, or began to."""
     card = folder / MODEL / "README.md"
-    return (folder / SAVES).exists() or (card.exists() and "by statprune" in card.read_text(encoding="utf-8"))
+    return (folder / SAVES).exists() or (card.exists() and SIGNATURE in card.read_text(encoding="utf-8"))
 
 
 def remove_own_model(config: RunConfig, folder: Path) -> None:
-    """Remove a model that an earlier run saved: beside another record it would pass for that one's model.
+    """Remove a model that an earlier run saved: beside a new record it would be taken for the new run's model.
 
     Args:
         config: of the run to come; a model that it prunes stays.

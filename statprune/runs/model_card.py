@@ -7,6 +7,8 @@ from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import shown, with_error
 
+SIGNATURE = "by statprune"  # in every card: jobs tell by it which models they may replace
+
 
 def model_card(record: RunRecord) -> str:
     """Markdown with the hub's metadata header."""
@@ -37,7 +39,7 @@ def _header(record: RunRecord) -> list[str]:
         tags,
         "---",
         "",
-        f"# {Path(path).name}, {what} by statprune",
+        f"# {Path(path).name}, {what} {SIGNATURE}",
         "",
     ]
 

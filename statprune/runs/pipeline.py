@@ -1,6 +1,7 @@
 """One run: prepare → measure_dense → prune → save → measure_pruned → record.
 
-Completing a run that lacks its zero-shot evaluation enters at a later stage of the same pipeline.
+The pruned model is measured in two stages: its losses, then its answers to the tasks, which take longest. A run that
+was cut off between them is completed by entering the same pipeline at `measure_answers`.
 """
 
 import logging
@@ -92,7 +93,10 @@ def prune_blocks(context: RunContext, prepared: Prepared) -> None:
 
 
 def save(context: RunContext, prepared: Prepared) -> Path | None:
-    """Write the model, to save it or so that a failed evaluation can go on from it; where it is, None if nowhere.
+    """Write the pruned model where the run saves it, or where a failed evaluation can be repeated from it.
+
+    Returns:
+        Its folder; None where no model was written.
 
     What goes wrong is raised at the end of the run: the pruned model in memory is still measured and recorded.
     """
@@ -151,5 +155,5 @@ def _save_problem(error: Exception, folder: Path) -> ModelError:
 
 def _remove_half_saved(folder: Path, offload: Offload) -> None:
     (folder / "config.json").unlink(missing_ok=True)  # without it nobody takes the folder for a model
-    if offload is not Offload.disk:  # whose blocks are there, and are still to be evaluated
-        shutil.rmtree(folder, ignore_errors=True)  # what is left needs the room that was too little
+    if offload is not Offload.disk:  # there the model's blocks are read from the folder, and still to be evaluated
+        shutil.rmtree(folder, ignore_errors=True)  # the remaining files take room on a disk that has too little
