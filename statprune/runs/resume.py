@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from statprune.errors import first_line
 from statprune.evaluate.accuracy import Answers
-from statprune.model.loading import open_model
+from statprune.model.loading import LoadedModel, ModelSource, open_model
 from statprune.runs.context import RunContext
 from statprune.runs.measure import Unfinished
 from statprune.runs.prepare import find_tasks, rehearsed
@@ -43,9 +43,7 @@ def reopened(context: RunContext, pending: RunRecord) -> Unfinished:
     log.info("evaluating the pruned model in %s, which is not pruned again", pruned)
     source = replace(context.config.model.source, path=str(pruned), revision=None)
     with phase(context.seconds, "load"):
-        loaded = open_model(
-            source, str(context.device), context.config.settings.offload.value, context.folder / UNSAVED
-        )
+        loaded = _opened(context, source)
     context.cleanup.callback(loaded.close)
     zero_shot = rehearsed(context, suite, loaded)
     if zero_shot is None:
@@ -70,9 +68,12 @@ def _dense_answers(context: RunContext, folder: Path, pending: RunRecord, zero_s
     return answers if answers is not None else _measured_again(context, zero_shot)
 
 
+def _opened(context: RunContext, source: ModelSource) -> LoadedModel:
+    return open_model(source, str(context.device), context.config.settings.offload.value, context.folder / UNSAVED)
+
+
 def _measured_again(context: RunContext, zero_shot: "ZeroShot") -> Answers:
-    source, offload = context.config.model.source, context.config.settings.offload.value
-    loaded = open_model(source, str(context.device), offload, context.folder / UNSAVED)
+    loaded = _opened(context, context.config.model.source)
     try:
         return zero_shot.measure(loaded.model, "dense")
     finally:
