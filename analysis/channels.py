@@ -11,7 +11,7 @@ from torch import Tensor
 from statprune.config.checks import parse_config
 from statprune.config.schema import RunConfig
 from statprune.core.patterns import Pattern
-from statprune.core.scores import CvrOptions, NoOptions, cvr, wanda
+from statprune.core.scores import CvrOptions, cvr, wanda
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.data.windows import calibration_windows
 from statprune.errors import StatpruneError
@@ -19,6 +19,7 @@ from statprune.model.loading import LoadedModel, open_model
 from statprune.pruning.loop import automatic_batch_size
 from statprune.runs.store import read_record
 from statprune.system.devices import choose_device
+from statprune.system.plugin_files import use_plugin_files
 from statprune.walk.batches import advance, capture
 from statprune.walk.collect import observe
 from statprune.walk.discover import eager_experts, find_blocks
@@ -55,8 +56,8 @@ def channel_scores(matrix: MatrixInput, pattern: Pattern, options: CvrOptions | 
     """
     weight, statistics = matrix.weight, matrix.statistics
     scores = {
-        "wanda": wanda(weight, statistics, NoOptions()),
-        "cvr": cvr(weight, statistics, options or CvrOptions()),
+        "wanda": wanda(weight, statistics),
+        "cvr": cvr(weight, statistics, options),
     }
     columns = {"activation": statistics.norm / max(statistics.count, 1) ** 0.5}
     for name, score in scores.items():
@@ -109,6 +110,7 @@ def config_of(folder: Path) -> RunConfig:
     record = read_record(folder)
     if record is None:
         raise StatpruneError(f"{folder} holds no finished run; give the folder of one")
+    use_plugin_files(record.config.get("plugins", []))
     return parse_config(record.config)
 
 

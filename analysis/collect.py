@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from statprune.config.naming import ORDERS, SWITCHES, pattern_tag
+from statprune.config.naming import compensation_label, pattern_tag
 from statprune.errors import StatpruneError
 from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
 from statprune.runs.record import RunRecord
@@ -115,7 +115,7 @@ def label_of(method: str, compensation: str) -> str:
 def _about(record: RunRecord, folder: Path) -> Row:
     """What all rows of a run have in common."""
     config, environment = record.config, record.environment
-    method, compensation = config["method"]["name"], _compensation(config["compensation"])
+    method, compensation = config["method"]["name"], compensation_label(config["compensation"])
     return {
         **_leaves(config),
         "folder": str(folder),
@@ -143,15 +143,6 @@ def _count_reports(folder: Path) -> int:
             return sum(1 for _ in file)
     except FileNotFoundError:  # a dense run
         return 0
-
-
-def _compensation(options: Mapping[str, Any]) -> str:
-    """What is on: none, energy, columns, rows, moments, mean, scale; rows or energy first where that was asked for."""
-    on = [switch for switch in SWITCHES if options.get(switch)]
-    first = [f"{order} first" for order in ORDERS if options.get(f"{order}_first")]
-    if options["name"] == "none" or not (on or first):
-        return "none"
-    return ", ".join([on[0] if len(on) == 1 else str(options["name"]), *first])
 
 
 def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> list[Row]:

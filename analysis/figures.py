@@ -285,9 +285,12 @@ def draw_channels(table: pd.DataFrame, name: str, target: float) -> Figure:
     """The figure of ``score_outliers`` of a table from ``channel_scores``; ``target``: share of weights removed."""
     figure = empty_figure((9, 3.9))
     left, right = figure.subplots(1, 2)
-    for method, text in (("wanda", "wanda: ‖x‖"), ("cvr", "cvr: a · c")):
-        style = style_of(("wanda", "cvr"), method) | {"linestyle": "none", "markersize": 3}
-        style |= {"markerfacecolor": "none"} if method == "cvr" else {}
+    styles: dict[str, tuple[str, dict[str, str]]] = {  # open markers, so that those behind them can be seen
+        "wanda": ("wanda: ‖x‖", {}),
+        "cvr": ("cvr: a · c", {"markerfacecolor": "none"}),
+    }
+    for method, (text, own) in styles.items():
+        style = style_of(tuple(styles), method) | {"linestyle": "none", "markersize": 3} | own
         left.plot(table.activation, table[f"{method}_factor"], label=text, **style)
         right.plot(table.activation, table[f"{method}_kept"], label=text, **style)
     right.axhline(1 - target, color="0.35", linestyle=":", label="share kept of the whole matrix")

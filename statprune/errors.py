@@ -30,3 +30,11 @@ class ModelError(StatpruneError):
 
 class DataError(StatpruneError):
     """A text source can't be read, or is too short."""
+
+
+class ChoiceError(StatpruneError, ValueError):
+    """A name or an option that does not exist, or an option's value that is out of range."""
+
+
+class PluginError(StatpruneError):
+    """A plugin can't be imported, or does not fit in."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from statprune.data.sources import bundled_topics
+from statprune.data.bundled import bundled_topics
 
 SEED = 0
 DOCUMENTS = 200  # at most

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     config = config_of(options.run)
     channels = input_of_run(config, options.run, options.block, options.matrix)
     name = f"{Path(config.model.path).name}, block {options.block}, {options.matrix}"
-    cvr = config.method_options if isinstance(config.method_options, CvrOptions) else None
-    print(*score_outliers(channels, options.output or options.run, name, config.pattern, cvr), sep="\n")
+    own = config.method.options if config.method is not None else None
+    cvr = own if isinstance(own, CvrOptions) else None
+    print(*score_outliers(channels, options.output or options.run, name, config.pattern.value, cvr), sep="\n")
     return 0

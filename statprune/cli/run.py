@@ -17,14 +17,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.cli.interrupts import interrupts
-from statprune.config.compose import prepare_plugins, quote_pattern
+from statprune.config.compose import quote_pattern
 from statprune.config.grids import preset_grid, swept_grids
 from statprune.config.naming import run_name
-from statprune.config.overrides import folder_problems, override_problems
+from statprune.config.overrides import folder_problems, named_plugins, override_problems, searchpath_of
+from statprune.config.place import place_of, use_place
+from statprune.errors import StatpruneError
 from statprune.runs.ledger import LEDGER, JobNote, JobState, ledger, print_sweep, read_notes, write_note
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
+from statprune.system.plugin_files import use_plugin_files
 
 if TYPE_CHECKING:
     from statprune.runs.workbench import Workbench
@@ -41,7 +44,10 @@ def run_hydra(arguments: Sequence[str]) -> int:
         arguments: overrides and Hydra's flags.
     """
     line = _CommandLine([quote_pattern(argument) for argument in arguments])
-    prepare_plugins()
+    try:
+        line.use_configurations()
+    except StatpruneError as error:
+        return _report(str(error).splitlines())
     line.start_preset_grid()
     if problems := line.problems():
         return _report(problems)
@@ -104,6 +110,17 @@ class _CommandLine:
         self.is_sweep: bool = parsed.multirun
         self._asks_for_help = bool(parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion)
         self.runs_jobs = not (self._asks_for_help or parsed.cfg)
+
+    def use_configurations(self) -> None:
+        """From now on compose as Hydra will: from the folders that the command names, with its plugins.
+
+        Raises:
+            StatpruneError: a folder or a plugin is not there.
+        """
+        parsed = get_args_parser().parse_known_args(self.arguments)[0]
+        place = place_of(parsed.config_name, parsed.config_path, parsed.config_dir)
+        use_place(place.with_folders(searchpath_of(self._overrides), "hydra.searchpath in command-line"))
+        use_plugin_files(named_plugins(self._overrides))
 
     def problems(self) -> list[str]:
         """Everything wrong with the command, in sentences."""

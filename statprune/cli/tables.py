@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from statprune.cli.interrupts import INTERRUPTED, interrupts
-from statprune.config.compose import prepare_plugins
 from statprune.config.table_files import table_names
 from statprune.config.table_spec import load_table
 from statprune.errors import ConfigError
@@ -54,7 +53,6 @@ def run(options: argparse.Namespace) -> int:
         )
         for name in names
     ]
-    prepare_plugins()
     jobs = jobs_of(tables, options.sweep)
     print_plan(tables, jobs)
     if options.dry_run:

@@ -5,40 +5,20 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Any
+from functools import cached_property, lru_cache
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
-from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
-CONFIG_MODULE, CONFIG_NAME = "statprune.conf", "config"
-
-
-def prepare_plugins() -> None:
-    """Register our sweeper, and drop the plugins' stored configs that conf/hydra replaces.
-
-    Hydra looks for plugins in folders, where an editable installation has none; and it would take the stored configs
-    for schemas of ours.
-    """
-    plugins = Plugins.instance()  # finds the others, which store their configs; it runs their modules anew
-    from hydra_plugins.statprune_cells import CellSweeper
-
-    plugins.register(CellSweeper)
-    stored = ConfigStore.instance().repo["hydra"]
-    for group in ("launcher", "sweeper"):
-        own = files(CONFIG_MODULE) / "hydra" / group
-        for name in [entry.name for entry in own.iterdir()]:
-            stored[group].pop(name, None)
+from statprune.config.place import ConfigPlace, current_place, searched_folders
+from statprune.errors import ConfigError
+from statprune.system.options import PlainValues
 
 
 def quote_pattern(override: str) -> str:
@@ -63,7 +43,7 @@ class Composition:
 
     Attributes:
         config: without Hydra's own part.
-        hydra: what our configurations set of Hydra's own part.
+        hydra: what the configurations set of Hydra's own part.
         choices: of each group.
     """
 
@@ -80,7 +60,7 @@ class Composition:
         return result
 
 
-def compose(overrides: Sequence[str] = ()) -> Composition:
+def compose(overrides: Sequence[str] = (), place: ConfigPlace | None = None) -> Composition:
     """Compose the configuration of one job, to the same values as Hydra does.
 
     Hydra's own composing takes a tenth of a second, most of it for its own part and for reading the same files again.
@@ -89,57 +69,64 @@ def compose(overrides: Sequence[str] = ()) -> Composition:
     Args:
         overrides: as on the command line, without flags; the choices of groups and the values of keys. Those of Hydra's
             own groups and keys are passed over.
+        place: of the configurations; None: the command's.
 
     Raises:
         HydraException: a choice or a key does not exist.
         OmegaConfBaseException: a value does not fit its key.
+        PluginError: the plugin of a choice can't be imported.
     """
+    configs = _configs(place)
     choices: list[str] = []
     values: list[Override] = []
-    groups = group_names()
+    groups = configs.groups
     for override in parse_overrides(overrides):
         if override.key_or_group in groups:
             choices.append(str(override.input_line))
         elif not override.key_or_group.startswith(("hydra.", "hydra/")):
             values.append(override)
-    base: Composition = pickle.loads(_bases().pickled(tuple(choices)))
+    base: Composition = pickle.loads(configs.pickled(tuple(choices)))
     ConfigLoaderImpl._apply_overrides_to_config(values, base.config)
     return base
 
 
-def plain_values(config: DictConfig) -> dict[str, Any]:
+def plain_values(config: DictConfig) -> PlainValues:
     """A composed configuration as plain values, resolved; without Hydra's own part."""
     if "hydra" in config:
         config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    result: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # strings as keys
+    result: PlainValues = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # strings as keys
     return result
 
 
-def plain_choices(choices: Mapping[str, str]) -> dict[str, Any]:
+def plain_choices(choices: Mapping[str, str], place: ConfigPlace | None = None) -> PlainValues:
     """What the choices of groups alone compose, as plain values that are not to be changed."""
-    return _bases().plain(choices)
+    return _configs(place).plain(choices)
 
 
-@cache
-def default_choices() -> dict[str, str | None]:
+def default_choices(place: ConfigPlace | None = None) -> dict[str, str | None]:
     """The groups' choices where a command makes none."""
-    return compose().choices
+    return _configs(place).default_choices
 
 
 def group_names() -> list[str]:
     """Names of the configuration groups."""
-    return _options("", is_group=True)
+    return _configs().groups
 
 
 def choice_names(group: str) -> list[str]:
     """Names of a group's choices."""
-    return _options(group, is_group=False)
+    return _configs().choices(group)
 
 
-@lru_cache(maxsize=64)
-def _options(group: str, is_group: bool) -> list[str]:
-    loader = _loader()
-    return list(loader.list_groups(group) if is_group else loader.get_group_options(group))
+def set_by_file(path: str, key: str) -> object:
+    """What one configuration file sets a key to, before anything is composed; None where it does not.
+
+    Args:
+        path: of the file below its folder, without .yaml: experiment/mine.
+        key: full name.
+    """
+    loaded = _configs().files.load_config(path)
+    return None if loaded is None else OmegaConf.select(loaded.config, key)
 
 
 @lru_cache(maxsize=4096)
@@ -147,52 +134,89 @@ def _parse_override(line: str) -> Override:
     return OverridesParser.create().parse_override(line)
 
 
-class _Bases:
-    """What choices of groups compose without the values of keys; each is composed once."""
+class _Configs:
+    """The configurations of one place; each file is read once, and each composition of choices made once."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: ConfigPlace):
+        place = _with_primary_searchpath(place)
+        self._name = place.name
+        self._loader = ConfigLoaderImpl(place.search_path())
+        self.files = _Files(place.search_path())
         self._pickled: dict[tuple[str, ...], bytes] = {}  # by overrides
-        self._plain: dict[frozenset[tuple[str, str]], dict[str, Any]] = {}  # by group and choice
+        self._plain: dict[frozenset[tuple[str, str]], PlainValues] = {}  # by group and choice
+        self._choices: dict[str, list[str]] = {}  # by group
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Names of the groups."""
+        return list(self._loader.list_groups(""))
+
+    @cached_property
+    def default_choices(self) -> dict[str, str | None]:
+        """The groups' choices where a command makes none."""
+        base: Composition = pickle.loads(self.pickled(()))
+        return base.choices
+
+    def choices(self, group: str) -> list[str]:
+        """Names of a group's choices."""
+        if group not in self._choices:
+            self._choices[group] = list(self._loader.get_group_options(group))
+        return self._choices[group]
 
     def pickled(self, overrides: tuple[str, ...]) -> bytes:
-        """The composition, to be copied."""
+        """The composition of choices, to be copied."""
         if overrides not in self._pickled:
-            base = _composed_choices(overrides)
+            base = self._composed(overrides)
             self._pickled[overrides] = pickle.dumps(base)
             self._plain.setdefault(_key(base.choices), plain_values(base.config))
         return self._pickled[overrides]
 
-    def plain(self, choices: Mapping[str, str]) -> dict[str, Any]:
-        """The composition as plain values."""
+    def plain(self, choices: Mapping[str, str]) -> PlainValues:
+        """The composition of choices as plain values."""
         key = _key(choices)
         if key not in self._plain:
-            composed = _composed_choices(tuple(f"{group}='{choice}'" for group, choice in choices.items()))
+            composed = self._composed(tuple(f"{group}='{choice}'" for group, choice in choices.items()))
             self._plain[key] = plain_values(composed.config)
         return self._plain[key]
+
+    def _composed(self, choices: tuple[str, ...]) -> Composition:
+        defaults = create_defaults_list(
+            repo=self.files,
+            config_name=self._name,
+            overrides_list=parse_overrides(choices),
+            prepend_hydra=False,
+            skip_missing=False,
+        )
+        whole = self._loader._compose_config_from_defaults_list(defaults=defaults.defaults, repo=self.files)
+        hydra = whole.pop("hydra") if "hydra" in whole else OmegaConf.create()
+        OmegaConf.set_struct(whole, True)
+        return Composition(whole, hydra, dict(defaults.overrides.known_choices))
+
+
+def _configs(place: ConfigPlace | None = None) -> _Configs:
+    return _configs_of(place or current_place())
+
+
+@lru_cache(maxsize=8)
+def _configs_of(place: ConfigPlace) -> _Configs:
+    return _Configs(place)
+
+
+def _with_primary_searchpath(place: ConfigPlace) -> ConfigPlace:
+    """With the places that the primary configuration adds, where the command itself added none."""
+    if any(provider.startswith("hydra.searchpath") for provider, _ in place.sources):
+        return place
+    primary = _Files(place.search_path()).load_config(place.name)
+    if primary is None:
+        raise ConfigError([f"--config-name {place.name} is in none of the folders of configurations; name one"])
+    folders = OmegaConf.select(primary.config, "hydra.searchpath")
+    if folders is None:
+        return place
+    return place.with_folders(searched_folders(OmegaConf.to_container(folders)), "hydra.searchpath in main")
 
 
 def _key(choices: Mapping[str, str | None]) -> frozenset[tuple[str, str]]:
     return frozenset((group, choice) for group, choice in choices.items() if choice and not group.startswith("hydra/"))
-
-
-@cache
-def _bases() -> _Bases:
-    return _Bases()
-
-
-def _composed_choices(choices: tuple[str, ...]) -> Composition:
-    repository = _files()
-    defaults = create_defaults_list(
-        repo=repository,
-        config_name=CONFIG_NAME,
-        overrides_list=parse_overrides(choices),
-        prepend_hydra=False,
-        skip_missing=False,
-    )
-    whole = _loader()._compose_config_from_defaults_list(defaults=defaults.defaults, repo=repository)
-    hydra = whole.pop("hydra")
-    OmegaConf.set_struct(whole, True)
-    return Composition(whole, hydra, dict(defaults.overrides.known_choices))
 
 
 class _Files(ConfigRepository):
@@ -207,14 +231,3 @@ class _Files(ConfigRepository):
             self._pickled[config_path] = pickle.dumps(super().load_config(config_path))
         result: ConfigResult | None = pickle.loads(self._pickled[config_path])
         return result
-
-
-@cache
-def _loader() -> ConfigLoaderImpl:
-    """Hydra's loader of our configurations."""
-    return ConfigLoaderImpl(create_config_search_path(f"pkg://{CONFIG_MODULE}"))
-
-
-@cache
-def _files() -> _Files:
-    return _Files(_loader().get_search_path())

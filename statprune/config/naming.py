@@ -7,20 +7,25 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.config.choices import NONE
 from statprune.config.compose import default_choices, plain_choices, plain_values
+from statprune.config.place import ConfigPlace, place_of_job
 from statprune.config.schema import NOT_IN_HASH, digest
+from statprune.core.compensation import COMPENSATIONS, Compensation
+from statprune.core.methods import DENSE
+from statprune.errors import StatpruneError
+from statprune.pruning.allocation import UNIFORM
+from statprune.system.options import build
 
-SWITCHES = ("columns", "rows", "mean", "scale")  # halves of a compensation
-ORDERS = ("rows", "energy")  # what a compensation can begin with, by keys such as rows_first
-# keys that the name shows in words
+# keys that the name shows in words, besides those that a compensation's variant tells of
 NAMED_KEYS = (
     "seed",
     "sparsity.ratio",
     "sparsity.keep",
     "sparsity.of",
+    "sparsity.pattern",
     "sparsity.allocation",
-    *(f"compensation.{switch}" for switch in SWITCHES),
-    *(f"compensation.{order}_first" for order in ORDERS),
+    "refinement.name",
 )
 
 
@@ -31,26 +36,29 @@ def run_name(*, _root_: DictConfig) -> str:
         _root_: the composed configuration with Hydra's own part; resolvers get it under this name.
     """
     choices = OmegaConf.select(_root_, "hydra.runtime.choices") or {}
-    return name_of(plain_values(_root_), dict(choices))
+    return name_of(plain_values(_root_), dict(choices), place_of_job(_root_.hydra))
 
 
-def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> str:
+def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place: ConfigPlace | None = None) -> str:
     """model_calibration_pattern_method_compensation_sSEED, and a hash of keys unlike what the groups' choices hold.
 
     Args:
         config: the composed configuration as plain values.
         choices: of the groups.
+        place: of the configuration files; None: the command's.
     """
     method = config["method"]["name"]
+    refinement = (config.get("refinement") or {}).get("name", NONE)
     components = [
         Path(str(config["model"]["path"])).name.removesuffix(".gguf"),
         config["calibration"]["source"],
         _pattern_name(config["sparsity"], method),
         method,
+        *([refinement] if refinement != NONE else []),
         _compensation_name(config["compensation"]),
         f"s{config['seed']}",
     ]
-    other = _unnamed_changes(config, choices)
+    other = _unnamed_changes(config, choices, place)
     if other:
         components.append(digest(other, 8))
     return re.sub(r"[^\w.-]", "-", "_".join(map(str, components)))
@@ -69,35 +77,68 @@ def pattern_tag(sparsity: Mapping[str, Any], method: str) -> str:
 
 
 def _pattern_name(sparsity: Mapping[str, Any], method: str) -> str:
-    if method == "dense":
-        return "dense"
+    if method == DENSE:
+        return DENSE
+    if sparsity.get("pattern") is not None:
+        numbers = [sparsity[key] for key in ("ratio", "keep", "of") if sparsity[key] is not None]
+        return "_".join(map(str, [sparsity["pattern"], *numbers]))
     if sparsity["keep"] is not None:
         return f"{sparsity['keep']}_{sparsity['of']}"
     if sparsity["layer_ratios"] is not None:
         return "given"
     ratio = 0.5 if sparsity["ratio"] is None else sparsity["ratio"]
-    return str(ratio) if sparsity["allocation"] == "uniform" else f"{sparsity['allocation']}{ratio}"
+    return str(ratio) if sparsity["allocation"] == UNIFORM else f"{sparsity['allocation']}{ratio}"
 
 
-def _compensation_name(compensation: Mapping[str, Any]) -> str:
-    switches = {switch: compensation[switch] for switch in SWITCHES if switch in compensation}
-    on = [switch for switch, is_on in switches.items() if is_on]
-    words = [] if len(on) == len(switches) else on or ["off"]
-    words += [word for order in ORDERS if compensation.get(f"{order}_first") for word in (order, "first")]
-    return "-".join([str(compensation["name"]), *words])
+def compensation_label(options: Mapping[str, Any]) -> str:
+    """What tables and figures call a compensation; one whose plugin is not installed is called by its name.
+
+    Args:
+        options: of the section, with its name.
+    """
+    name, compensation = str(options["name"]), _compensation(options)
+    return name if compensation is None else compensation.label(name)
 
 
-def _unnamed_changes(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, object]:
+def _compensation_name(options: Mapping[str, Any]) -> str:
+    compensation = _compensation(options)
+    words = () if compensation is None else compensation.variant()
+    return "-".join([str(options["name"]), *(word.replace(" ", "-") for word in words)])
+
+
+def _compensation(options: Mapping[str, Any]) -> Compensation | None:
+    """The compensation itself; None where there is none, or no such one is installed."""
+    name = str(options["name"])
+    try:
+        if name not in COMPENSATIONS:
+            return None
+        values = {key: value for key, value in options.items() if key != "name"}
+        return build(COMPENSATIONS.get(name), values, "compensation.").value
+    except StatpruneError:  # of a plugin; whoever uses it is told
+        return None
+
+
+def _named_options(compensation: str) -> tuple[str, ...]:
+    try:
+        return COMPENSATIONS.get(compensation).named_options if compensation in COMPENSATIONS else ()
+    except StatpruneError:
+        return ()
+
+
+def _unnamed_changes(
+    config: Mapping[str, Any], choices: Mapping[str, str | None], place: ConfigPlace | None
+) -> dict[str, object]:
     """Values unlike those that the chosen groups alone compose, without what the name shows in words."""
-    shows_pattern = config["method"]["name"] != "dense" and config["sparsity"]["layer_ratios"] is None
+    shows_pattern = config["method"]["name"] != DENSE and config["sparsity"]["layer_ratios"] is None
     groups = {group: choice for group, choice in choices.items() if choice and not group.startswith("hydra/")}
     # no word of the name tells of the evaluation: any other than the default, or the experiment's, is a difference
-    if "experiment" in groups or groups.get("evaluation") != default_choices()["evaluation"]:
+    if "experiment" in groups or groups.get("evaluation") != default_choices(place).get("evaluation"):
         groups.pop("evaluation", None)
     if not shows_pattern:
         groups.pop("sparsity", None)
-    plain, values = plain_choices(groups), _hashed_leaves(config)
-    shown = [key for key in NAMED_KEYS if shows_pattern or not key.startswith("sparsity.")]
+    plain, values = plain_choices(groups, place), _hashed_leaves(config)
+    of_variant = [f"compensation.{key}" for key in _named_options(str(config["compensation"]["name"]))]
+    shown = [key for key in (*NAMED_KEYS, *of_variant) if shows_pattern or not key.startswith("sparsity.")]
     return {key: values.get(key) for key in differing_keys(plain, config) if key not in shown}
 
 

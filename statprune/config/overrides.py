@@ -15,9 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config.checks import parse_config
-from statprune.config.compose import choice_names, compose, group_names, parse_overrides, plain_values
+from statprune.config.compose import (
+    choice_names,
+    compose,
+    group_names,
+    parse_overrides,
+    plain_values,
+    set_by_file,
+)
 from statprune.config.grids import read_cells
-from statprune.errors import ConfigError
+from statprune.config.place import current_place, searched_folders
+from statprune.errors import ConfigError, StatpruneError
 
 # what brings a launcher or sweeper: our extra, and the distribution of its plugin
 PLUGINS = {
@@ -65,6 +73,45 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
     return list(dict.fromkeys(problems))
 
 
+def named_plugins(arguments: Sequence[str]) -> list[str]:
+    """The plugins that a command names, before anything is composed: what they bring may be chosen.
+
+    Args:
+        arguments: overrides without command-line flags.
+
+    Returns:
+        Those of the override ``plugins``, or else of the experiment's file, or of the primary configuration.
+    """
+    try:
+        overrides = parse_overrides(arguments)
+    except HydraException:
+        return []  # reported elsewhere
+    given = [override.value() for override in overrides if override.key_or_group == "plugins"]
+    experiments = [override for override in overrides if override.key_or_group == "experiment"]
+    files = [f"experiment/{choice}" for override in experiments for choice in _choices_of(override)]
+    found: list[object] = [*given[-1:]] or [set_by_file(file, "plugins") for file in [*files, current_place().name]]
+    lists = [[names] if isinstance(names, str) else names for names in found]
+    return [str(name) for names in lists if isinstance(names, Sequence) for name in names]
+
+
+def searchpath_of(arguments: Sequence[str]) -> Sequence[str]:
+    """The folders that a command adds with ``hydra.searchpath``.
+
+    Raises:
+        ConfigError: it is no list of folders.
+    """
+    try:
+        overrides = parse_overrides(arguments)
+    except HydraException:
+        return []  # reported elsewhere
+    given = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
+    return searched_folders(given[0]) if given else []
+
+
+def _choices_of(override: Override) -> list[str]:
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
+
+
 def folder_problems(overrides: Sequence[str]) -> list[str]:
     """A sentence where the folder that runs are written to can't be made; Hydra itself ends in a traceback."""
     folders = [override.partition("=")[2] for override in overrides if re.match(r"hydra\.(run|sweep)\.dir=", override)]
@@ -106,7 +153,10 @@ def _job_problems(overrides: Sequence[Override]) -> list[str]:
 
 def _value_problems(choices: list[str], values: Sequence[Override]) -> list[str]:
     """What is wrong with keys and values beside choices that exist."""
-    chosen = compose(choices).config
+    try:
+        chosen = compose(choices).config
+    except (HydraException, OmegaConfBaseException, StatpruneError) as error:
+        return [str(error).splitlines()[0]]
     existing = [override for override in values if override.is_add() or _has_key(chosen, override.key_or_group)]
     problems = [_unknown_key(chosen, override.key_or_group) for override in values if override not in existing]
     try:
@@ -115,6 +165,8 @@ def _value_problems(choices: list[str], values: Sequence[Override]) -> list[str]
         problems.append(str(error).splitlines()[0])
     except ConfigError as error:
         problems += error.problems
+    except StatpruneError as error:  # a plugin's
+        problems.append(str(error))
     return problems
 
 
@@ -132,8 +184,10 @@ def _choice_problem(override: Override, options: Sequence[str]) -> str | None:
         return f"~{key} would leave the run without it; choose one of {', '.join(options)}"
     if choice in options:
         return None
-    shown = "null" if choice is None else choice
-    return f"{key}={shown} is not a choice; choose one of {', '.join(options)}"
+    shown = "null" if choice is None else str(choice)
+    near = difflib.get_close_matches(shown, options, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{key}={shown} is not a choice; choose one of {', '.join(options)}{hint}"
 
 
 def _plugin_problem(override: Override) -> str | None:

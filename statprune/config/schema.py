@@ -6,17 +6,22 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from statprune.config.choices import NONE, Chosen
 from statprune.core.compensation import Compensation
-from statprune.core.methods import get_method
+from statprune.core.methods import DENSE, Method
 from statprune.core.patterns import Group, Pattern
+from statprune.core.refinement import Refinement
+from statprune.data.sources import SOURCES, path_owner
 from statprune.evaluate.tasks import TaskOptions
 from statprune.model.loading import ModelSource
-from statprune.pruning.allocation import Allocation
+from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM, Allocation
 from statprune.pruning.spec import Propagation, PruneSpec
+from statprune.system.options import PlainValues
+from statprune.system.registry import Origin
 from statprune.walk.activations import Placement
 
 # keys that change no number
-NOT_IN_HASH = ("name", "tracking", "verbose", "save_model", "offload", "activations", "rerun", "cache")
+NOT_IN_HASH = ("name", "tracking", "verbose", "save_model", "offload", "activations", "rerun", "cache", "plugins")
 # keys of evaluation that mean nothing where no task is run
 TASK_KEYS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
 
@@ -28,13 +33,6 @@ class Dtype(Enum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
-
-
-class AllocationName(Enum):
-    """How an unstructured ratio is spread over the blocks."""
-
-    uniform = "uniform"
-    owl = "owl"
 
 
 class Offload(Enum):
@@ -76,7 +74,7 @@ class CalibrationConfig:
     """Calibration windows.
 
     Attributes:
-        source: bundled, text, wikitext2 or c4.
+        source: bundled, text, wikitext2, c4, or a plugin's.
         samples: number of windows.
         seq_len: tokens of a window.
         batch_size: windows that run together; None: as many as keep the device busy.
@@ -101,20 +99,28 @@ class SparsityConfig:
         group: what weights are compared within; None: as the method's authors do.
         keep: weights kept in each group of ``of`` inputs.
         of: size of the groups.
-        allocation: how an unstructured ratio is spread over the blocks.
-        outlier_threshold: OWL's M.
-        max_deviation: OWL's λ.
+        pattern: of a plugin, in place of the two above.
+        allocation: how a ratio is spread over the blocks: uniform, owl, or a plugin's.
         layer_ratios: explicit ratios: a list, one per block, or {regular expression: ratio}.
+        options: other keys: those of the allocation, and those of a plugin's pattern.
     """
 
     ratio: float | None = None
     group: Group | None = None
     keep: int | None = None
     of: int | None = None
-    allocation: AllocationName = AllocationName.uniform
-    outlier_threshold: float | None = None
-    max_deviation: float | None = None
+    pattern: str | None = None
+    allocation: str = UNIFORM
     layer_ratios: Any = None
+    options: PlainValues = field(default_factory=dict)
+
+    def resolved(self) -> PlainValues:
+        """As plain values, flat."""
+        own = asdict(self)
+        own |= ALWAYS_RECORDED | own.pop("options")
+        if self.pattern is None:
+            del own["pattern"]
+        return own
 
 
 @dataclass
@@ -123,7 +129,7 @@ class EvaluationConfig:
 
     Attributes:
         name: perplexity, zero_shot, full or none.
-        datasets: bundled, text, wikitext2, c4.
+        datasets: bundled, text, wikitext2, c4, and plugins'.
         seq_len: tokens of an evaluation window.
         max_windows: at most so many windows of each dataset; None: all.
         batch_size: windows that run together.
@@ -152,10 +158,8 @@ class EvaluationConfig:
     chat_template: bool = False
 
     def path_of(self, source: str) -> str | None:
-        """The path that a dataset reads: ``path`` is for text, or else for the only one of wikitext2 and c4."""
-        candidates = [name for name in self.datasets if name != "bundled"]
-        owner = "text" if "text" in candidates else candidates[0] if len(candidates) == 1 else None
-        return self.path if source == owner else None
+        """The path that a dataset reads: the one that needs a path has it, or else the only one that may have one."""
+        return self.path if source == path_owner(self.datasets) else None
 
     @property
     def task_options(self) -> TaskOptions:
@@ -210,6 +214,7 @@ class Settings:
         verbose: print a line per block.
         rerun: run again although this very run is finished.
         cache: folder of dense results that runs share; None: none.
+        plugins: Python files, and names of modules, that are imported before anything else.
     """
 
     name: str = "default"
@@ -222,6 +227,7 @@ class Settings:
     verbose: bool = False
     rerun: bool = False
     cache: str | None = None
+    plugins: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -232,11 +238,11 @@ class RunConfig:
         model: which model.
         calibration: which windows it is calibrated on.
         sparsity: as it was asked for.
-        pattern: what is kept.
+        pattern: what is kept; its name is that of a plugin's, or of ours.
         allocation: how the pattern's ratio is spread; None: every matrix has it.
-        method: name of the method; dense prunes nothing.
-        method_options: the method's options; None for dense.
-        compensation: ready to use; None: none.
+        method: None: nothing is pruned.
+        refinement: None: none.
+        compensation: None: none.
         evaluation: what is measured.
         tracking: Weights & Biases.
         settings: keys outside of groups.
@@ -245,11 +251,11 @@ class RunConfig:
     model: ModelConfig
     calibration: CalibrationConfig
     sparsity: SparsityConfig
-    pattern: Pattern
-    allocation: Allocation | None
-    method: str
-    method_options: Any
-    compensation: Compensation | None
+    pattern: Chosen[Pattern]
+    allocation: Chosen[Allocation] | Allocation | None
+    method: Chosen[Method] | None
+    refinement: Chosen[Refinement] | None
+    compensation: Chosen[Compensation] | None
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     settings: Settings
@@ -257,47 +263,84 @@ class RunConfig:
     @property
     def is_dense(self) -> bool:
         """Whether the run only measures the model."""
-        return self.method == "dense"
+        return self.method is None
+
+    @property
+    def method_name(self) -> str:
+        """The method's name; dense where nothing is pruned."""
+        return DENSE if self.method is None else self.method.name
+
+    @property
+    def spread(self) -> Allocation | None:
+        """The allocation itself."""
+        return self.allocation.value if isinstance(self.allocation, Chosen) else self.allocation
 
     @property
     def spec(self) -> PruneSpec:
-        """What ``prune`` is asked to do; not for a dense run."""
-        options = self.method_options
+        """What ``prune`` is asked to do.
+
+        Raises:
+            ValueError: the run is dense.
+        """
+        if self.method is None:
+            raise ValueError("a dense run prunes nothing")
         return PruneSpec(
-            method=get_method(self.method, **{key: getattr(options, key) for key in options.__dataclass_fields__}),
-            pattern=self.pattern,
-            compensation=self.compensation,
-            allocation=self.allocation,
+            method=self.method.value,
+            pattern=self.pattern.value,
+            refinement=self.refinement.value if self.refinement is not None else None,
+            compensation=self.compensation.value if self.compensation is not None else None,
+            allocation=self.spread,
             propagation=self.settings.propagation,
             min_expert_tokens=self.calibration.min_expert_tokens,
             seed=self.settings.seed,
         )
 
-    def resolved(self) -> dict[str, Any]:
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where choices come from that plugins brought, by the group or key that chose them."""
+        chosen = {
+            "method": self.method,
+            "sparsity": self.pattern,
+            "allocation": self.allocation,
+            "refinement": self.refinement,
+            "compensation": self.compensation,
+        }
+        origins = {key: own.origin for key, own in chosen.items() if isinstance(own, Chosen)}
+        if not self.is_dense:
+            origins["calibration"] = SOURCES.origin(self.calibration.source)
+        origins |= {f"evaluation.{name}": SOURCES.origin(name) for name in self.evaluation.datasets}
+        return {key: origin for key, origin in origins.items() if not origin.is_own}
+
+    def resolved(self) -> PlainValues:
         """The configuration as plain values, as the record holds it."""
-        options = asdict(self.method_options) if self.method_options is not None else {}
         evaluation = asdict(self.evaluation)
         if not self.evaluation.tasks:
             evaluation = {key: value for key, value in evaluation.items() if key not in TASK_KEYS}
-        chosen: Any = self.compensation  # a dataclass, which its protocol can't say
-        compensation = {"name": "none"} if chosen is None else {"name": chosen.name, **asdict(chosen)}
         values = {
             **asdict(self.settings),
             "model": asdict(self.model),
             "calibration": asdict(self.calibration),
-            "sparsity": asdict(self.sparsity),
-            "method": {"name": self.method, **options},
-            "compensation": compensation,
+            "sparsity": self.sparsity.resolved(),
+            "method": _resolved(self.method, DENSE),
+            "compensation": _resolved(self.compensation, NONE),
             "evaluation": evaluation,
             "tracking": asdict(self.tracking),
         }
-        result: dict[str, Any] = json.loads(json.dumps(values, default=lambda value: value.value))
+        if self.refinement is not None:
+            values["refinement"] = _resolved(self.refinement, NONE)
+        if origins := self.origins:
+            values["origins"] = {key: asdict(origin) for key, origin in origins.items()}
+        result: PlainValues = json.loads(json.dumps(values, default=lambda value: value.value))
         return result
 
     def hash(self) -> str:
         """16 hex digits over everything that can change a number."""
         values = {key: value for key, value in self.resolved().items() if key not in NOT_IN_HASH}
         return digest(values, 16)
+
+
+def _resolved(chosen: Chosen[Any] | None, absent: str) -> PlainValues:
+    return {"name": absent} if chosen is None else {"name": chosen.name, **chosen.plain_options}
 
 
 def digest(value: object, digits: int) -> str:

@@ -1,7 +1,8 @@
 """Energy compensation (EC): restore the energy that pruning took from columns and rows (paper §3.2)."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,21 +10,42 @@ from torch import Tensor
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.system.registry import Registry, subclass_of
+
+OFF = "off"  # in a variant: neither half is on
 
 
-class Compensation(Protocol):
-    """A change of the kept weights once the mask is fixed; a frozen dataclass of its options."""
+class Compensation(ABC):
+    """A change of the kept weights once the mask is fixed.
 
-    name: ClassVar[str]
+    A frozen dataclass of its options, which are the keys ``compensation.*``.
+    """
+
+    named_options: ClassVar[tuple[str, ...]] = ()  # options that ``variant`` tells of
 
     @property
     def needs(self) -> StatisticsKind:
         """The input statistics that ``apply`` reads."""
+        return StatisticsKind.MOMENTS
 
     @property
     def samples(self) -> int:
         """How many rows of each input ``apply`` wants to see."""
+        return 0
 
+    def variant(self) -> tuple[str, ...]:
+        """Words for options unlike the defaults, shown in the names of runs; those of ``named_options``."""
+        return ()
+
+    def label(self, name: str) -> str:
+        """What tables and figures call it.
+
+        Args:
+            name: of the compensation.
+        """
+        return ", ".join([name, *self.variant()])
+
+    @abstractmethod
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
     ) -> tuple[Tensor, Diagnostics]:
@@ -40,8 +62,16 @@ class Compensation(Protocol):
         """
 
 
+COMPENSATIONS: Registry[type[Compensation]] = Registry(
+    "compensation",
+    "statprune.compensations",
+    {"energy": f"{__name__}:Energy", "moments": "statprune.core.moments:Moments"},
+    subclass_of(Compensation),
+)
+
+
 @dataclass(frozen=True)
-class Energy:
+class Energy(Compensation):
     """Energy compensation of a pruned weight; it follows any method (paper §3.2).
 
     Attributes:
@@ -60,14 +90,21 @@ class Energy:
     max_scale: float = 2.0
     epsilon: float = 1e-12
 
-    name: ClassVar[str] = "energy"
     needs: ClassVar[StatisticsKind] = StatisticsKind.NONE
-    samples: ClassVar[int] = 0
+    named_options: ClassVar[tuple[str, ...]] = ("columns", "rows", "rows_first")
 
     def __post_init__(self) -> None:
         check_clamp(self.min_scale, self.max_scale)
         if not self.epsilon >= 0:
             raise ValueError(f"compensation.epsilon={self.epsilon} is negative; give a small number such as 1e-12")
+
+    def variant(self) -> tuple[str, ...]:
+        """Which half is on where one is off, and whether the rows come first."""
+        return (*one_of_two("columns", self.columns, "rows", self.rows), *(("rows first",) if self.rows_first else ()))
+
+    def label(self, name: str) -> str:
+        """The half that is on, alone, or the name."""
+        return label_of_halves(name, self.variant())
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
@@ -125,6 +162,21 @@ class Energy:
             f"{name}_scale_max": scale.max(),
             f"{name}_scale_clamped": ((scale <= self.min_scale) | (scale >= self.max_scale)).double().mean(),
         }
+
+
+def one_of_two(first: str, has_first: bool, second: str, has_second: bool) -> tuple[str, ...]:
+    """A word for two halves of which one or none is on; no word where both are."""
+    if has_first and has_second:
+        return ()
+    return (first if has_first else second if has_second else OFF,)
+
+
+def label_of_halves(name: str, variant: tuple[str, ...]) -> str:
+    """What tables call a compensation with two halves: the name, or the half that is on; none where neither is."""
+    if OFF in variant:
+        return "none"
+    has_both = all(word.endswith(" first") for word in variant)
+    return ", ".join([*([name] if has_both else []), *variant])
 
 
 def check_clamp(min_scale: float, max_scale: float) -> None:

@@ -1,66 +1,119 @@
 """The registry of methods: each turns (weight, statistics, pattern) into a pruned weight with its mask."""
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from statprune.core.patterns import Group, Pattern
-from statprune.core.scores import SCORES
+from statprune.core.score import SCORES, Score
 from statprune.core.solution import Solution
-from statprune.core.sparsegpt import CUSTOMARY_GROUP, SparseGPT, SparseGPTOptions
 from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.errors import ChoiceError, PluginError
+from statprune.system.options import built
+from statprune.system.registry import Origin, Registry, subclass_of
+
+DENSE = "dense"  # in a method's place: nothing is pruned
 
 
-class Method(Protocol):
-    """A pruning method."""
+class Method(ABC):
+    """A pruning method: a frozen dataclass of its options, which are the keys ``method.*``."""
+
+    group: ClassVar[Group] = Group.row  # what weights are compared within where the user does not say
 
     @property
     def needs(self) -> StatisticsKind:
         """The input statistics that ``solve`` reads."""
+        return StatisticsKind.MOMENTS
 
+    @abstractmethod
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
-        """Prune one weight of shape (out_features, in_features), float32 or float64."""
+        """Prune one weight of shape (out_features, in_features), float32 or float64, which is not changed."""
+
+    def problem(self, pattern: Pattern) -> str | None:
+        """Why the method can't have this pattern, in a sentence, or None."""
+        return None
+
+
+METHODS: Registry[type[Method]] = Registry(
+    "method", "statprune.methods", {"sparsegpt": "statprune.core.sparsegpt:SparseGPT"}, subclass_of(Method)
+)
 
 
 @dataclass(frozen=True)
-class ScoreMethod:
+class ScoreMethod(Method):
     """Score → select → mask: every method that leaves the kept weights as they are.
 
     Attributes:
-        name: a key of ``scores.SCORES``.
-        options: an instance of that score's options dataclass.
+        score: the score.
+        options: an instance of the score's options.
     """
 
-    name: str
-    options: Any = field(default=None)
+    score: Score
+    options: Any
 
     @property
     def needs(self) -> StatisticsKind:
         """The input statistics that the score reads."""
-        return SCORES[self.name].needs
+        return self.score.needs
 
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
         """Zero what the pattern does not select by the score; diagnostics: the score's least, mean and largest."""
-        score = SCORES[self.name].function(weight, statistics, self.options)
+        score = self.score(weight, statistics, self.options)
         keep = pattern.select(score)
         diagnostics = {"score_min": score.min(), "score_mean": score.mean(), "score_max": score.max()}
         return Solution(weight * keep.to(weight.dtype), keep, {**diagnostics})
 
 
 def method_names() -> list[str]:
-    """Names of all pruning methods."""
-    return [*SCORES, "sparsegpt"]
+    """Names of all pruning methods: of those that score, and of those that solve.
+
+    Raises:
+        PluginError: a score and a method have the same name.
+    """
+    scores, methods = SCORES.names(), METHODS.names()
+    for name in {*scores, DENSE}.intersection(methods) or {DENSE}.intersection(scores):
+        raise PluginError(f"a plugin's method {name!r} has the name of another one; rename it, or uninstall the plugin")
+    own = [name for name in (*scores, *methods) if method_origin(name).is_own]
+    return own + [name for name in (*scores, *methods) if name not in own]
+
+
+def unknown_method(name: str) -> str:
+    """A sentence about a name that no method has."""
+    return METHODS.unknown(name, (*SCORES.names(), DENSE))
 
 
 def options_class(name: str) -> type:
-    """The dataclass whose fields are the method's configuration keys."""
-    return SparseGPTOptions if name == "sparsegpt" else SCORES[name].options
+    """The dataclass whose fields are the method's configuration keys.
+
+    Raises:
+        ChoiceError: there is no such method.
+    """
+    return SCORES.get(name).options if name in SCORES else _method(name)
 
 
 def customary_group(name: str) -> Group:
     """The comparison group of the method's authors, used where the user names none."""
-    return CUSTOMARY_GROUP if name == "sparsegpt" else SCORES[name].group
+    return SCORES.get(name).group if name in SCORES else _method(name).group
+
+
+def method_origin(name: str) -> Origin:
+    """Where the method comes from."""
+    return SCORES.origin(name) if name in SCORES else METHODS.origin(name)
+
+
+def make_method(name: str, options: object) -> Method:
+    """The method called ``name``.
+
+    Args:
+        name: one of ``method_names()``.
+        options: an instance of ``options_class(name)``.
+    """
+    if name in SCORES:
+        return ScoreMethod(SCORES.get(name), options)
+    assert isinstance(options, Method)  # its class is that of its options
+    return options
 
 
 def get_method(name: str, **options: object) -> Method:
@@ -71,10 +124,13 @@ def get_method(name: str, **options: object) -> Method:
         **options: fields of ``options_class(name)``.
 
     Raises:
-        ValueError: no such method, or an option outside its range.
-        TypeError: an option the method does not have.
+        ChoiceError: there is no such method or option, or an option's value is out of range.
+        PluginError: the plugin that has the method can't be imported.
     """
-    if name not in method_names():
-        raise ValueError(f"method {name!r} is unknown; choose one of {', '.join(method_names())}")
-    values = options_class(name)(**options)
-    return SparseGPT(values) if name == "sparsegpt" else ScoreMethod(name, values)
+    return make_method(name, built(options_class(name), options, "method."))
+
+
+def _method(name: str) -> type[Method]:
+    if name not in METHODS:
+        raise ChoiceError(unknown_method(name))
+    return METHODS.get(name)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statprune.core.compensation import Energy, check_clamp
+from statprune.core.compensation import Compensation, Energy, check_clamp, label_of_halves, one_of_two
 from statprune.core.output_errors import output_errors
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
@@ -19,7 +19,7 @@ HELD_OUT_EVERY = 4  # every fourth sampled row is held out, and judges whether t
 
 
 @dataclass(frozen=True)
-class Moments:
+class Moments(Compensation):
     """Correction of a pruned weight by its inputs' means and variances; it follows any method (ours, not the paper's).
 
     Mean: pruning shifts output i's mean by m_i = Σ_j (W_ij − Ŵ_ij) μ_j. Many changes δ of the kept weights undo that,
@@ -69,7 +69,7 @@ class Moments:
     samples: int = 512
     min_gain: float = 0.02
 
-    name: ClassVar[str] = "moments"
+    named_options: ClassVar[tuple[str, ...]] = ("mean", "scale", "energy_first")
     needs: ClassVar[StatisticsKind] = StatisticsKind.MOMENTS
 
     def __post_init__(self) -> None:
@@ -86,6 +86,14 @@ class Moments:
             raise ValueError(
                 f"compensation.min_gain={self.min_gain} is outside [0, 1); give a small share such as 0.02"
             )
+
+    def variant(self) -> tuple[str, ...]:
+        """Which half is on where one is off, and whether the energy compensation comes first."""
+        return (*one_of_two("mean", self.mean, "scale", self.scale), *(("energy first",) if self.energy_first else ()))
+
+    def label(self, name: str) -> str:
+        """The half that is on, alone, or the name."""
+        return label_of_halves(name, self.variant())
 
     def apply(
         self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics

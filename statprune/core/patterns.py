@@ -4,13 +4,15 @@ Ties: of equal scores, N:M keeps the one with the lowest index, and an unstructu
 Both rules are the same on every device; the kernel in sparsegpt_triton.py repeats that of N:M.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from statprune.system.registry import Registry, subclass_of
 
 NOT_FINITE = "the score holds NaN; the weights or the calibration inputs are not finite"
 
@@ -22,25 +24,44 @@ class Group(Enum):
     matrix = "matrix"
 
 
-class Pattern(Protocol):
-    """A sparsity pattern."""
+class Pattern(ABC):
+    """A sparsity pattern: a frozen dataclass of its options, which are the keys ``sparsity.*``."""
 
     @property
+    @abstractmethod
     def target(self) -> float:
         """The fraction of weights to remove, before rounding down."""
 
+    @abstractmethod
+    def select(self, score: Tensor) -> Tensor:
+        """Keep mask (bool) of a score of shape (out_features, in_features); the higher scores are kept.
+
+        The mask has no more and no fewer entries than ``target`` says, whatever the score is.
+        """
+
     def problem(self, in_features: int) -> str | None:
         """Why a matrix with this many inputs can't have the pattern, or None."""
+        return None
 
-    def select(self, score: Tensor) -> Tensor:
-        """Keep mask (bool) of a score of shape (out_features, in_features)."""
+    def at_ratio(self, ratio: float) -> "Pattern | None":
+        """The pattern that removes exactly this fraction of a whole matrix; None where it has one ratio everywhere.
+
+        Args:
+            ratio: a whole number of weights over the matrix's weights.
+        """
+        return None
 
     def columns(self, out_features: int, first: int, last: int) -> "Pattern":
         """The pattern for columns ``first`` to ``last`` of a matrix that is selected by column blocks."""
+        return self
+
+    def crosses(self, block_size: int) -> str | None:
+        """Why the pattern can't be selected by blocks of so many columns, or None."""
+        return None
 
 
 @dataclass(frozen=True)
-class Unstructured:
+class Unstructured(Pattern):
     """Remove exactly floor(ratio · size) of the lowest scores in each group.
 
     Attributes:
@@ -50,7 +71,7 @@ class Unstructured:
         is_column_block: the pattern is for one block of columns, which may lose all of its weights.
     """
 
-    ratio: float
+    ratio: float = 0.5
     group: Group = Group.row
     exact: bool = False
     is_column_block: bool = False
@@ -64,9 +85,9 @@ class Unstructured:
         """The ratio."""
         return self.ratio
 
-    def problem(self, in_features: int) -> str | None:
-        """None: a ratio fits every matrix."""
-        return None
+    def at_ratio(self, ratio: float) -> "Unstructured":
+        """The same with another ratio, of the whole matrix."""
+        return replace(self, ratio=ratio, exact=True)
 
     def select(self, score: Tensor) -> Tensor:
         """Keep mask (bool) of a score of shape (out_features, in_features)."""
@@ -92,7 +113,7 @@ class Unstructured:
 
 
 @dataclass(frozen=True)
-class NofM:
+class NofM(Pattern):
     """Keep exactly ``keep`` of every ``of`` consecutive inputs of a row (N:M is kept:group).
 
     Attributes:
@@ -118,9 +139,11 @@ class NofM:
             return f"its {in_features} inputs are not divisible by M={self.of}"
         return None
 
-    def columns(self, out_features: int, first: int, last: int) -> "NofM":
-        """The pattern itself: a block of columns holds whole groups."""
-        return self
+    def crosses(self, block_size: int) -> str | None:
+        """Blocks hold whole groups, or a group would cross from one to the next."""
+        if block_size % self.of:
+            return f"{block_size} is not divisible by M={self.of}; give a multiple of it"
+        return None
 
     def select(self, score: Tensor) -> Tensor:
         """Keep mask (bool) of a score of shape (out_features, in_features)."""
@@ -138,6 +161,10 @@ class NofM:
             rank[i + 1 :] += is_lower
             rank[i] += (~is_lower).sum(0, dtype=torch.int16)
         return rank >= self.of - self.keep
+
+
+OWN_PATTERNS = {"unstructured": f"{__name__}:Unstructured", "n_m": f"{__name__}:NofM"}
+PATTERNS: Registry[type[Pattern]] = Registry("pattern", "statprune.patterns", OWN_PATTERNS, subclass_of(Pattern))
 
 
 def round_down(count: float) -> int:

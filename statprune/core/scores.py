@@ -1,18 +1,17 @@
 """Importance scores: (weight, statistics, options) → score, all (out_features, in_features); higher is kept.
 
-To add a score: write a function here, give it an entry in ``SCORES`` and a YAML file in ``conf/method/``.
+To add a score here: write a function under ``@score`` and name it in ``OWN_SCORES``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from statprune.core.patterns import Group
 from statprune.core.row_chunks import row_chunks
+from statprune.core.score import NoOptions, score
 from statprune.core.statistics import InputStatistics, StatisticsKind
 
 
@@ -21,11 +20,6 @@ class Activation(Enum):
 
     variance = "variance"
     norm = "norm"
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """A score without parameters."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +64,19 @@ class CvrOptions:
             raise ValueError(f"method.activation_power={self.activation_power} is negative; the paper has 0.25")
 
 
+@score(needs=StatisticsKind.NONE, group=Group.matrix)
 def magnitude(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
     """|W_ij| (Han et al. 2015)."""
     return weight.abs()
 
 
+@score()
 def wanda(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
     """|W_ij| · ‖x_j‖₂ (Sun et al., ICLR 2024)."""
     return weight.abs().mul_(statistics.norm.to(weight.dtype))
 
 
+@score()
 def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Tensor:
     """(|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖x_j‖₂^a (Zhang et al., ICLR 2024)."""
     absolute = weight.abs()
@@ -88,6 +85,7 @@ def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Ten
     return relative * statistics.norm.pow(options.power).to(weight.dtype)
 
 
+@score()
 def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Tensor:
     """Column-variance reweighting, S_ij = |W_ij| · a_j · c_j (paper §3.1).
 
@@ -110,28 +108,3 @@ def _column_variance(weight: Tensor) -> Tensor:
     for rows in row_chunks(weight):
         total += (weight[rows] - mean).square_().sum(0, dtype=torch.float64)
     return total / len(weight)
-
-
-@dataclass(frozen=True)
-class Score:
-    """A registry entry.
-
-    Attributes:
-        function: (weight, statistics, options) → score.
-        needs: the statistics the function reads.
-        options: dataclass of its parameters; its fields are the keys ``method.*``.
-        group: the comparison group that its authors use for unstructured sparsity.
-    """
-
-    function: Callable[[Tensor, InputStatistics, Any], Tensor]
-    needs: StatisticsKind = StatisticsKind.MOMENTS
-    options: type = NoOptions
-    group: Group = Group.row
-
-
-SCORES: dict[str, Score] = {
-    "magnitude": Score(magnitude, StatisticsKind.NONE, group=Group.matrix),
-    "wanda": Score(wanda),
-    "ria": Score(ria, options=RiaOptions),
-    "cvr": Score(cvr, options=CvrOptions),
-}

@@ -1,34 +1,15 @@
 """SparseGPT's OBS solver (Frantar & Alistarh, ICML 2023): select and update, one column block at a time."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from statprune.core.methods import Method
 from statprune.core.patterns import Group, NofM, Pattern
 from statprune.core.solution import Diagnostics, Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
-
-CUSTOMARY_GROUP = Group.matrix  # over the whole column block, as in the authors' code
-
-
-@dataclass(frozen=True)
-class SparseGPTOptions:
-    """SparseGPT's parameters.
-
-    Attributes:
-        damping: added to the Hessian's diagonal, as a fraction of its mean.
-        block_size: columns per lazy update; an unstructured mask is selected per such block.
-    """
-
-    damping: float = 0.01
-    block_size: int = 128
-
-    def __post_init__(self) -> None:
-        if self.damping <= 0:
-            raise ValueError(f"method.damping={self.damping} is not positive; SparseGPT's authors use 0.01")
-        if self.block_size < 1:
-            raise ValueError(f"method.block_size={self.block_size} is not a positive number of columns; give 128")
 
 
 @dataclass(frozen=True)
@@ -70,11 +51,30 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
 
 
 @dataclass(frozen=True)
-class SparseGPT:
-    """SparseGPT as a method: selection and update interleave, so it implements ``solve`` itself."""
+class SparseGPT(Method):
+    """SparseGPT: selecting weights and updating the others interleave (Frantar & Alistarh, ICML 2023).
 
-    options: SparseGPTOptions = SparseGPTOptions()
-    needs: StatisticsKind = StatisticsKind.GRAM
+    Attributes:
+        damping: added to the Hessian's diagonal, as a fraction of its mean.
+        block_size: columns per lazy update; an unstructured mask is selected per such block.
+    """
+
+    damping: float = 0.01
+    block_size: int = 128
+
+    needs: ClassVar[StatisticsKind] = StatisticsKind.GRAM
+    group: ClassVar[Group] = Group.matrix  # over the whole column block, as in the authors' code
+
+    def __post_init__(self) -> None:
+        if self.damping <= 0:
+            raise ValueError(f"method.damping={self.damping} is not positive; SparseGPT's authors use 0.01")
+        if self.block_size < 1:
+            raise ValueError(f"method.block_size={self.block_size} is not a positive number of columns; give 128")
+
+    def problem(self, pattern: Pattern) -> str | None:
+        """A sentence where an N:M group would cross a column block."""
+        crossing = pattern.crosses(self.block_size)
+        return f"method.block_size={crossing}" if crossing else None
 
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
         """Select and update one weight of shape (out_features, in_features).
@@ -84,17 +84,17 @@ class SparseGPT:
         Raises:
             ValueError: an N:M group would cross a column block, or the Gram matrix can't be factorised.
         """
-        if isinstance(pattern, NofM) and self.options.block_size % pattern.of:
-            raise ValueError(f"method.block_size={self.options.block_size} is not divisible by M={pattern.of}")
+        if problem := self.problem(pattern):
+            raise ValueError(problem)
         # matrices with the same input share the factor
-        key = ("inverse factor", weight.dtype, self.options.damping)
+        key = ("inverse factor", weight.dtype, self.damping)
         factor = statistics.once(key, lambda: self._factor(statistics, weight.dtype))
         # the loop works on columns, and wants each in one piece of memory; the kernel reads rows
         work = weight.clone() if _has_kernel(weight) else weight.T.contiguous().T
         work.masked_fill_(factor.is_dead, 0)
         keep = torch.ones_like(weight, dtype=torch.bool)
-        for first in range(0, weight.shape[1], self.options.block_size):
-            last = min(first + self.options.block_size, weight.shape[1])
+        for first in range(0, weight.shape[1], self.block_size):
+            last = min(first + self.block_size, weight.shape[1])
             columns = pattern.columns(weight.shape[0], first, last)
             block_keep, errors = _solve_block(work[:, first:last], factor.upper[first:last, first:last], columns)
             keep[:, first:last] = block_keep
@@ -106,7 +106,7 @@ class SparseGPT:
         gram = statistics.gram.clone()
         is_dead = gram.diagonal() == 0
         gram.diagonal().masked_fill_(is_dead, 1)
-        upper, damping = inverse_factor(gram, self.options.damping)
+        upper, damping = inverse_factor(gram, self.damping)
         return InverseFactor(upper.to(dtype), damping, is_dead)
 
 

@@ -1,18 +1,20 @@
 """Each matrix's pattern: the same everywhere, or ratios that are outlier-weighted (OWL) or explicit."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from statprune.core.patterns import Pattern, Unstructured
-from statprune.core.scores import NoOptions, wanda
+from statprune.core.patterns import Pattern
+from statprune.core.scores import wanda
 from statprune.core.statistics import InputStatistics
 from statprune.errors import ModelError
 from statprune.model.matrix import Block, PrunableMatrix
+from statprune.system.registry import Registry, subclass_of
 
 LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
 
@@ -20,17 +22,26 @@ LARGEST_RATIO = 0.99  # a block is never emptied, however few outliers it has
 ObserveBlocks = Callable[[], Iterable[tuple[Block, Mapping[str, InputStatistics]]]]
 
 
-class Allocation(Protocol):
-    """Spreads an overall ratio over the matrices; a frozen dataclass of its options."""
+# options that records have whatever the allocation is, since they had them before allocations were plugins
+ALWAYS_RECORDED = {"outlier_threshold": None, "max_deviation": None}
+UNIFORM = "uniform"  # in an allocation's place: every matrix has the overall ratio
 
-    needs_forward: ClassVar[bool]
 
+class Allocation(ABC):
+    """Spreads an overall ratio over the matrices.
+
+    A frozen dataclass of its options, which are the keys ``sparsity.*`` beside the pattern's.
+    """
+
+    needs_forward: ClassVar[bool] = False  # whether ``ratios`` calls ``observe``
+
+    @abstractmethod
     def ratios(self, blocks: Sequence[Block], ratio: float, observe: ObserveBlocks) -> dict[str, float]:
         """Ratio of each matrix, by full name.
 
         Args:
             blocks: the decoder blocks.
-            ratio: overall fraction to remove.
+            ratio: overall fraction to remove, the mean over all weights.
             observe: gives input statistics; only called where ``needs_forward``.
 
         Raises:
@@ -38,8 +49,13 @@ class Allocation(Protocol):
         """
 
 
+ALLOCATIONS: Registry[type[Allocation]] = Registry(
+    "allocation", "statprune.allocations", {"owl": f"{__name__}:Owl"}, subclass_of(Allocation)
+)
+
+
 @dataclass(frozen=True)
-class Owl:
+class Owl(Allocation):
     """Outlier-weighted ratios (OWL, Yin et al. 2023): the more outliers a block has, the less of it is removed.
 
     Its authors tune both parameters by model; the defaults are those of their Llama runs.
@@ -67,7 +83,7 @@ class Owl:
 
 
 @dataclass(frozen=True)
-class BlockRatios:
+class BlockRatios(Allocation):
     """One explicit ratio for each block.
 
     Attributes:
@@ -91,7 +107,7 @@ class BlockRatios:
 
 
 @dataclass(frozen=True)
-class NamedRatios:
+class NamedRatios(Allocation):
     """Explicit ratios by regular expression.
 
     Attributes:
@@ -139,10 +155,10 @@ def check_pattern(blocks: Sequence[Block], pattern: Pattern, allocation: Allocat
         )
     if allocation is None:
         return
-    if not isinstance(pattern, Unstructured):
+    if pattern.at_ratio(pattern.target) is None:
         raise ModelError("only unstructured sparsity can be allocated: N:M has one ratio everywhere")
     if not allocation.needs_forward:
-        allocation.ratios(blocks, pattern.ratio, _nothing_observed)
+        allocated(blocks, pattern, allocation, _nothing_observed)
 
 
 def matrix_patterns(
@@ -158,10 +174,28 @@ def matrix_patterns(
         allocation: how it is spread; None: the same pattern everywhere.
         observe: gives input statistics of the dense model.
     """
-    if allocation is None or not isinstance(pattern, Unstructured):
+    if allocation is None:
         return {block.full_name(matrix): pattern for block in blocks for matrix in block.matrices}
-    ratios = whole_counts(blocks, allocation.ratios(blocks, pattern.ratio, observe))
-    return {name: replace(pattern, ratio=ratio, exact=True) for name, ratio in ratios.items()}
+    ratios = whole_counts(blocks, allocated(blocks, pattern, allocation, observe))
+    return {name: pattern.at_ratio(ratio) or pattern for name, ratio in ratios.items()}
+
+
+def allocated(
+    blocks: Sequence[Block], pattern: Pattern, allocation: Allocation, observe: ObserveBlocks
+) -> dict[str, float]:
+    """The allocation's ratios, once it is known that each matrix has one.
+
+    Raises:
+        ModelError: a matrix has no ratio, or one outside [0, 1).
+    """
+    ratios = allocation.ratios(blocks, pattern.target, observe)
+    for block in blocks:
+        for matrix in block.matrices:
+            ratio = ratios.get(block.full_name(matrix))
+            if ratio is None or not 0 <= ratio < 1:
+                what = "no ratio" if ratio is None else f"the ratio {ratio}, which is outside [0, 1),"
+                raise ModelError(f"{type(allocation).__name__} gives {what} to {block.full_name(matrix)}; mend it")
+    return ratios
 
 
 def outlier_fraction(block: Block, statistics: Mapping[str, InputStatistics], threshold: float) -> float:
@@ -173,7 +207,7 @@ def outlier_fraction(block: Block, statistics: Mapping[str, InputStatistics], th
     def score(matrix: PrunableMatrix) -> Tensor:
         own = statistics[matrix.name]
         # per token: experts see different numbers of them, and a pooled norm is over those of all experts
-        return wanda(matrix.read(), own, NoOptions()).div_(max(own.count, 1) ** 0.5)
+        return wanda(matrix.read(), own).div_(max(own.count, 1) ** 0.5)
 
     count = sum(matrix.weights for matrix in block.matrices)
     mean = sum(score(matrix).sum(dtype=torch.float64).item() for matrix in block.matrices) / max(count, 1)

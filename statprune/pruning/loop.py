@@ -1,4 +1,4 @@
-"""The block loop: observe → solve → compensate → replace → propagate (paper, Algorithm 1)."""
+"""The block loop: observe → solve → refine → compensate → replace → propagate (paper, Algorithm 1)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -253,12 +253,16 @@ def _prune_matrix(
     dense = matrix.read()
     try:
         solution = spec.method.solve(dense, statistics, pattern)
+        numbers = dict(solution.diagnostics)
+        if spec.refinement is not None:
+            solution = spec.refinement.refine(dense, solution, statistics, pattern)
+            numbers |= solution.diagnostics
+        weight = solution.weight
+        if spec.compensation is not None:
+            weight, changes = spec.compensation.apply(dense, weight, solution.keep, statistics)
+            numbers |= changes
     except ValueError as error:
         raise ModelError(f"layer {matrix.name} of block {block.index} can't be pruned: {error}") from error
-    weight, numbers = solution.weight, dict(solution.diagnostics)
-    if spec.compensation is not None:
-        weight, changes = spec.compensation.apply(dense, weight, solution.keep, statistics)
-        numbers |= changes
     matrix.write(weight)
     if "relative_output_error" not in numbers:  # a compensation that fits the outputs judges itself
         (numbers["relative_output_error"],) = output_errors(dense, [weight], statistics.rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from statprune.core.compensation import Compensation
 from statprune.core.methods import Method
 from statprune.core.patterns import Pattern
+from statprune.core.refinement import Refinement
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.pruning.allocation import Allocation
 from statprune.pruning.report import MatrixReport
@@ -43,11 +44,12 @@ class PruneSpec:
     Attributes:
         method: selects, and may update, each weight.
         pattern: what is kept.
-        compensation: applied after the method, or None.
+        compensation: changes the kept weights, or None.
         allocation: spreads the pattern's ratio over the matrices; None: every matrix has it.
         propagation: which inputs matrices see.
         min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
         seed: of the sampled input rows.
+        refinement: chooses a better mask after the method and before the compensation, or None.
     """
 
     method: Method
@@ -57,6 +59,7 @@ class PruneSpec:
     propagation: Propagation = Propagation.pruned
     min_expert_tokens: int = 32
     seed: int = 0
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -67,13 +70,17 @@ class PruneSpec:
 
     @property
     def statistics_kind(self) -> StatisticsKind:
-        """The input statistics that the method and the compensation read."""
-        return max(self.method.needs, self.compensation.needs if self.compensation is not None else StatisticsKind.NONE)
+        """The input statistics that the method, the refinement and the compensation read."""
+        return max(self.method.needs, *(stage.needs for stage in self._later_stages), StatisticsKind.NONE)
 
     @property
     def sampled_rows(self) -> int:
-        """How many rows of each input are sampled: for the output error, and for the compensation."""
-        return max(ROWS_FOR_OUTPUT_ERROR, self.compensation.samples if self.compensation is not None else 0)
+        """How many rows of each input are sampled: for the output error, and for the later stages."""
+        return max(ROWS_FOR_OUTPUT_ERROR, *(stage.samples for stage in self._later_stages), 0)
+
+    @property
+    def _later_stages(self) -> list[Refinement | Compensation]:
+        return [stage for stage in (self.refinement, self.compensation) if stage is not None]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from statprune.runs.workbench import Workbench
 from statprune.system.devices import choose_device
 from statprune.system.distributed import all_arrive, gathered, rank, size, start
 from statprune.system.lock import locked
+from statprune.system.plugin_files import use_plugin_files
 
 log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds that a failed process waits for the other processes to fail as well
@@ -107,6 +108,7 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
 def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
     try:
         raw = OmegaConf.to_container(composed, resolve=True)
+        use_plugin_files(composed.plugins)
         config = parse_config(raw)  # type: ignore[arg-type]  # a dictionary with strings as keys
         return _locked_run(config, composed, folder, bench)
     except ConfigError as error:

@@ -198,7 +198,7 @@ def _find_blocks(
         lambda: find_blocks(loaded, tokens, exclude, config.model.prune_routers),
     )
     if calibration is not None:
-        check_pattern(blocks, config.pattern, config.allocation)
+        check_pattern(blocks, config.pattern.value, config.spread)
     return blocks
 
 

@@ -130,5 +130,10 @@ def run_id(config: RunConfig) -> str:
 
 def _tags(config: RunConfig) -> list[str]:
     model = Path(config.model.path).name
-    tags = [config.method, pattern_tag(config.resolved()["sparsity"], config.method), model, *config.tracking.tags]
+    tags = [
+        config.method_name,
+        pattern_tag(config.resolved()["sparsity"], config.method_name),
+        model,
+        *config.tracking.tags,
+    ]
     return list(dict.fromkeys(tag for tag in tags if tag))

@@ -136,7 +136,7 @@ def test_the_figure_of_channels_is_written_as_png_and_pdf(of_mixture, tmp_path):
 
 def test_the_configuration_of_a_run_is_read_from_its_record():
     config = config_of(SCHEMA_1 / "plain")
-    assert (config.method, config.settings.seed, config.model.path) == ("wanda", 0, "tiny")
+    assert (config.method_name, config.settings.seed, config.model.path) == ("wanda", 0, "tiny")
 
 
 def test_a_folder_without_a_run_has_no_configuration(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from statprune.config import schema
-from statprune.config.checks import COMPENSATIONS
+from statprune.core.compensation import COMPENSATIONS
 from statprune.core.methods import method_names, options_class
 from statprune.runs.store import read_record
 from tests.helpers.command import statprune
@@ -42,7 +42,7 @@ EMPTY_TEXTS = [
             ["model.path=./no", "calibration=text", "evaluation.datasets=[text]", "evaluation.path=no.txt"],
             ["./no does not exist", "calibration.path is not set", "evaluation.path=no.txt is no file"],
         ),
-        (["evaluation.datasets=[pile]", "seed=many"], ["'pile', which is unknown", "seed=many has the wrong type"]),
+        (["evaluation.datasets=[pile]", "seed=many"], ["the source 'pile' is unknown", "seed=many has the wrong type"]),
     ],
 )
 def test_all_bad_input_is_reported_in_sentences_before_anything_starts(overrides, messages, tmp_path):
@@ -196,7 +196,9 @@ def test_help_names_every_group_and_its_choices(words_of_help, group):
 
 
 @pytest.mark.parametrize(
-    "cls", [*SECTIONS, *COMPENSATIONS.values(), *map(options_class, method_names())], ids=lambda cls: cls.__name__
+    "cls",
+    [*SECTIONS, *map(COMPENSATIONS.get, COMPENSATIONS.names()), *map(options_class, method_names())],
+    ids=lambda cls: cls.__name__,
 )
 def test_help_names_every_key_of_a_group(words_of_help, cls):
     keys = {f".{field.name}" for field in dataclasses.fields(cls)} - {".name"}

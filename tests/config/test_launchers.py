@@ -9,8 +9,8 @@ from hydra import compose as compose_with_hydra
 from hydra import initialize_config_module
 from omegaconf import OmegaConf
 
-from statprune.config.compose import prepare_plugins
 from statprune.config.overrides import PLUGINS, override_problems
+from statprune.config.place import prepare_plugins
 from tests.helpers.command import composed
 
 SWEEPS = sorted((Path(__file__).parents[2] / "experiments" / "sweeps").glob("*.yaml"))
@@ -32,7 +32,7 @@ def test_a_wandb_sweep_names_keys_and_values_that_a_run_takes(path, bound):
     values = {key: list(bounds_or_values(space))[bound] for key, space in described["parameters"].items()}
     overrides = [*described["command"][1:-1], *(f"{key}={value}" for key, value in values.items())]
     assert override_problems(overrides) == []
-    assert composed(*overrides).method == "cvr"
+    assert composed(*overrides).method_name == "cvr"
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

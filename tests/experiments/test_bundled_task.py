@@ -10,7 +10,7 @@ import numpy
 import pytest
 from lm_eval.tasks import TaskManager
 
-from statprune.data.sources import bundled_text, bundled_topics
+from statprune.data.bundled import bundled_topics
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "tasks"
 
@@ -82,7 +82,7 @@ def test_no_passage_is_right_twice(rows):
 
 
 def test_no_passage_is_from_the_calibration_part(rows):
-    calibration = plain(bundled_text("calibration"))
+    calibration = plain("\n\n".join(bundled_topics("calibration")))
     assert not any(f"{row['context']} {right_and_wrong(row)[0]}" in calibration for row in rows)
 
 

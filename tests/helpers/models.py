@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from statprune.data.sources import bundled_text
+from statprune.data.bundled import bundled_topics
 
 
 def tiny_llama() -> LlamaForCausalLM:
@@ -28,5 +28,5 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=97, special_tokens=["<unk>", "<s>"], limit_alphabet=60, show_progress=False
     )
-    tokenizer.train_from_iterator([bundled_text("calibration")[:20_000]], trainer)
+    tokenizer.train_from_iterator(["\n\n".join(bundled_topics("calibration"))[:20_000]], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>")

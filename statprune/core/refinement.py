@@ -1,0 +1,38 @@
+"""Refinement: after a method has chosen a mask, a better one with as many kept weights. Plugins bring them."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from statprune.core.patterns import Pattern
+from statprune.core.solution import Solution
+from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.system.registry import Registry, subclass_of
+
+
+class Refinement(ABC):
+    """A change of the mask that keeps its counts; a frozen dataclass of its options, the keys ``refinement.*``."""
+
+    @property
+    def needs(self) -> StatisticsKind:
+        """The input statistics that ``refine`` reads."""
+        return StatisticsKind.MOMENTS
+
+    @property
+    def samples(self) -> int:
+        """How many rows of each input ``refine`` wants to see."""
+        return 0
+
+    @abstractmethod
+    def refine(self, dense: Tensor, solution: Solution, statistics: InputStatistics, pattern: Pattern) -> Solution:
+        """A solution with another mask.
+
+        Args:
+            dense: original weight, (out_features, in_features), float32 or float64; it is not changed.
+            solution: the method's; it is not changed.
+            statistics: of the matrix's input.
+            pattern: that the mask has, and has to have: as many weights are kept in each of its groups.
+        """
+
+
+REFINEMENTS: Registry[type[Refinement]] = Registry("refinement", "statprune.refinements", {}, subclass_of(Refinement))

@@ -1,0 +1,125 @@
+"""WikiText-2 and C4 from the hub, or from local copies of its dataset folders, as Wanda's loader reads them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from statprune.data.sources import CALIBRATION, PathUse, Source
+from statprune.data.token_windows import TextOrigin, Tokenize, Windows
+from statprune.errors import DataError, first_line
+from statprune.system.hub import hub_access
+
+DRAWS = 10_000  # of C4's documents for one window, before giving up
+EVALUATION_DOCUMENTS = 1100  # of C4, as in Wanda's loader
+
+
+class HubDataset(Source):
+    """A dataset of the hub with one file for each part."""
+
+    path_use = PathUse.optional
+    name: ClassVar[str]  # on the hub
+    files: ClassVar[Mapping[str, str]]  # by part
+
+    def problem(self, part: str, path: str | None) -> str | None:
+        """A sentence where the local copy lacks the file."""
+        file = self.files[part]
+        if path is None or (Path(path).expanduser() / file).is_file():
+            return None
+        return f"{part}.path={path} has no {file}; give a copy of the hub's folder {self.name}, or no path"
+
+    def documents(self, part: str, path: str | None) -> Sequence[str]:
+        """The documents of one part.
+
+        Args:
+            part: calibration or evaluation.
+            path: a local copy of the hub's dataset folder; None: the hub or its cache.
+
+        Raises:
+            DataError: neither the hub, nor its local cache, nor ``path`` has the file.
+        """
+        if problem := self.problem(part, path):
+            raise DataError(problem)
+        return self._from_hub(part) if path is None else self._from_folder(part, Path(path).expanduser())
+
+    def _from_folder(self, part: str, folder: Path) -> Sequence[str]:
+        import datasets
+
+        own = folder / self.files[part]
+        kind = "parquet" if own.suffix == ".parquet" else "json"
+        try:
+            texts: Sequence[str] = datasets.load_dataset(kind, data_files=str(own), split="train")["text"]
+            return texts
+        except Exception as error:  # each reader has its own errors for a damaged file or a missing column
+            raise DataError(
+                f"{own} can't be read ({type(error).__name__}: {first_line(error)}); {part}.path needs an undamaged "
+                f"copy of the hub's folder {self.name}"
+            ) from error
+
+    def _from_hub(self, part: str) -> Sequence[str]:
+        import datasets
+
+        with hub_access() as online:
+            try:
+                texts: Sequence[str] = datasets.load_dataset(
+                    self.name, data_files={part: self.files[part]}, split=part
+                )["text"]
+                return texts
+            except Exception as error:  # as above
+                reason = first_line(error) if online else "no network, and not in the local cache"
+                raise DataError(
+                    f"the {part} dataset {self.name} can't be loaded ({reason}); connect to the network, or give a "
+                    f"local copy of its folder with {part}.path="
+                ) from error
+
+
+class WikiText2(HubDataset):
+    """WikiText-2, raw: the training part for calibration, the test part for evaluation."""
+
+    name = "Salesforce/wikitext"
+    files: ClassVar[Mapping[str, str]] = {
+        "calibration": "wikitext-2-raw-v1/train-00000-of-00001.parquet",
+        "evaluation": "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+    }
+
+
+class C4(HubDataset):
+    """C4: a window for each drawn document for calibration; the first validation documents for evaluation."""
+
+    name = "allenai/c4"
+    separator = " "
+    files: ClassVar[Mapping[str, str]] = {
+        "calibration": "en/c4-train.00000-of-01024.json.gz",
+        "evaluation": "en/c4-validation.00000-of-00008.json.gz",
+    }
+
+    def text(self, part: str, path: str | None) -> str:
+        """The first documents as one text."""
+        return self.separator.join(self.documents(part, path)[:EVALUATION_DOCUMENTS])
+
+    def calibration_windows(
+        self, tokenize: Tokenize, samples: int, seq_len: int, generator: torch.Generator, path: str | None
+    ) -> Windows:
+        """A window of each drawn document that is longer than one (Wanda's loader)."""
+        texts = self.documents(CALIBRATION, path)
+        digest = hashlib.sha256()
+        windows, starts, all_begin_with_bos = [], [], True
+        for _ in range(samples):
+            for _ in range(DRAWS):
+                number = int(torch.randint(0, len(texts), (1,), generator=generator))
+                ids = tokenize(texts[number])
+                if len(ids) > seq_len + 1:
+                    break
+            else:
+                raise DataError(
+                    f"none of {DRAWS} drawn C4 documents is longer than calibration.seq_len={seq_len} tokens; lower it"
+                )
+            start = int(torch.randint(0, len(ids) - seq_len - 1, (1,), generator=generator))
+            digest.update(texts[number].encode())
+            all_begin_with_bos &= ids[0] == tokenize.bos_token_id
+            windows.append(torch.tensor(ids[start : start + seq_len]))
+            starts.append([number, start])
+        origin = TextOrigin(tokenize.source, digest.hexdigest(), all_begin_with_bos, starts=starts)
+        return Windows(torch.stack(windows), origin)

@@ -1,0 +1,119 @@
+"""Token windows, where they come from, and how a tokenised text is cut into them."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+
+from statprune.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TextOrigin:
+    """Where token windows come from.
+
+    Attributes:
+        source: name of the source.
+        sha256: of the text; of the drawn documents for C4's calibration.
+        begins_with_bos: whether the tokenizer puts its BOS token first.
+        text_tokens: tokens of the whole text; None where it was not tokenised whole (C4's calibration).
+        starts: token number at which each calibration window starts, or (document, token) for C4; None for evaluation.
+    """
+
+    source: str
+    sha256: str
+    begins_with_bos: bool
+    text_tokens: int | None = None
+    starts: list[int] | list[list[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token windows and where they come from.
+
+    Attributes:
+        ids: token ids, (windows, seq_len).
+        origin: for the record.
+    """
+
+    ids: Tensor
+    origin: TextOrigin
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """A text to its tokens, with the special tokens that the tokenizer adds by itself.
+
+    Attributes:
+        tokenizer: the model's.
+        source: name of the source whose text it is.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    source: str
+
+    def __call__(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+        return ids
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Of the tokenizer; None where it has no BOS token."""
+        token: int | None = self.tokenizer.bos_token_id
+        return token
+
+    def whole(self, text: str) -> Windows:
+        """The whole text as one row of ids, (tokens,)."""
+        ids = self(text)
+        begins_with_bos = bool(ids) and ids[0] == self.bos_token_id
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return Windows(torch.tensor(ids, dtype=torch.long), TextOrigin(self.source, digest, begins_with_bos, len(ids)))
+
+
+def random_windows(text: Windows, samples: int, seq_len: int, generator: Generator) -> Windows:
+    """Windows at random places of a tokenised text.
+
+    Args:
+        text: from ``Tokenize.whole``.
+        samples: number of windows.
+        seq_len: tokens of a window.
+        generator: draws the starts.
+
+    Raises:
+        DataError: the text is too short for one window.
+    """
+    ids = text.ids
+    if len(ids) < seq_len + 2:
+        raise DataError(
+            f"the calibration text has {len(ids)} tokens, too few for windows of calibration.seq_len={seq_len}; "
+            "give a longer text or a smaller seq_len"
+        )
+    starts = torch.randint(0, len(ids) - seq_len - 1, (samples,), generator=generator).tolist()
+    windows = torch.stack([ids[start : start + seq_len] for start in starts])
+    return Windows(windows, replace(text.origin, starts=starts))
+
+
+def consecutive_windows(text: Windows, seq_len: int, max_windows: int | None) -> Windows:
+    """Consecutive windows of a tokenised text; the remainder is dropped.
+
+    Args:
+        text: from ``Tokenize.whole``.
+        seq_len: tokens of a window.
+        max_windows: at most so many, the first ones; None: all.
+
+    Raises:
+        DataError: the text is too short for one window.
+    """
+    count = len(text.ids) // seq_len
+    if count == 0:
+        raise DataError(
+            f"the evaluation text has {len(text.ids)} tokens, too few for one window of evaluation.seq_len={seq_len}; "
+            "give a longer text or a smaller seq_len"
+        )
+    return Windows(text.ids[: count * seq_len].view(count, seq_len)[:max_windows], text.origin)
