@@ -14,11 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from statprune.config.checks import parse_config
 from statprune.config.compose import compose, plain_values, quote_pattern
 from statprune.config.naming import name_of
-from statprune.config.overrides import override_problems
+from statprune.config.overrides import named_plugins, override_problems
 from statprune.config.table_spec import Cell, Place, Table, place_name
 from statprune.errors import ConfigError, StatpruneError
 from statprune.runs.verdict import Refused, Skip, verdict_on
 from statprune.runs.wording import counted
+from statprune.system.plugin_files import use_plugin_files
 
 SWEEP_FOLDER = "outputs/${name}"  # hydra.sweep.dir of conf/config.yaml
 
@@ -66,6 +67,7 @@ def jobs_of(tables: Sequence[Table], sweep: Sequence[str] = ()) -> dict[Cell, Jo
         for cell in table.cells:
             key = _in_any_order(cell.overrides)
             if key not in by_overrides:
+                use_plugin_files(named_plugins(cell.overrides))
                 by_overrides[key] = _checked_job(table, cell, sweep_folder)
             jobs[cell] = by_overrides[key]
     return jobs
@@ -107,7 +109,7 @@ def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] 
     Args:
         jobs: to run, at least one.
         launcher: choice of hydra/launcher.
-        sweep: overrides of the sweep itself.
+        sweep: flags and overrides of the sweep itself.
 
     Returns:
         Exit status of the sweep.
@@ -115,10 +117,10 @@ def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] 
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "cells.json")
         file.write_text(json.dumps([job.overrides for job in jobs]), encoding="utf-8")
-        command = [sys.executable, "-m", "statprune", "-m", "hydra/sweeper=cells", f"hydra.sweeper.file={file}"]
-        command += [f"hydra/launcher={launcher}"]
-        command += [override for override in jobs[0].overrides if override.startswith("name=")]
-        with subprocess.Popen([*command, *sweep]) as process:
+        overrides = ["hydra/sweeper=cells", f"hydra.sweeper.file={file}", f"hydra/launcher={launcher}"]
+        overrides += [override for override in jobs[0].overrides if override.startswith("name=")]
+        command = [sys.executable, "-m", "statprune", "-m", *sweep, *overrides]
+        with subprocess.Popen(command) as process:
             while True:
                 try:
                     return process.wait()

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from statprune.cli.interrupts import INTERRUPTED, interrupts
+from statprune.config.place import place_of, use_place
 from statprune.config.table_files import table_names
 from statprune.config.table_spec import load_table
 from statprune.errors import ConfigError
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="for the sweep: hydra.launcher.partition=gpu",
     )
+    parser.add_argument("--config-dir", metavar="FOLDER", help="with configurations of your own, beside ours")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for all cells: device=cuda")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="of the tables' files; outputs/tables/SCALE")
 
@@ -46,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     """
     if not options.names:
         raise ConfigError([f"name a table: {', '.join(table_names())}, all, or the path of a YAML"])
+    use_place(place_of(None, None, options.config_dir))
     names = table_names() if options.names == ["all"] else options.names
     tables = [
         load_table(name, options.scale, options.models, options.overrides).only(
@@ -59,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     missing = missing_jobs(jobs)
     interrupts.raise_error()
-    status = run_jobs(missing, options.launcher, options.sweep) if missing else 0
+    flags = ["--config-dir", options.config_dir] if options.config_dir else []
+    status = run_jobs(missing, options.launcher, [*flags, *options.sweep]) if missing else 0
     if status == INTERRUPTED:
         return status
 

@@ -36,6 +36,7 @@ from statprune.system.registry import Registry
 T = TypeVar("T")
 SECTIONS = ("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "tracking")
 ORIGINS = "origins"  # of plugins: in records, and not to be given
+# keys that take a list; a text stands for a list of one
 LISTS = {"model": ("exclude",), "evaluation": ("tasks", "datasets"), "tracking": ("tags", "artifacts")}
 
 
@@ -61,10 +62,12 @@ class _Parser:
     def config(self) -> RunConfig:
         """The configuration, or a ConfigError with every problem."""
         sections = {name: dict(self.raw.pop(name, None) or {}) for name in SECTIONS}
-        for name, keys in LISTS.items():  # model.exclude=down_proj means [down_proj]
+        for name, keys in LISTS.items():
             for key in keys:
                 if isinstance(sections[name].get(key), str):
                     sections[name][key] = [sections[name][key]]
+        if isinstance(self.raw.get("plugins"), str):
+            self.raw["plugins"] = [self.raw["plugins"]]
         settings = self._build(Settings, self.raw, "")
         model = self._build(ModelConfig, sections["model"], "model.")
         calibration = self._build(CalibrationConfig, sections["calibration"], "calibration.")

@@ -118,6 +118,11 @@ def choice_names(group: str) -> list[str]:
     return _configs().choices(group)
 
 
+def hydra_groups() -> list[str]:
+    """Names of Hydra's own groups: launcher, sweeper, ..."""
+    return _configs().hydra_groups
+
+
 def set_by_file(path: str, key: str) -> object:
     """What one configuration file sets a key to, before anything is composed; None where it does not.
 
@@ -150,6 +155,11 @@ class _Configs:
     def groups(self) -> list[str]:
         """Names of the groups."""
         return list(self._loader.list_groups(""))
+
+    @cached_property
+    def hydra_groups(self) -> list[str]:
+        """Names of Hydra's own groups."""
+        return list(self._loader.list_groups("hydra"))
 
     @cached_property
     def default_choices(self) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,34 @@ def _unnamed_changes(
         groups.pop("evaluation", None)
     if not shows_pattern:
         groups.pop("sparsity", None)
+    groups = _reference_choices(groups, config, place)
     plain, values = plain_choices(groups, place), _hashed_leaves(config)
     of_variant = [f"compensation.{key}" for key in _named_options(str(config["compensation"]["name"]))]
     shown = [key for key in (*NAMED_KEYS, *of_variant) if shows_pattern or not key.startswith("sparsity.")]
     return {key: values.get(key) for key in differing_keys(plain, config) if key not in shown}
+
+
+def _reference_choices(
+    groups: Mapping[str, str], config: Mapping[str, Any], place: ConfigPlace | None
+) -> dict[str, str]:
+    """The choices that a name tells of: a user's own file is told apart by what it changes in the choice it names.
+
+    ``method=mine`` with ``name: ria`` in its file is named as ria is, and differs from it in the options it sets.
+    """
+    shown = {
+        "method": config["method"]["name"],
+        "refinement": (config.get("refinement") or {}).get("name", NONE),
+        "compensation": config["compensation"]["name"],
+        "calibration": config["calibration"]["source"],
+    }
+    own = files("statprune.conf")
+    result = {}
+    for group, choice in groups.items():
+        is_ours = (own / group / f"{choice}.yaml").is_file() or shown.get(group) == choice
+        reference = choice if is_ours else shown.get(group, default_choices(place).get(group))
+        if reference is not None:  # an experiment of the user's has none: what it sets are changes
+            result[group] = str(reference)
+    return result
 
 
 def _hashed_leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

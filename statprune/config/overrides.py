@@ -14,19 +14,21 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statprune.config.checks import parse_config
+from statprune.config.checks import LISTS, parse_config
 from statprune.config.compose import (
     choice_names,
     compose,
     group_names,
+    hydra_groups,
     parse_overrides,
     plain_values,
     set_by_file,
 )
 from statprune.config.grids import read_cells
 from statprune.config.place import current_place, searched_folders
-from statprune.errors import ConfigError, StatpruneError
+from statprune.errors import ConfigError, StatpruneError, first_line
 
+LIST_KEYS = {f"{section}.{key}" for section, keys in LISTS.items() for key in keys} | {"plugins"}
 # what brings a launcher or sweeper: our extra, and the distribution of its plugin
 PLUGINS = {
     "joblib": ("joblib", "hydra-joblib-launcher"),
@@ -50,10 +52,11 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
     try:
         overrides = parse_overrides(arguments)
     except HydraException as error:
-        return [f"an override can't be read: {str(error).splitlines()[0]}; write key=value"]
+        found = [problem for argument in arguments if (problem := _unreadable(argument))]
+        return found or [f"an override can't be read: {first_line(error)}; write key=value"]
     swept = [override for override in overrides if override.is_sweep_override()]
     if swept and not multirun:
-        return [f"{override.input_line} lists several values; add -m to run them all" for override in swept]
+        return [_lists_several(override) for override in swept]
     # a sweeper's own search spaces (interval) are not listed, and checked when it draws from them
     listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
     values = {override.key_or_group: override.value() for override in overrides}
@@ -106,6 +109,29 @@ def searchpath_of(arguments: Sequence[str]) -> Sequence[str]:
         return []  # reported elsewhere
     given = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
     return searched_folders(given[0]) if given else []
+
+
+def _unreadable(argument: str) -> str | None:
+    """What is wrong with an override that can't be read; of brackets Hydra's parser names its own signs."""
+    try:
+        parse_overrides([argument])
+    except HydraException as error:
+        for opening, closing in ("[]", "{}", "()"):
+            missing = argument.count(opening) - argument.count(closing)
+            if missing:
+                absent = closing if missing > 0 else opening
+                return f"{argument} lacks a {absent}; add it, and put the whole into quotes for the shell"
+        return f"{argument} can't be read ({first_line(error)}); write key=value, and quote what the shell may change"
+    return None
+
+
+def _lists_several(override: Override) -> str:
+    """What a command without -m means by several values: a list, if the key takes one, or a sweep."""
+    key, values = override.key_or_group, str(override.input_line).partition("=")[2]
+    advice = "add -m to run them all"
+    if key in LIST_KEYS:
+        advice = f"write '{key}=[{values}]' for all of them together, or add -m for a run with each"
+    return f"{override.input_line} lists several values; {advice}"
 
 
 def _choices_of(override: Override) -> list[str]:
@@ -172,6 +198,11 @@ def _value_problems(choices: list[str], values: Sequence[Override]) -> list[str]
 
 def _hydra_problems(override: Override) -> list[str]:
     """What is wrong with the choice of a launcher or sweeper; other groups of Hydra's are its own business."""
+    known = [f"hydra/{group}" for group in hydra_groups()]
+    if override.key_or_group not in known:
+        near = difflib.get_close_matches(override.key_or_group, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+        return [f"{override.key_or_group} is no group of Hydra's; {hint}"]
     if override.key_or_group not in ("hydra/launcher", "hydra/sweeper"):
         return []
     problem = _choice_problem(override, choice_names(override.key_or_group)) or _plugin_problem(override)
@@ -215,7 +246,9 @@ def _unknown_key(config: DictConfig, key: str) -> str:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):
-        return f"{key} is not a key: {parent} is no group; see statprune --help"
+        near = difflib.get_close_matches(parent, [str(other) for other in config], 1)
+        hint = f"did you mean {near[0]}.{name}?" if near else "see statprune options"
+        return f"{key} is not a key: {parent} is no group; {hint}"
     names = [str(other) for other in node if other != "hydra"]
     near = difflib.get_close_matches(name, names, 1)
     prefix = f"{parent}." if parent else ""

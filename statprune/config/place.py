@@ -85,7 +85,7 @@ def place_of(name: str | None, path: str | None, folder: str | None) -> ConfigPl
     for flag, given in (("--config-path", path), ("--config-dir", folder)):
         if given is not None and not given.startswith("pkg://") and not os.path.isdir(given):
             raise ConfigError([f"{flag} {given} is no folder; give one that holds configuration files"])
-    search_path = create_config_search_path(OWN if path is None else path)
+    search_path = create_config_search_path(OWN if path is None else path if "://" in path else os.path.abspath(path))
     if folder is not None:
         schemas = SearchPathQuery(provider="schema")
         search_path.prepend("command-line", f"file://{os.path.abspath(folder)}", schemas)

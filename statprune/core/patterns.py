@@ -136,7 +136,7 @@ class NofM(Pattern):
     def problem(self, in_features: int) -> str | None:
         """A sentence where M does not divide the inputs, else None."""
         if in_features % self.of:
-            return f"its {in_features} inputs are not divisible by M={self.of}"
+            return f"{in_features} inputs are not divisible by M={self.of}"
         return None
 
     def crosses(self, block_size: int) -> str | None:

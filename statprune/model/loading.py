@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statprune.errors import ModelError, first_line
 from statprune.model.checkpoint import take_from_disk
-from statprune.model.location import locate_model, model_path_problem, offload_problem
+from statprune.model.location import absent_folder, locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
 from statprune.system.hub import hub_access
 
@@ -199,9 +199,10 @@ class _Opening:
             reason = "transformers knows no causal language model of this type"
         else:
             reason = f"{type(error).__name__}: {first_line(error)}"
+        path = self.source.path
         return ModelError(
-            f"model.path={self.source.path} can't be opened as a causal language model ({reason}); give a local folder "
-            "with model and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
+            f"{absent_folder(path)}model.path={path} can't be opened as a causal language model ({reason}); give a "
+            "local folder with model and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
         )
 
 

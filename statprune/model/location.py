@@ -1,5 +1,6 @@
 """Where a model path points: a hub id, a folder, a .gguf file, or a file inside an installed package."""
 
+import difflib
 import importlib.util
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def model_path_problem(path: str) -> str | None:
     if looks_local and not Path(location).exists():
         return f"model.path={path} does not exist; give a hub id, a local folder or a .gguf file"
     return None
+
+
+def absent_folder(path: str) -> str:
+    """The beginning of a sentence where a path without a slash is no folder here: it is taken for a hub id."""
+    if "/" in path or Path(path).exists():
+        return ""
+    near = difflib.get_close_matches(path, [entry.name for entry in Path().iterdir() if entry.is_dir()], 1)
+    return f"there is no folder {path} here" + (f" (did you mean {near[0]}?)" if near else "") + ", and "
 
 
 def offload_problem(path: str, offload: str) -> str | None:

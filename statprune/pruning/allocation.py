@@ -141,17 +141,16 @@ class NamedRatios(Allocation):
 
 def check_pattern(blocks: Sequence[Block], pattern: Pattern, allocation: Allocation | None = None) -> None:
     """Raise ModelError, naming the matrices, where the pattern or its allocation does not fit the blocks."""
-    problems = {
-        matrix.kind: problem
-        for block in blocks
-        for matrix in block.matrices
-        if (problem := pattern.problem(matrix.in_features))
-    }
-    if problems:
-        names = "; ".join(f"layer {name}: {problem}" for name, problem in problems.items())
+    unfit: dict[str, list[str]] = {}  # kinds of matrices by problem, so that each problem is told once
+    for block in blocks:
+        for matrix in block.matrices:
+            if problem := pattern.problem(matrix.in_features):
+                kinds = unfit.setdefault(problem, [])
+                kinds += [] if matrix.kind in kinds else [matrix.kind]
+    if unfit:
+        names = "; ".join(f"{problem} ({', '.join(kinds)})" for problem, kinds in unfit.items())
         raise ModelError(
-            f"the N:M pattern does not fit: {names}; choose an M that divides them, "
-            "or leave them dense with model.exclude"
+            f"the pattern does not fit: {names}; choose one that fits, or leave these layers dense with model.exclude"
         )
     if allocation is None:
         return

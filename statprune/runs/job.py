@@ -108,7 +108,7 @@ def carry_out(composed: DictConfig, folder: Path, bench: Workbench, others_follo
 def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow: bool) -> Outcome:
     try:
         raw = OmegaConf.to_container(composed, resolve=True)
-        use_plugin_files(composed.plugins)
+        use_plugin_files([composed.plugins] if isinstance(composed.plugins, str) else composed.plugins)
         config = parse_config(raw)  # type: ignore[arg-type]  # a dictionary with strings as keys
         return _locked_run(config, composed, folder, bench)
     except ConfigError as error:

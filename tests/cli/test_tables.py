@@ -37,6 +37,13 @@ def places_in(lines):
     return [line.strip().removesuffix(": missing") for line in lines if line.startswith("  ")]
 
 
+def test_rows_may_use_own_configurations(tmp_path, capsys):
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    (tmp_path / "mine" / "method" / "strong.yaml").write_text("defaults: [ria]\npower: 0.7\n")
+    table = write_table(tmp_path / "own.yaml", rows={"Wanda": ["method=wanda"], "Strong": ["method=strong"]})
+    assert "  SmolLM2-135M / Strong / 50%: missing" in plan(capsys, str(table), "--config-dir", "mine")
+
+
 def test_help_shows_the_example(capsys):
     with pytest.raises(SystemExit) as ended:
         verb("tables", "--help")

@@ -169,8 +169,8 @@ def test_missing_runs_are_started_as_one_sweep_over_their_cells(monkeypatch):
     sweep = Sweep(3)
     monkeypatch.setattr("subprocess.Popen", sweep)
     assert run_jobs(JOBS, "joblib", ["hydra.launcher.n_jobs=2"]) == 3
-    assert sweep.command[1:5] == ["-m", "statprune", "-m", "hydra/sweeper=cells"]
-    assert sweep.command[6:] == ["hydra/launcher=joblib", "name=mine", "hydra.launcher.n_jobs=2"]
+    assert sweep.command[1:6] == ["-m", "statprune", "-m", "hydra.launcher.n_jobs=2", "hydra/sweeper=cells"]
+    assert sweep.command[7:] == ["hydra/launcher=joblib", "name=mine"]
     assert sweep.cells == [["name=mine", "method=wanda"], ["name=mine", "sparsity='2_4'"]]
 
 
