@@ -18,6 +18,7 @@ from statprune.config.checks import parse_config
 from statprune.config.compose import choice_names, compose, group_names, parse_overrides, plain_values
 from statprune.config.grids import read_cells
 from statprune.errors import ConfigError
+from statprune.system.extras import install_command
 
 # what brings a launcher or sweeper: our extra, and the distribution of its plugin
 PLUGINS = {
@@ -142,7 +143,7 @@ def _plugin_problem(override: Override) -> str | None:
     try:
         version(distribution or "statprune")
     except PackageNotFoundError:
-        return f"{override.input_line} needs a package that is not installed; pip install 'statprune[{extra}]'"
+        return f"{override.input_line} needs a package that is not installed; run {install_command(extra)}"
     if override.value() == "submitit_slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         return f"{override.input_line} finds no sbatch or srun on this machine; start it where Slurm's commands are"
     return None
