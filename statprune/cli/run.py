@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.cli.interrupts import interrupts
+from statprune.cli.problems import print_problems
 from statprune.config.compose import prepare_plugins, quote_pattern
 from statprune.config.grids import preset_grid, swept_grids
 from statprune.config.naming import run_name
@@ -44,7 +45,7 @@ def run_hydra(arguments: Sequence[str]) -> int:
     prepare_plugins()
     line.start_preset_grid()
     if problems := line.problems():
-        return _report(problems)
+        return print_problems(problems)
     sys.argv[1:] = line.arguments  # where Hydra reads it
     # how torchrun, Slurm and kill end a process: leave nothing temporary behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -84,7 +85,7 @@ def job(composed: DictConfig) -> float | None:
     elif rank() == 0 and outcome.record is not None:
         print_summary(outcome.record, folder)
     if outcome.reasons and not is_sweep:
-        raise SystemExit(_report(outcome.reasons))
+        raise SystemExit(print_problems(outcome.reasons))
     return outcome.metric
 
 
@@ -161,7 +162,7 @@ def _sweep(line: _CommandLine) -> int:
             all_well = bool(notes) and print_sweep(notes)
     interrupts.raise_arrived()
     if not notes:
-        return _report([f"no job could tell in {folder} how it ended; their folders and logs say more"])
+        return print_problems([f"no job could tell in {folder} how it ended; their folders and logs say more"])
     return 0 if all_well else 1
 
 
@@ -184,10 +185,3 @@ def _own_folder(line: _CommandLine) -> Iterator[None]:
         line.add(f"hydra.run.dir={relative}", f"hydra.sweep.dir={relative}", last=True)  # after all others
         sys.argv[1:] = line.arguments
         yield
-
-
-def _report(problems: Sequence[str]) -> int:
-    """Print problems, in one of several processes; returns the exit status."""
-    for problem in problems if rank() == 0 else ():
-        print(f"statprune: {problem}", file=sys.stderr)
-    return 1
