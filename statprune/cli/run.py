@@ -16,13 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.cli.folders import no_empty_folders
 from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems
 from statprune.config.compose import prepare_plugins, quote_pattern
 from statprune.config.grids import preset_grid, swept_grids
 from statprune.config.naming import run_name
-from statprune.config.overrides import folder_problems, override_problems
-from statprune.runs.ledger import LEDGER, JobNote, JobState, ledger, print_sweep, read_notes, write_note
+from statprune.config.overrides import folder_problems, output_folder, override_problems
+from statprune.runs.ledger import LEDGER, SWEEPS, JobNote, JobState, ledger, print_sweep, read_notes, write_note
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
@@ -34,6 +35,8 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
 OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
 
+_made: list[Path] = []  # folders of this command's jobs
+
 
 def run_hydra(arguments: Sequence[str]) -> int:
     """Carry out a command in Hydra's grammar; returns its exit status.
@@ -44,13 +47,14 @@ def run_hydra(arguments: Sequence[str]) -> int:
     line = _CommandLine([quote_pattern(argument) for argument in arguments])
     prepare_plugins()
     line.start_preset_grid()
-    if problems := line.problems():
-        return print_problems(problems)
-    sys.argv[1:] = line.arguments  # where Hydra reads it
-    # how torchrun, Slurm and kill end a process: leave nothing temporary behind
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with _own_folder(line):
-        status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
+    with no_empty_folders(line.folders if rank() == 0 else [], _made):
+        if problems := line.problems():
+            return print_problems(problems)
+        sys.argv[1:] = line.arguments  # where Hydra reads it
+        # how torchrun, Slurm and kill end a process: leave nothing temporary behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        with _own_folder(line):
+            status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
     stop()
     return status
 
@@ -69,6 +73,8 @@ def job(composed: DictConfig) -> float | None:
     folder, is_sweep = Path(of_hydra.runtime.output_dir), of_hydra.mode is RunMode.MULTIRUN
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
+    if rank() == 0:
+        _made.append(Path(of_hydra.runtime.output_dir))
     configure_logging(composed.verbose is True, quiet=rank() > 0)
     if str(of_hydra.launcher._target_).endswith(".JoblibLauncher"):
         take_gpu()  # Slurm and Ray give a job its own
@@ -112,6 +118,12 @@ class _CommandLine:
             return []
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
         return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folders that the command may make, as far as they are known before its configuration is composed."""
+        own = output_folder(self._overrides)
+        return [SWEEPS, *([own] if own is not None else [])] if self.runs_jobs else []
 
     @property
     def runs_jobs_here(self) -> bool:
@@ -159,6 +171,7 @@ def _sweep(line: _CommandLine) -> int:
             job()
         finally:
             notes = read_notes(folder)
+            _made.extend(Path(note.folder) for note in notes)
             all_well = bool(notes) and print_sweep(notes)
     interrupts.raise_arrived()
     if not notes:

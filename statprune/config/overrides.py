@@ -66,11 +66,17 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
     return list(dict.fromkeys(problems))
 
 
-def folder_problems(overrides: Sequence[str]) -> list[str]:
-    """A sentence where the folder that runs are written to can't be made; Hydra itself ends in a traceback."""
+def output_folder(overrides: Sequence[str]) -> Path | None:
+    """The folder that runs are written to, as far as the overrides say; None where it depends on the configuration."""
     folders = [override.partition("=")[2] for override in overrides if re.match(r"hydra\.(run|sweep)\.dir=", override)]
     folder = Path(folders[-1].strip("'\"") if folders else "outputs")
-    if "${" in str(folder):
+    return None if "${" in str(folder) else folder
+
+
+def folder_problems(overrides: Sequence[str]) -> list[str]:
+    """A sentence where the folder that runs are written to can't be made; Hydra itself ends in a traceback."""
+    folder = output_folder(overrides)
+    if folder is None:
         return []
     try:
         folder.mkdir(parents=True, exist_ok=True)
