@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.cli.arguments import overrides_first
 from statprune.cli.folders import no_empty_folders
 from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems
@@ -44,6 +45,7 @@ def run_hydra(arguments: Sequence[str]) -> int:
     Args:
         arguments: overrides and Hydra's flags.
     """
+    arguments = overrides_first(arguments, get_args_parser())
     line = _CommandLine([quote_pattern(argument) for argument in arguments])
     prepare_plugins()
     line.start_preset_grid()
@@ -131,7 +133,7 @@ class _CommandLine:
         return not any(override.startswith(("hydra/launcher=", "experiment=")) for override in self._overrides)
 
     def add(self, *overrides: str, last: bool = False) -> None:
-        """Put overrides beside the others: argparse accepts a single group of them, before or after the options."""
+        """Put overrides beside the others: argparse accepts a single group of them."""
         others = get_args_parser().parse_known_args(self.arguments)[0].overrides
         place = len(self.arguments)
         if others:
