@@ -29,6 +29,7 @@ from statprune.pruning.loop import automatic_batch_size
 from statprune.pruning.spec import Propagation
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import fingerprint, identity
+from statprune.system.console import waiting
 from statprune.system.distributed import size
 from statprune.system.memory import available_host, peak_host, resident, restart_peaks
 from statprune.system.timing import phase
@@ -147,7 +148,8 @@ def _opened(context: RunContext) -> LoadedModel:
 
     def load() -> LoadedModel:
         log.info("loading %s", source.path)
-        return open_model(source, device, offload, context.model_folder)
+        with waiting(f"loading {source.path}"):
+            return open_model(source, device, offload, context.model_folder)
 
     with phase(context.seconds, "load"):
         return context.bench.model([*vars(source).values(), identity(source.path), device, offload], load)
