@@ -220,7 +220,8 @@ def draw_errors(tables: Mapping[str, pd.DataFrame]) -> Figure:
         if kind != "all":
             axes.tick_params(labelsize="x-small")
     first.xaxis.set_major_locator(MaxNLocator(integer=True))
-    first.set_ylim(bottom=0)
+    highest = max((table[kind].max() for table in tables.values() for kind in panels if kind in table), default=0)
+    first.set_ylim(0, 1.05 * highest if highest > 0 else 1)  # room for the highest marker, also where all are alike
     first.set_ylabel("relative output error")
     first.set_xlabel("block")
     _label_outer(list(panels.values())[1:])

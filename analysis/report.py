@@ -242,15 +242,19 @@ def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
     if pruned.empty:
         return result
     what = f"perplexity on {on} against"
-    if pruned.achieved.round(4).nunique() > 1:
+    if pruned.achieved.round(4).nunique() > 1 or pruned.pattern.nunique() > 1:
         result.append(Drawing(f"{what} sparsity", lambda folder: figures.sparsity_curves(rows, folder, on)))
     result += [_sensitivity_drawing(rows, key, on) for key in varied_keys(rows)]
     if pruned.groupby("pattern").label.nunique().max() > 1:
         result.append(Drawing(f"{what} seconds of pruning", lambda folder: figures.pareto(rows, folder, on)))
-    pattern, runs = profiled(pruned)
-    caption = f"relative output error by block, sparsity {pattern}, seed {pruned.seed.min()}"
-    result.append(Drawing(caption, lambda folder: figures.error_profiles(runs, folder)))
+    result += [_profile_drawing(pattern, same) for pattern, same in pruned.groupby("pattern")]
     return result
+
+
+def _profile_drawing(pattern: object, pruned: pd.DataFrame) -> Drawing:
+    seed, runs = profiled(pruned)
+    caption = f"relative output error by block, sparsity {pattern}, seed {seed}"
+    return Drawing(caption, lambda folder: figures.error_profiles(runs, folder))
 
 
 def _sensitivity_drawing(rows: pd.DataFrame, key: str, on: str) -> Drawing:
@@ -258,11 +262,10 @@ def _sensitivity_drawing(rows: pd.DataFrame, key: str, on: str) -> Drawing:
     return Drawing(caption, lambda folder: figures.sensitivity(rows, key, folder, on))
 
 
-def profiled(pruned: pd.DataFrame) -> tuple[str, dict[str, Path]]:
-    """The pattern that most series have, and a run of each series with that pattern: of the first seed, by name."""
-    first = pruned[(pruned.seed == pruned.seed.min()) & (pruned.layers > 0)]
-    first = pruned if first.empty else first
-    pattern = first.groupby("pattern", sort=False).label.nunique().idxmax()
-    same = first[first.pattern == pattern]
-    runs = dict(zip(name_series(same, same.pattern), map(Path, same.folder), strict=True))
-    return str(pattern), runs
+def profiled(pruned: pd.DataFrame) -> tuple[int, dict[str, Path]]:
+    """The first seed of a pattern's runs, and a run of each series with that seed, by name."""
+    reported = pruned[pruned.layers > 0]
+    reported = pruned if reported.empty else reported
+    seed = int(reported.seed.min())
+    first = reported[reported.seed == seed]
+    return seed, dict(zip(name_series(first, first.pattern), map(Path, first.folder), strict=True))

@@ -5,11 +5,12 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from statprune.cli.interrupts import INTERRUPTED, interrupts
+from statprune.cli.problems import print_problems, report_problems
 
 PIPE_CLOSED = 141  # exit status as shells name it: 128 + the signal's number
 
@@ -130,23 +131,7 @@ def _run_verb(name: str, arguments: list[str]) -> int:
     return report_problems(lambda: module.run(parser.parse_args(arguments)))
 
 
-def report_problems(act: Callable[[], int]) -> int:
-    """Run ``act`` and print what the user got wrong in sentences; returns the exit status."""
-    from statprune.errors import ConfigError, StatpruneError
-
-    try:
-        return act()
-    except ConfigError as error:
-        problems = error.problems
-    except StatpruneError as error:
-        problems = [str(error)]
-    for problem in problems:
-        print(f"statprune: {problem}", file=sys.stderr)
-    return 1
-
-
 def _unknown_verb(name: str) -> int:
     near = difflib.get_close_matches(name, VERBS, 1)
     hint = f"did you mean statprune {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
-    print(f"statprune: {name} is neither a verb nor key=value; {hint}", file=sys.stderr)
-    return 1
+    return print_problems([f"{name} is neither a verb nor key=value; {hint}"])

@@ -16,14 +16,23 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.cli.arguments import overrides_first
+from statprune.cli.folders import no_empty_folders
 from statprune.cli.interrupts import interrupts
+from statprune.cli.problems import print_problems
 from statprune.config.compose import quote_pattern
 from statprune.config.grids import preset_grid, swept_grids
 from statprune.config.naming import run_name
-from statprune.config.overrides import folder_problems, named_plugins, override_problems, searchpath_of
+from statprune.config.overrides import (
+    folder_problems,
+    named_plugins,
+    output_folder,
+    override_problems,
+    searchpath_of,
+)
 from statprune.config.place import place_of, use_place
 from statprune.errors import StatpruneError
-from statprune.runs.ledger import LEDGER, JobNote, JobState, ledger, print_sweep, read_notes, write_note
+from statprune.runs.ledger import LEDGER, SWEEPS, JobNote, JobState, ledger, print_sweep, read_notes, write_note
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
@@ -36,6 +45,8 @@ OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
 OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
 
+_made: list[Path] = []  # folders of this command's jobs
+
 
 def run_hydra(arguments: Sequence[str]) -> int:
     """Carry out a command in Hydra's grammar; returns its exit status.
@@ -43,19 +54,21 @@ def run_hydra(arguments: Sequence[str]) -> int:
     Args:
         arguments: overrides and Hydra's flags.
     """
+    arguments = overrides_first(arguments, get_args_parser())
     line = _CommandLine([quote_pattern(argument) for argument in arguments])
     try:
         line.use_configurations()
     except StatpruneError as error:
-        return _report(str(error).splitlines())
+        return print_problems(str(error).splitlines())
     line.start_preset_grid()
-    if problems := line.problems():
-        return _report(problems)
-    sys.argv[1:] = line.arguments  # where Hydra reads it
-    # how torchrun, Slurm and kill end a process: leave nothing temporary behind
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with _own_folder(line):
-        status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
+    with no_empty_folders(line.folders if rank() == 0 else [], _made):
+        if problems := line.problems():
+            return print_problems(problems)
+        sys.argv[1:] = line.arguments  # where Hydra reads it
+        # how torchrun, Slurm and kill end a process: leave nothing temporary behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        with _own_folder(line):
+            status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
     stop()
     return status
 
@@ -74,6 +87,8 @@ def job(composed: DictConfig) -> float | None:
     folder, is_sweep = Path(of_hydra.runtime.output_dir), of_hydra.mode is RunMode.MULTIRUN
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
+    if rank() == 0:
+        _made.append(Path(of_hydra.runtime.output_dir))
     configure_logging(composed.verbose is True, quiet=rank() > 0)
     if str(of_hydra.launcher._target_).endswith(".JoblibLauncher"):
         take_gpu()  # Slurm and Ray give a job its own
@@ -90,7 +105,7 @@ def job(composed: DictConfig) -> float | None:
     elif rank() == 0 and outcome.record is not None:
         print_summary(outcome.record, folder)
     if outcome.reasons and not is_sweep:
-        raise SystemExit(_report(outcome.reasons))
+        raise SystemExit(print_problems(outcome.reasons))
     return outcome.metric
 
 
@@ -134,12 +149,18 @@ class _CommandLine:
         return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
 
     @property
+    def folders(self) -> list[Path]:
+        """Folders that the command may make, as far as they are known before its configuration is composed."""
+        own = output_folder(self._overrides)
+        return [SWEEPS, *([own] if own is not None else [])] if self.runs_jobs else []
+
+    @property
     def runs_jobs_here(self) -> bool:
         """Whether jobs surely run in this process: no launcher is chosen, and no file that may choose one."""
         return not any(override.startswith(("hydra/launcher=", "experiment=")) for override in self._overrides)
 
     def add(self, *overrides: str, last: bool = False) -> None:
-        """Put overrides beside the others: argparse accepts a single group of them, before or after the options."""
+        """Put overrides beside the others: argparse accepts a single group of them."""
         others = get_args_parser().parse_known_args(self.arguments)[0].overrides
         place = len(self.arguments)
         if others:
@@ -191,10 +212,11 @@ def _sweep(line: _CommandLine) -> int:
             job()
         finally:
             notes = read_notes(folder)
+            _made.extend(Path(note.folder) for note in notes)
             all_well = bool(notes) and print_sweep(notes)
     interrupts.raise_arrived()
     if not notes:
-        return _report([f"no job could tell in {folder} how it ended; their folders and logs say more"])
+        return print_problems([f"no job could tell in {folder} how it ended; their folders and logs say more"])
     return 0 if all_well else 1
 
 
@@ -217,10 +239,3 @@ def _own_folder(line: _CommandLine) -> Iterator[None]:
         line.add(f"hydra.run.dir={relative}", f"hydra.sweep.dir={relative}", last=True)  # after all others
         sys.argv[1:] = line.arguments
         yield
-
-
-def _report(problems: Sequence[str]) -> int:
-    """Print problems, in one of several processes; returns the exit status."""
-    for problem in problems if rank() == 0 else ():
-        print(f"statprune: {problem}", file=sys.stderr)
-    return 1

@@ -27,6 +27,7 @@ from statprune.config.compose import (
 from statprune.config.grids import read_cells
 from statprune.config.place import current_place, searched_folders
 from statprune.errors import ConfigError, StatpruneError, first_line
+from statprune.system.extras import install_command
 
 LIST_KEYS = {f"{section}.{key}" for section, keys in LISTS.items() for key in keys} | {"plugins"}
 # what brings a launcher or sweeper: our extra, and the distribution of its plugin
@@ -138,11 +139,17 @@ def _choices_of(override: Override) -> list[str]:
     return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
 
 
-def folder_problems(overrides: Sequence[str]) -> list[str]:
-    """A sentence where the folder that runs are written to can't be made; Hydra itself ends in a traceback."""
+def output_folder(overrides: Sequence[str]) -> Path | None:
+    """The folder that runs are written to, as far as the overrides say; None where it depends on the configuration."""
     folders = [override.partition("=")[2] for override in overrides if re.match(r"hydra\.(run|sweep)\.dir=", override)]
     folder = Path(folders[-1].strip("'\"") if folders else "outputs")
-    if "${" in str(folder):
+    return None if "${" in str(folder) else folder
+
+
+def folder_problems(overrides: Sequence[str]) -> list[str]:
+    """A sentence where the folder that runs are written to can't be made; Hydra itself ends in a traceback."""
+    folder = output_folder(overrides)
+    if folder is None:
         return []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -227,7 +234,7 @@ def _plugin_problem(override: Override) -> str | None:
     try:
         version(distribution or "statprune")
     except PackageNotFoundError:
-        return f"{override.input_line} needs a package that is not installed; pip install 'statprune[{extra}]'"
+        return f"{override.input_line} needs a package that is not installed; run {install_command(extra)}"
     if override.value() == "submitit_slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         return f"{override.input_line} finds no sbatch or srun on this machine; start it where Slurm's commands are"
     return None

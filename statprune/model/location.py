@@ -4,6 +4,20 @@ import difflib
 import importlib.util
 from pathlib import Path
 
+# parts of the names of files that tokenizers are read from, over all families of transformers
+TOKENIZER_FILES = (
+    "tokeniz",
+    "vocab",
+    "merges.txt",
+    "spiece",
+    "sentencepiece",
+    ".spm",
+    "bpe",
+    "tekken",
+    "tiktoken",
+    ".model",
+)
+
 
 def locate_model(path: str) -> str:
     """The file or folder that ``path`` names, or a hub id unchanged."""
@@ -29,6 +43,11 @@ def model_path_problem(path: str) -> str | None:
     looks_local = location.startswith((".", "/")) or location.endswith(".gguf") or location.count("/") > 1
     if looks_local and not Path(location).exists():
         return f"model.path={path} does not exist; give a hub id, a local folder or a .gguf file"
+    if (Path(location) / "config.json").is_file() and not _has_tokenizer(Path(location)):
+        return (
+            f"model.path={path} holds a model without a tokenizer; copy the tokenizer's files of its base model there, "
+            "or write them with AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)"
+        )
     return None
 
 
@@ -38,6 +57,15 @@ def absent_folder(path: str) -> str:
         return ""
     near = difflib.get_close_matches(path, [entry.name for entry in Path().iterdir() if entry.is_dir()], 1)
     return f"there is no folder {path} here" + (f" (did you mean {near[0]}?)" if near else "") + ", and "
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder has a file that some tokenizer is read from.
+
+    Without one transformers may make an empty tokenizer, and says nothing.
+    """
+    names = [path.name.lower() for path in folder.iterdir()]
+    return any(part in name for name in names for part in TOKENIZER_FILES)
 
 
 def offload_problem(path: str, offload: str) -> str | None:

@@ -22,6 +22,7 @@ from statprune.runs.pipeline import run
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, SAVES
 from statprune.runs.summary import accuracy_line, shown
+from statprune.runs.tracking import note_on_skipped
 from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on
 from statprune.runs.workbench import Workbench
 from statprune.system.devices import choose_device
@@ -76,10 +77,10 @@ class Outcome:
         text = f"{self.folder}: {self.state.value}"
         if self.record is not None:
             for source, perplexity in self.record.perplexity.items():
-                dense, pruned = shown(perplexity.dense), shown(perplexity.pruned)
-                text += f", perplexity on {source} {dense} dense, {pruned} pruned"
+                text += f", perplexity on {source} {shown(perplexity.dense)}"
+                text += f" dense, {shown(perplexity.pruned)} pruned" if self.record.is_pruned else ""
             if self.record.zero_shot is not None:
-                text += ", " + accuracy_line(self.record.zero_shot)
+                text += ", " + accuracy_line(self.record.zero_shot, self.record.is_pruned)
             text += f", sparsity {self.record.sparsity.achieved:.4f}"
         return "; ".join([text, *self.reasons])
 
@@ -137,7 +138,7 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
             case Refused(reason):
                 return Outcome(folder, JobState.FAILED, [reason])
             case Skip(record):
-                log.info("%s is finished already; rerun=true runs it again", folder)
+                log.info("%s is finished already; rerun=true runs it again%s", folder, _told(config, folder))
                 return Outcome(folder, JobState.SKIPPED, record=record if rank() == 0 else None)
             case Complete(record):
                 _mark_model(config, folder)
@@ -167,6 +168,12 @@ def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict
     except StatpruneError as error:
         return Refused(str(error))
     return verdict
+
+
+def _told(config: RunConfig, folder: Path) -> str:
+    """What a skipped run means for Weights & Biases, to end a sentence with."""
+    note = note_on_skipped(config, folder)
+    return f"; {note}" if note else ""
 
 
 def _mark_model(config: RunConfig, folder: Path) -> None:

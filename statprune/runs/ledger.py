@@ -15,6 +15,7 @@ from pathlib import Path
 from statprune.system.files import replacing
 
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it writes its note
+SWEEPS = Path("outputs", ".cache", "sweeps")  # folders for the notes of sweeps
 
 
 class JobState(StrEnum):
@@ -49,7 +50,7 @@ class JobNote:
 def ledger() -> Iterator[Path]:
     """A folder for the notes of a sweep's jobs, which is removed once they have been read."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    folder = Path("outputs", ".cache", "sweeps", name).absolute()  # jobs may be started elsewhere
+    folder = Path(SWEEPS, name).absolute()  # jobs may be started elsewhere
     try:
         folder.mkdir(parents=True)
     except OSError:  # runs are written elsewhere, and nothing can be written here

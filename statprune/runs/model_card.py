@@ -1,6 +1,6 @@
 """The README.md of a saved model: what was done to it, on what data, and what it cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
@@ -15,14 +15,15 @@ def model_card(record: RunRecord) -> str:
     lines = _header(record)
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in _facts(record).items()), ""]
     if record.perplexity:
-        lines += ["| perplexity on | dense | pruned |", "| --- | --- | --- |"]
+        lines += _head(["perplexity on", *_sides(record.is_pruned, "perplexity")])
         for source, perplexity in record.perplexity.items():
             where = f"{source}, {perplexity.windows} windows of {perplexity.seq_len} tokens"
-            lines.append(f"| {where} | {shown(perplexity.dense)} | {shown(perplexity.pruned)} |")
+            cells = [shown(perplexity.dense), *([shown(perplexity.pruned)] if record.is_pruned else [])]
+            lines.append(_row([where, *cells]))
     else:
         lines.append("Its perplexity was not measured.")
     if record.zero_shot is not None:
-        lines += ["", *_accuracies(record.zero_shot)]
+        lines += ["", *_accuracies(record.zero_shot, record.is_pruned)]
     return "\n".join(lines) + "\n"
 
 
@@ -60,33 +61,48 @@ def _facts(record: RunRecord) -> dict[str, str]:
             f"{options['source']}, {options['samples']} windows of {options['seq_len']} tokens, seed {config['seed']}"
         )
         facts["calibration"] = f"{data}; propagation {config['propagation']}"
+    else:
+        facts["sparsity"] = f"{record.sparsity.achieved:.5f} over all block matrices, as the base model had it"
     skipped = [
         f"{name} ({kind.skipped:,} weights, {' and '.join(kind.reasons)})"
         for name, kind in record.coverage.kinds.items()
         if kind.skipped
     ]
     if skipped:
-        facts["left dense"] = ", ".join(skipped)
+        facts["left dense" if record.is_pruned else "not prunable"] = ", ".join(skipped)
     packages = record.environment.packages
     versions = ", ".join(f"{name} {packages[name]}" for name in ("statprune", "torch", "transformers"))
     return facts | {"made with": f"{versions}; config {record.config_hash}"}
 
 
-def _accuracies(zero_shot: ZeroShotResult) -> list[str]:
+def _accuracies(zero_shot: ZeroShotResult, is_pruned: bool) -> list[str]:
     """The table of tasks; its head tells of a limit, since the numbers are there."""
     protocol, mean = zero_shot.protocol, zero_shot.mean
     limit = f", only the first {protocol.limit} documents of each" if protocol.limit else ""
-    lines = [f"| task (lm-eval {protocol.lm_eval}{limit}) | metric | shots | documents | dense | pruned |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    sides = _sides(is_pruned, "accuracy")
+    lines = _head([f"task (lm-eval {protocol.lm_eval}{limit})", "metric", "shots", "documents", *sides])
     for name, task in zero_shot.tasks.items():
         metric, error = task.metric, stderr_of(task.metric)
         cells = [f"{name}, version {task.version}", metric, task.shots, task.documents]
-        cells += [with_error(side.get(metric), side.get(error)) for side in (task.dense, task.pruned or {})]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        values = [with_error(side.get(metric), side.get(error)) for side in (task.dense, task.pruned or {})]
+        lines.append(_row([*cells, *values[: len(sides)]]))
     if len(zero_shot.averaged) > 1:
         means = [with_error(mean.dense, mean.dense_stderr), with_error(mean.pruned, mean.pruned_stderr)]
-        lines.append(f"| mean of {', '.join(zero_shot.averaged)} | | | | {' | '.join(means)} |")
+        lines.append(f"| mean of {', '.join(zero_shot.averaged)} | | | | {' | '.join(means[: len(sides)])} |")
     return lines
+
+
+def _sides(is_pruned: bool, measured: str) -> list[str]:
+    """Columns of what was measured; a run that prunes nothing measures one model."""
+    return ["dense", "pruned"] if is_pruned else [measured]
+
+
+def _head(columns: Sequence[str]) -> list[str]:
+    return [_row(columns), _row(["---"] * len(columns))]
+
+
+def _row(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _options(options: Mapping[str, object]) -> str:

@@ -29,6 +29,7 @@ from statprune.pruning.loop import automatic_batch_size
 from statprune.pruning.spec import Propagation
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import fingerprint, identity
+from statprune.system.console import waiting
 from statprune.system.distributed import size
 from statprune.system.memory import available_host, peak_host, resident, restart_peaks
 from statprune.system.timing import phase
@@ -103,6 +104,8 @@ def prepare(context: RunContext) -> Prepared:
     if not config.is_dense:
         with phase(context.seconds, "calibrate"):
             calibration = _calibration_windows(context, loaded.tokenizer)
+        if warning := overlap_warning(calibration):
+            log.warning("%s", warning)
     with phase(context.seconds, "find"):
         blocks = _find_blocks(context, loaded, calibration, evaluation)
     coverage = measure_coverage(blocks, is_pruned=calibration is not None)
@@ -145,7 +148,8 @@ def _opened(context: RunContext) -> LoadedModel:
 
     def load() -> LoadedModel:
         log.info("loading %s", source.path)
-        return open_model(source, device, offload, context.model_folder)
+        with waiting(f"loading {source.path}"):
+            return open_model(source, device, offload, context.model_folder)
 
     with phase(context.seconds, "load"):
         return context.bench.model([*vars(source).values(), identity(source.path), device, offload], load)
@@ -170,6 +174,18 @@ def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBas
     arguments = (options.source, options.samples, options.seq_len, seed, options.path)
     key = [*arguments, identity(options.path or "")]
     return context.bench.windows("calibration", key, lambda: calibration_windows(tokenizer, *arguments))
+
+
+def overlap_warning(calibration: Windows) -> str | None:
+    """A sentence where the windows hold more tokens than the text they are drawn from; None where they don't."""
+    samples, length = calibration.ids.shape
+    tokens = calibration.origin.text_tokens
+    if tokens is None or samples * length <= tokens:
+        return None
+    return (
+        f"calibration.samples={samples} windows of calibration.seq_len={length} are {samples * length:,} tokens from a "
+        f"text of {tokens:,}: they overlap, and tell less than their number says; give a longer text, or lower either"
+    )
 
 
 def _evaluation_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> dict[str, Windows]:

@@ -13,6 +13,7 @@ from statprune.runs.measure import Unfinished
 from statprune.runs.prepare import find_tasks, rehearsed
 from statprune.runs.record import RunRecord
 from statprune.runs.store import UNSAVED, read_dense_answers, read_reports
+from statprune.system.console import waiting
 from statprune.system.distributed import gathered, rank
 from statprune.system.timing import phase
 
@@ -69,7 +70,8 @@ def _dense_answers(context: RunContext, folder: Path, pending: RunRecord, zero_s
 
 
 def _opened(context: RunContext, source: ModelSource) -> LoadedModel:
-    return open_model(source, str(context.device), context.config.settings.offload.value, context.folder / UNSAVED)
+    with waiting(f"loading {source.path}"):
+        return open_model(source, str(context.device), context.config.settings.offload.value, context.folder / UNSAVED)
 
 
 def _measured_again(context: RunContext, zero_shot: "ZeroShot") -> Answers:

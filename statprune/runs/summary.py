@@ -23,30 +23,42 @@ def print_summary(record: RunRecord, folder: Path) -> None:
         console.width = 120
     console.print(_run_table(record))
     if record.zero_shot is not None:
-        console.print(_accuracy_table(record.zero_shot))
-    console.print(_coverage_table(record.coverage))
+        console.print(_accuracy_table(record.zero_shot, record.is_pruned))
+    console.print(_coverage_table(record.coverage, record.is_pruned))
     here = Path.cwd()
     console.print(f"files: {folder.relative_to(here) if folder.is_relative_to(here) else folder}", soft_wrap=True)
 
 
-def accuracy_line(zero_shot: ZeroShotResult) -> str:
-    """The mean accuracy for a line of a sweep."""
+def accuracy_line(zero_shot: ZeroShotResult, is_pruned: bool = True) -> str:
+    """The mean accuracy for a line of a sweep.
+
+    Args:
+        zero_shot: of the run.
+        is_pruned: False where the run only measured the model.
+    """
     mean, limit = zero_shot.mean, zero_shot.protocol.limit
     if mean.dense is None or mean.pruned is None:
         return f"{len(zero_shot.tasks)} zero-shot tasks without a mean accuracy"
-    text = f"zero-shot accuracy {mean.dense:.4f} dense, {mean.pruned:.4f} pruned"
+    text = f"zero-shot accuracy {mean.dense:.4f}" + (f" dense, {mean.pruned:.4f} pruned" if is_pruned else "")
     return text + (f" (first {limit} documents of each task)" if limit else "")
 
 
 def _run_table(record: RunRecord) -> Table:
     """Quality, sparsity, seconds and memory."""
     config, sparsity, coverage = record.config, record.sparsity, record.coverage
-    table = Table(title=f"{config['method']['name']} + {config['compensation']['name']}", show_header=False)
+    name = f"{config['method']['name']} + {config['compensation']['name']}"
+    table = Table(title=name if record.is_pruned else "measured, not pruned", show_header=False)
     for source, perplexity in record.perplexity.items():
         where = f"{source}, {perplexity.windows} windows of {perplexity.seq_len}"
-        table.add_row(f"perplexity dense ({where})", shown(perplexity.dense))
-        table.add_row(f"perplexity pruned ({where})", shown(perplexity.pruned))
-    table.add_row("sparsity achieved (target)", f"{sparsity.achieved:.5f} ({sparsity.target:.6g})")
+        if record.is_pruned:
+            table.add_row(f"perplexity dense ({where})", shown(perplexity.dense))
+            table.add_row(f"perplexity pruned ({where})", shown(perplexity.pruned))
+        else:  # the model as it came, which another run may have pruned
+            table.add_row(f"perplexity ({where})", shown(perplexity.dense))
+    if record.is_pruned:
+        table.add_row("sparsity achieved (target)", f"{sparsity.achieved:.5f} ({sparsity.target:.6g})")
+    else:
+        table.add_row("sparsity (zeros counted)", f"{sparsity.achieved:.5f}")
     ratios = [ratio for ratio in sparsity.blocks if ratio is not None]
     if ratios and max(ratios) - min(ratios) > 1e-3:
         table.add_row("sparsity of blocks", f"{min(ratios):.4f} to {max(ratios):.4f}")
@@ -73,7 +85,7 @@ def _add_memory(table: Table, where: str, peak: int, predicted: int) -> None:
         table.add_row(f"peak {where} memory (predicted)", f"{peak / 2**30:.2f} GiB ({predicted / 2**30:.2f})")
 
 
-def _accuracy_table(zero_shot: ZeroShotResult) -> Table:
+def _accuracy_table(zero_shot: ZeroShotResult, is_pruned: bool) -> Table:
     """A row for each task and one for the mean; ± is a standard error, the difference's over the same documents."""
     tasks, mean, limit = zero_shot.tasks, zero_shot.mean, zero_shot.protocol.limit
     # what all tasks have in common stands in the title, once
@@ -85,16 +97,17 @@ def _accuracy_table(zero_shot: ZeroShotResult) -> Table:
     table = Table(title="zero-shot accuracy" + (f": {', '.join(common)}" if common else ""))
     for name in ("task", *varying):
         table.add_column(name)
-    for name in ("n", "dense", "pruned", "difference"):
+    sides = ("dense", "pruned", "difference") if is_pruned else ("accuracy",)
+    for name in ("n", *sides):
         table.add_column(name, justify="right")
     for name, task in tasks.items():
         own = {"metric": task.metric, "shots": str(task.shots)}
-        table.add_row(name, *(own[key] for key in varying), str(task.documents), *_task_cells(task))
+        table.add_row(name, *(own[key] for key in varying), str(task.documents), *_task_cells(task)[: len(sides)])
     if mean.dense is not None and len(zero_shot.averaged) > 1:
         table.add_section()
         cells = [with_error(mean.dense, mean.dense_stderr), with_error(mean.pruned, mean.pruned_stderr)]
         cells.append(with_error(mean.difference, mean.difference_stderr, "+"))
-        table.add_row(f"mean of {len(zero_shot.averaged)}", *("" for _ in varying), "", *cells)
+        table.add_row(f"mean of {len(zero_shot.averaged)}", *("" for _ in varying), "", *cells[: len(sides)])
     return table
 
 
@@ -104,14 +117,14 @@ def _task_cells(task: TaskResult) -> list[str]:
     return [*sides, with_error(task.difference, task.difference_stderr, "+")]
 
 
-def _coverage_table(coverage: Coverage) -> Table:
+def _coverage_table(coverage: Coverage, is_pruned: bool) -> Table:
     table = Table(title="matrix weights of all blocks")
     table.add_column("module")
-    for name in ("prunable", "pruned", "left dense"):
+    for name in ("prunable", "pruned", "left dense") if is_pruned else ("prunable", "not prunable"):
         table.add_column(name, justify="right")
     table.add_column("reason")
     total = KindCoverage(coverage.prunable, coverage.pruned, coverage.skipped)
     for name, kind in [*coverage.kinds.items(), ("all", total)]:
-        counts = (f"{count:,}" for count in (kind.prunable, kind.pruned, kind.skipped))
-        table.add_row(name, *counts, ", ".join(kind.reasons))
+        numbers = (kind.prunable, kind.pruned, kind.skipped) if is_pruned else (kind.prunable, kind.skipped)
+        table.add_row(name, *(f"{number:,}" for number in numbers), ", ".join(kind.reasons))
     return table

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +122,25 @@ class _Upload:
         artifact = wandb.Artifact(self._name, type=self._kind)
         (artifact.add_dir if self._path.is_dir() else artifact.add_file)(str(self._path))
         self._run.log_artifact(artifact)
+
+
+def note_on_skipped(config: RunConfig, folder: Path) -> str | None:
+    """What W&B has of a finished run that is not run again, and how it gets the rest; None where it is not asked for.
+
+    Args:
+        config: the run's.
+        folder: of the run.
+    """
+    if config.tracking.mode == "disabled":
+        return None
+    files = folder / "wandb"
+    if any(files.glob("offline-run-*")):
+        return (
+            f"W&B gets nothing new: send what the run wrote with `wandb sync {shlex.quote(str(files))}/offline-run-*`"
+        )
+    if any(files.glob("run-*")):
+        return "W&B gets nothing new: the run was sent when it ran"
+    return "W&B gets nothing: the run was made without it, and only rerun=true tells it"
 
 
 def run_id(config: RunConfig) -> str:

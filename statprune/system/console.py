@@ -6,7 +6,15 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from tqdm import tqdm
 
 CONSOLE = Console(stderr=True)  # one for bars and lines, so that lines go above a bar
@@ -26,6 +34,15 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=CONSOLE, disable=not CONSOLE.is_terminal, transient=True) as bars:
         task = bars.add_task(name, total=total)
         yield lambda done: bars.update(task, completed=done)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal what is being waited for, and since when; for work whose end can't be told beforehand."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=CONSOLE, disable=not CONSOLE.is_terminal, transient=True) as lines:
+        lines.add_task(text, total=None)
+        yield
 
 
 def configure_logging(verbose: bool, quiet: bool = False) -> None:

@@ -169,6 +169,17 @@ def test_error_profiles_have_a_panel_for_all_matrices_and_for_each_kind(pruned_r
     assert len(figure.axes) == 8 and legend_names(figure) == ["wanda", "cvr + energy"]
 
 
+def test_the_highest_error_has_room_above_it_where_all_are_nearly_alike(pruned_run):
+    table = figures.errors(pruned_run) * 0 + 0.5
+    table.loc[1, "mlp.down_proj"] = 0.501  # of one kind's panel, beside "all"
+    top = figures.draw_errors({"cvr + energy": table}).axes[0].get_ylim()
+    assert top == (0, pytest.approx(0.501 * 1.05))
+
+
+def test_errors_of_nothing_still_have_an_axis(pruned_run):
+    assert figures.draw_errors({"dense": figures.errors(pruned_run) * 0}).axes[0].get_ylim() == (0, 1)
+
+
 def test_error_profiles_are_written_as_png_and_pdf(pruned_run, tmp_path):
     paths = figures.error_profiles({"cvr + energy": pruned_run}, tmp_path / "figures")
     assert [path.name for path in paths] == ["errors.png", "errors.pdf"] and all(path.is_file() for path in paths)

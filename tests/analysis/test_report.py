@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from statprune.analysis.collect import collect
-from statprune.analysis.report import Cell, report, runs_table
+from statprune.analysis.report import Cell, drawings, report, runs_table
 from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
 from tests.helpers.command import tiny_job
@@ -35,7 +35,8 @@ addEventListener("load", () => {
     up: sorted("perplexity bundled"), down: sorted("perplexity bundled"), patterns: sorted("pattern"),
     runs: sorted("run"), images: [...document.images].map(image => image.naturalWidth), title: document.title,
     links: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:")),
-    wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+    wide: [document.documentElement, ...document.querySelectorAll(".wide")]
+      .filter(part => part.scrollWidth > part.clientWidth).map(part => part.tagName),
   };
   const probe = document.createElement("pre");
   probe.id = "probe";
@@ -147,6 +148,27 @@ def test_the_page_has_every_figure_that_the_runs_support(page):
         "model: perplexity on bundled against method.alpha",
         "model: perplexity on bundled against seconds of pruning",
         "model: relative output error by block, sparsity 0.5, seed 0",
+        "model: relative output error by block, sparsity 0.6, seed 0",
+        "model: relative output error by block, sparsity 2:4, seed 0",
+    ]
+
+
+def test_patterns_of_the_same_sparsity_are_all_drawn(experiment):
+    frame = collect(experiment).frame
+    same = frame[(frame.label == "wanda") & (frame.pattern != "0.6")]
+    captions = [drawing.caption for drawing in drawings(same, "bundled")]
+    assert captions == [
+        "perplexity on bundled against sparsity",
+        "relative output error by block, sparsity 0.5, seed 0",
+        "relative output error by block, sparsity 2:4, seed 0",
+    ]
+
+
+def test_the_profile_of_a_pattern_has_its_own_first_seed(experiment):
+    frame = collect(experiment).frame
+    wanda = frame[frame.label == "wanda"].assign(seed=lambda rows: rows.seed.where(rows.pattern != "2:4", 7))
+    assert "relative output error by block, sparsity 2:4, seed 7" in [
+        drawing.caption for drawing in drawings(wanda, "bundled")
     ]
 
 
@@ -190,12 +212,16 @@ def test_the_page_fetches_nothing(page):
 @pytest.fixture(scope="module")
 def seen(page, tmp_path_factory):
     """What a browser shows of the page."""
+    return browsed(page.text, tmp_path_factory.mktemp("browser"))
+
+
+def browsed(text, folder):
+    """What a browser shows of a page, 1300 pixels wide."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    folder = tmp_path_factory.mktemp("browser")
     copy = folder / "probed.html"
-    copy.write_text(page.text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"]
+    copy.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,900"]
     command = [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}", "--dump-dom", copy.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout)
@@ -220,11 +246,21 @@ def test_a_browser_sorts_names_as_people_count(seen):
 
 
 def test_a_browser_shows_the_figures(seen):
-    assert len(seen["images"]) == 4 and all(width > 500 for width in seen["images"])
+    assert len(seen["images"]) == 6 and all(width > 500 for width in seen["images"])
 
 
 def test_a_browser_shows_the_whole_page_and_fetches_nothing(seen):
-    assert seen["title"].endswith("statprune report") and seen["links"] == [] and not seen["wide"]
+    assert seen["title"].endswith("statprune report") and seen["links"] == []
+
+
+def test_a_browser_scrolls_neither_the_page_nor_its_table_sideways(seen):
+    assert seen["wide"] == []
+
+
+def test_a_page_with_many_patterns_and_long_names_does_not_scroll_sideways(page, tmp_path):
+    summary, names = ", ".join(f"owl0.{n}" for n in range(400)), "a_long_name_of_a_run" * 20
+    text = page.text.replace(">0.5, 0.6, 2:4, dense<", f">{summary}<").replace(">wanda-6<", f">{names}<")
+    assert summary in text and names in text and browsed(text, tmp_path)["wide"] == []
 
 
 def test_a_folder_without_a_finished_run_has_no_page(experiment, tmp_path):

@@ -12,7 +12,7 @@ from statprune.runs import job
 from statprune.runs.job import Outcome, carry_out, remove_own_model
 from statprune.runs.ledger import JobState
 from statprune.runs.store import SAVES
-from statprune.runs.verdict import Complete
+from statprune.runs.verdict import Complete, Run
 from statprune.runs.workbench import Workbench
 from statprune.system.lock import locked
 from tests.helpers.command import tiny_job
@@ -110,6 +110,23 @@ def test_a_finished_run_is_skipped_while_its_folder_is_locked(tiny_folder, tmp_p
         assert carried_out(composed_job(tiny_folder), tmp_path).state == JobState.SKIPPED
 
 
+def test_a_finished_run_that_is_skipped_says_what_becomes_of_its_tracking(tiny_folder, tmp_path, caplog):
+    tracked = {"tracking": tiny_job(tiny_folder).resolved()["tracking"] | {"mode": "offline"}}
+    assert carried_out(composed_job(tiny_folder), tmp_path).state == JobState.FINISHED
+    caplog.set_level("INFO")
+    assert carried_out(composed_job(tiny_folder, **tracked), tmp_path).state == JobState.SKIPPED
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path} is finished already; rerun=true runs it again; W&B gets nothing")
+
+
+def test_why_a_run_is_run_again_is_said_once(tiny_folder, tmp_path, monkeypatch, caplog, capsys):
+    monkeypatch.setattr(job, "verdict_on", lambda *_: Run("it is run again"))
+    monkeypatch.setattr(job, "run", lambda *_: recorded("plain"))
+    caplog.set_level("INFO")
+    assert carried_out(composed_job(tiny_folder), tmp_path).line.count("run again") == 0
+    assert caplog.messages == ["it is run again"] and "run again" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("error", "reasons"),
     [
@@ -167,6 +184,11 @@ def test_the_line_of_a_job_shows_its_perplexity_and_sparsity():
     assert ended(recorded("plain")).line == (
         "folder: finished, perplexity on bundled 97.1810 dense, 96.4556 pruned, sparsity 0.5000"
     )
+
+
+def test_the_line_of_a_job_that_only_measured_has_one_perplexity():
+    measured = replace(recorded("plain"), calibration=None)
+    assert ended(measured).line == "folder: finished, perplexity on bundled 97.1810, sparsity 0.5000"
 
 
 def test_the_line_of_a_job_says_where_its_perplexity_is_not_finite():

@@ -59,7 +59,7 @@ def test_a_dense_run_measures_the_model_once(dense):
 
 def test_a_dense_runs_summary_is_printed(dense, capsys):
     print_summary(*dense)
-    assert "perplexity dense" in capsys.readouterr().out
+    assert "perplexity (bundled" in capsys.readouterr().out
 
 
 def test_a_dense_runs_card_says_that_nothing_was_pruned(dense):

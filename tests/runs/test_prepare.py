@@ -1,9 +1,12 @@
 """What does not fit the model is an error before any expensive step."""
 
 import pytest
+import torch
 
+from statprune.data.windows import TextOrigin, Windows
 from statprune.errors import DataError, ModelError
 from statprune.runs.pipeline import run
+from statprune.runs.prepare import overlap_warning
 from tests.helpers.command import tiny_job
 
 
@@ -25,3 +28,25 @@ def test_a_text_that_is_too_short_is_refused(tmp_path, tiny_folder):
     with pytest.raises(DataError, match="evaluation text has"):
         run(tiny_job(tiny_folder, "evaluation.datasets=[text]", f"evaluation.path={short}"), tmp_path)
     assert not (tmp_path / "windows.parquet").exists()
+
+
+def calibration_of(samples, seq_len, text_tokens):
+    return Windows(torch.zeros(samples, seq_len, dtype=torch.long), TextOrigin("text", "hash", False, text_tokens))
+
+
+def test_windows_that_hold_more_tokens_than_their_text_are_warned_of():
+    warning = overlap_warning(calibration_of(4, 32, 127))
+    assert warning is not None
+    assert "calibration.samples=4 windows of calibration.seq_len=32 are 128 tokens from a text of 127" in warning
+
+
+@pytest.mark.parametrize("text_tokens", [128, None], ids=["enough", "not tokenised whole"])
+def test_windows_that_fit_into_their_text_are_not(text_tokens):
+    assert overlap_warning(calibration_of(4, 32, text_tokens)) is None
+
+
+def test_a_run_logs_the_warning_once(tmp_path, tiny_folder, caplog):
+    short = tmp_path / "short.txt"
+    short.write_text("a few words, and then a few more of them " * 8)
+    run(tiny_job(tiny_folder, "calibration=text", f"calibration.path={short}", "calibration.samples=99"), tmp_path)
+    assert sum("they overlap" in message for message in caplog.messages) == 1

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from statprune.runs.pipeline import run
 from statprune.runs.store import read_record
-from statprune.runs.tracking import Tracker, run_id
+from statprune.runs.tracking import Tracker, note_on_skipped, run_id
 from tests.helpers.command import statprune, tiny_job
 from tests.helpers.runs import SMALL, records
 from tests.helpers.tasks import evaluated
@@ -139,3 +139,27 @@ def test_wandb_gets_every_metric_of_every_task(name, with_tasks):
 def test_wandb_gets_the_mean_accuracy(with_tasks):
     zero_shot, summary = with_tasks
     assert summary["zero_shot/mean/pruned"] == zero_shot.mean.pruned
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_skipped_run_that_was_tracked_offline_says_how_to_send_it(mode, tiny_folder, tmp_path):
+    folder = tmp_path / "a run"
+    (folder / "wandb" / "offline-run-20260101_000000-x").mkdir(parents=True)
+    note = note_on_skipped(tiny_job(tiny_folder, f"tracking={mode}"), folder)
+    assert note == f"W&B gets nothing new: send what the run wrote with `wandb sync '{folder}/wandb'/offline-run-*`"
+
+
+def test_a_skipped_run_that_was_tracked_online_is_there_already(tiny_folder, tmp_path):
+    (tmp_path / "wandb" / "run-20260101_000000-x").mkdir(parents=True)
+    note = note_on_skipped(tiny_job(tiny_folder, "tracking=online"), tmp_path)
+    assert note == "W&B gets nothing new: the run was sent when it ran"
+
+
+def test_a_skipped_run_that_was_not_tracked_is_only_sent_when_it_is_run_again(tiny_folder, tmp_path):
+    note = note_on_skipped(tiny_job(tiny_folder, "tracking=online"), tmp_path)
+    assert note is not None and "only rerun=true tells it" in note
+
+
+def test_a_skipped_run_without_tracking_says_nothing_of_it(tiny_folder, tmp_path):
+    (tmp_path / "wandb" / "offline-run-20260101_000000-x").mkdir(parents=True)
+    assert note_on_skipped(tiny_job(tiny_folder, "tracking=disabled"), tmp_path) is None

@@ -1,0 +1,33 @@
+"""How the command tells what the user got wrong: a line for each sentence, and exit status 1."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+from statprune.errors import ConfigError, StatpruneError
+
+
+def report_problems(act: Callable[[], int]) -> int:
+    """Run ``act`` and print what the user got wrong in sentences; returns the exit status."""
+    try:
+        return act()
+    except ConfigError as error:
+        return print_problems(error.problems)
+    except StatpruneError as error:
+        return print_problems([str(error)])
+
+
+def print_problems(problems: Iterable[str]) -> int:
+    """Print problems, in one of several processes; returns the exit status."""
+    for problem in problems if _speaks() else ():
+        print(f"statprune: {problem}", file=sys.stderr)
+    return 1
+
+
+def _speaks() -> bool:
+    """Whether this process tells the user: one of several does."""
+    if "WORLD_SIZE" not in os.environ:
+        return True
+    from statprune.system.distributed import rank  # slow to import: not for a typo
+
+    return rank() == 0

@@ -1,0 +1,49 @@
+"""How the command tells what the user got wrong."""
+
+import subprocess
+import sys
+
+import pytest
+
+from statprune.cli.problems import print_problems, report_problems
+from statprune.errors import ConfigError, ModelError
+
+
+def raising(error):
+    def act():
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (ConfigError(["one", "two"]), "statprune: one\nstatprune: two\n"),
+        (ModelError("no such model"), "statprune: no such model\n"),
+    ],
+)
+def test_what_a_user_got_wrong_is_a_line_each_and_status_1(error, lines, capsys):
+    assert report_problems(raising(error)) == 1
+    assert capsys.readouterr().err == lines
+
+
+def test_what_went_well_has_its_own_status(capsys):
+    assert report_problems(lambda: 0) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_one_of_several_processes_tells(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert print_problems(["no"]) == 1
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("RANK", "0")
+    print_problems(["no"])
+    assert capsys.readouterr().err == "statprune: no\n"
+
+
+def test_a_typo_is_answered_without_importing_torch():
+    program = "import sys; from statprune.cli import main; main(['reprot']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n" and "did you mean statprune report?" in done.stderr

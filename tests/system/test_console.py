@@ -1,0 +1,49 @@
+"""What is shown while a person waits: on a terminal only, and by one process only."""
+
+import io
+import re
+import time
+
+import pytest
+from rich.console import Console
+
+from statprune.runs.pipeline import run
+from statprune.system import console
+from statprune.system.console import progress, waiting
+from tests.helpers.command import tiny_job
+
+
+@pytest.fixture(params=[True, False], ids=["terminal", "file"])
+def is_terminal(request):
+    return request.param
+
+
+@pytest.fixture
+def written(is_terminal, monkeypatch):
+    """What is written to a terminal, or a file, that takes the place of standard error."""
+    file = io.StringIO()
+    own = Console(file=file, force_terminal=is_terminal, width=120, color_system=None, legacy_windows=False)
+    monkeypatch.setattr(console, "CONSOLE", own)
+    return file
+
+
+def test_a_wait_is_shown_with_its_seconds_on_a_terminal_only(written, is_terminal):
+    with waiting("loading [my] model"):
+        time.sleep(0.15)
+    if is_terminal:
+        assert re.search(r"loading \[my\] model \d:\d\d:\d\d", written.getvalue())
+    else:
+        assert written.getvalue().strip() == ""
+
+
+def test_nothing_is_shown_by_a_process_that_another_speaks_for(written):
+    console.CONSOLE.quiet = True
+    with waiting("loading"), progress("pruning", 3) as advance:
+        advance(3)
+    assert written.getvalue() == ""
+
+
+@pytest.mark.parametrize("is_terminal", [True], indirect=True)
+def test_a_run_shows_that_its_model_is_being_loaded(written, tiny_folder, tmp_path):
+    run(tiny_job(tiny_folder), tmp_path)
+    assert f"loading {tiny_folder}"[:60] in written.getvalue()
