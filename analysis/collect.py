@@ -12,7 +12,7 @@ import pandas as pd
 
 from statprune.config.naming import compensation_label, pattern_tag
 from statprune.errors import StatpruneError
-from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
+from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
 from statprune.runs.record import RunRecord
 from statprune.runs.store import DOCUMENTS, RECORD, REPORTS, WINDOWS, read_record
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from statprune.core.patterns import Group, NofM, Unstructured
     from statprune.data.windows import Windows, calibration_windows, evaluation_windows
     from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
-    from statprune.evaluate.perplexity import perplexity, window_losses
+    from statprune.evaluation.perplexity import perplexity, window_losses
     from statprune.model.loading import LoadedModel, load_model
     from statprune.model.saving import save_model
     from statprune.pruning.allocation import BlockRatios, NamedRatios, Owl
@@ -48,10 +48,10 @@ _MODULES = {
     "find_blocks": "walk.discover",
     "get_method": "core.methods",
     "load_model": "model.loading",
-    "perplexity": "evaluate.perplexity",
+    "perplexity": "evaluation.perplexity",
     "prune": "pruning.loop",
     "save_model": "model.saving",
-    "window_losses": "evaluate.perplexity",
+    "window_losses": "evaluation.perplexity",
 }
 
 __all__ = [

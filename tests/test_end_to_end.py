@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from statprune.data.windows import evaluation_windows
-from statprune.evaluate.perplexity import perplexity
+from statprune.evaluation.perplexity import perplexity
 from statprune.model.coverage import sparsity
 from statprune.runs.store import read_record
 from statprune.walk.discover import find_blocks

@@ -28,7 +28,7 @@ from statprune.core.methods import (
 from statprune.core.refinement import REFINEMENTS
 from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, get_source
 from statprune.errors import ConfigError
-from statprune.evaluate.tasks import name_problems
+from statprune.evaluation.tasks import name_problems
 from statprune.model.location import model_path_problem, offload_problem
 from statprune.system.options import PlainValues, build
 from statprune.system.registry import Registry

@@ -12,7 +12,7 @@ from statprune.core.methods import DENSE, Method
 from statprune.core.patterns import Group, Pattern
 from statprune.core.refinement import Refinement
 from statprune.data.sources import SOURCES, path_owner
-from statprune.evaluate.tasks import TaskOptions
+from statprune.evaluation.tasks import TaskOptions
 from statprune.model.loading import ModelSource
 from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM, Allocation
 from statprune.pruning.spec import Propagation, PruneSpec

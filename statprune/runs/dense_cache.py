@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from statprune.config.schema import RunConfig
-from statprune.evaluate.accuracy import Answers
+from statprune.evaluation.accuracy import Answers
 from statprune.model.location import locate_model
 from statprune.system.devices import device_name
 from statprune.system.distributed import size

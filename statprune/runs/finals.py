@@ -6,7 +6,7 @@ from torch import Tensor
 
 from statprune.config.schema import RunConfig
 from statprune.data.windows import Windows
-from statprune.evaluate.accuracy import ZeroShotResult
+from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import sparsity
 from statprune.model.matrix import Block
 from statprune.pruning.report import MatrixReport

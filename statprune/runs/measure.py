@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from statprune.evaluate.accuracy import Answers
-from statprune.evaluate.perplexity import window_losses, window_losses_by_block
+from statprune.evaluation.accuracy import Answers
+from statprune.evaluation.perplexity import window_losses, window_losses_by_block
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import dense_cache, fingerprint
 from statprune.runs.environment import describe_environment
@@ -33,7 +33,7 @@ from statprune.walk.activations import hidden_store
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
     from transformers import PreTrainedModel
 
-    from statprune.evaluate.zero_shot import ZeroShot
+    from statprune.evaluation.zero_shot import ZeroShot
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
+from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import shown, with_error
 

@@ -12,7 +12,7 @@ from statprune.config.schema import Offload, RunConfig
 from statprune.core.statistics import StatisticsKind
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ModelError
-from statprune.evaluate.tasks import TaskSuite, load_tasks
+from statprune.evaluation.tasks import TaskSuite, load_tasks
 from statprune.model.coverage import Coverage, measure_coverage
 from statprune.model.loading import LoadedModel, check_tokens, open_model, vocabulary_size
 from statprune.model.matrix import Block
@@ -39,7 +39,7 @@ from statprune.walk.discover import find_blocks
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from statprune.evaluate.zero_shot import ZeroShot
+    from statprune.evaluation.zero_shot import ZeroShot
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel)
     """
     if suite is None:
         return None
-    from statprune.evaluate.zero_shot import ZeroShot
+    from statprune.evaluation.zero_shot import ZeroShot
 
     with phase(context.seconds, "tasks"):
         return ZeroShot(suite, loaded.model, loaded.tokenizer, context.config.evaluation.task_options)

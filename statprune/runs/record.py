@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from statprune.data.windows import TextOrigin
 from statprune.errors import StatpruneError
-from statprune.evaluate.accuracy import ZeroShotResult
+from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
 from statprune.runs.environment import Environment
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statprune.errors import first_line
-from statprune.evaluate.accuracy import Answers
+from statprune.evaluation.accuracy import Answers
 from statprune.model.loading import LoadedModel, ModelSource, open_model
 from statprune.runs.context import RunContext
 from statprune.runs.measure import Unfinished
@@ -18,7 +18,7 @@ from statprune.system.distributed import gathered, rank
 from statprune.system.timing import phase
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
-    from statprune.evaluate.zero_shot import ZeroShot
+    from statprune.evaluation.zero_shot import ZeroShot
 
 log = logging.getLogger(__name__)
 

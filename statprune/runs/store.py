@@ -14,7 +14,7 @@ from torch import Tensor
 
 from statprune.data.windows import Windows
 from statprune.errors import StatpruneError
-from statprune.evaluate.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
+from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
 from statprune.pruning.report import MatrixReport
 from statprune.runs.model_card import model_card
 from statprune.runs.record import RunRecord

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from statprune.evaluate.accuracy import TaskResult, ZeroShotResult, stderr_of
+from statprune.evaluation.accuracy import TaskResult, ZeroShotResult, stderr_of
 from statprune.model.coverage import Coverage, KindCoverage
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import shown, with_error

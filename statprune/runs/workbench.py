@@ -12,7 +12,7 @@ from torch import Tensor
 from statprune.config.schema import digest
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.windows import Windows
-from statprune.evaluate.accuracy import Answers
+from statprune.evaluation.accuracy import Answers
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
 from statprune.runs.dense_cache import ANSWERS, LOSSES, Codec, DenseCache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statprune.evaluate.accuracy import ZeroShotResult
+from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.runs.record import PerplexityResult, RunRecord, SparsityResult
 from statprune.runs.store import read_record
 

@@ -15,7 +15,7 @@ from statprune.core.compensation import Energy
 from statprune.core.methods import get_method
 from statprune.core.patterns import Unstructured
 from statprune.errors import ModelError
-from statprune.evaluate.perplexity import window_losses_by_block
+from statprune.evaluation.perplexity import window_losses_by_block
 from statprune.model.coverage import sparsity
 from statprune.model.loading import load_model
 from statprune.model.offload import HostSource, Streamer, is_here

@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from statprune.errors import DataError, ModelError
-from statprune.evaluate.zero_shot import ZeroShot
+from statprune.evaluation.zero_shot import ZeroShot
 from statprune.runs.pipeline import run
 from statprune.runs.record import Pending
 from statprune.runs.store import UNSAVED, read_record

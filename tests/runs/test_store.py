@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from statprune.errors import StatpruneError
-from statprune.evaluate.accuracy import Answers, DocumentAnswer
+from statprune.evaluation.accuracy import Answers, DocumentAnswer
 from statprune.runs.store import (
     UNSAVED,
     can_resume,

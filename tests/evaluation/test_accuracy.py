@@ -5,7 +5,7 @@ import math
 import pandas
 import pytest
 
-from statprune.evaluate.accuracy import Answers, DocumentAnswer, combined_stderr, finite_or_none, paired_stderr
+from statprune.evaluation.accuracy import Answers, DocumentAnswer, combined_stderr, finite_or_none, paired_stderr
 
 SINGLE = ("alone", "shown", "plain")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statprune.evaluate.perplexity import perplexity, window_losses, window_losses_by_block
+from statprune.evaluation.perplexity import perplexity, window_losses, window_losses_by_block
 from statprune.walk.discover import find_blocks
 from tests.helpers.models import tiny_llama
 from tests.helpers.windows import random_windows

@@ -13,7 +13,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.metrics import mean as mean_of_documents
 
 from statprune.errors import DataError, ModelError, first_line
-from statprune.evaluate.accuracy import (
+from statprune.evaluation.accuracy import (
     Answers,
     DocumentAnswer,
     Metrics,
@@ -26,8 +26,8 @@ from statprune.evaluate.accuracy import (
     mean_accuracy,
     paired_stderr,
 )
-from statprune.evaluate.harness import Harness, Rehearsal, quiet
-from statprune.evaluate.tasks import TaskOptions, TaskSuite, is_group
+from statprune.evaluation.harness import Harness, Rehearsal, quiet
+from statprune.evaluation.tasks import TaskOptions, TaskSuite, is_group
 from statprune.system.console import progress
 from statprune.system.distributed import gathered, size
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from statprune.errors import ConfigError
-from statprune.evaluate.tasks import load_tasks
+from statprune.evaluation.tasks import load_tasks
 from tests.helpers.tasks import choices, task_yaml
 
 
