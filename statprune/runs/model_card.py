@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from statprune.evaluate.accuracy import ZeroShotResult, stderr_of
+from statprune.model.location import model_name
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import shown, with_error
 
@@ -39,7 +40,7 @@ def _header(record: RunRecord) -> list[str]:
         tags,
         "---",
         "",
-        f"# {Path(path).name}, {what} {SIGNATURE}",
+        f"# {model_name(path)}, {what} {SIGNATURE}",
         "",
     ]
 
