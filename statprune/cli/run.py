@@ -82,7 +82,7 @@ def job(composed: DictConfig) -> float | None:
     if rank() == 0 and is_sweep:
         print(outcome.line, flush=True)
     elif rank() == 0 and outcome.record is not None:
-        print_summary(outcome.record, folder)
+        print_summary(outcome.record, outcome.folder)
     if outcome.reasons and not is_sweep:
         raise SystemExit(_report(outcome.reasons))
     return outcome.metric

@@ -21,6 +21,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
+from statprune.config.quoting import quote_equals
+
 CONFIG_MODULE, CONFIG_NAME = "statprune.conf", "config"
 
 
@@ -42,9 +44,9 @@ def prepare_plugins() -> None:
 
 
 def quote_pattern(override: str) -> str:
-    """``sparsity=2_4`` with the choice quoted: Hydra reads a bare 2_4 as the number 24."""
+    """``sparsity=2_4`` with the choice quoted: Hydra reads a bare 2_4 as the number 24; and a path with = in it."""
     if not override.startswith("sparsity="):
-        return override
+        return quote_equals(override)
     return re.sub(r"(?<=[=,])(\d+_\d+)(?=,|$)", r"'\1'", override)
 
 

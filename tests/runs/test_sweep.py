@@ -33,8 +33,9 @@ def test_every_job_of_a_grid_has_a_record(grid):
 
 
 def test_every_job_of_a_grid_has_a_readable_folder(grid):
+    words = "calibration.seq_len=32_evaluation.seq_len=32"
     assert {name.rpartition("_")[0] for name in records(grid[0])} == {
-        f"model_bundled_{pattern}_{method}_{'energy' if method == 'cvr' else 'none'}_s{seed}"
+        f"model_bundled_{pattern}_{method}_{'energy' if method == 'cvr' else 'none'}_s{seed}_{words}"
         for method in ("magnitude", "wanda", "cvr")
         for pattern in ("0.5", "2_4")
         for seed in (0, 1)
