@@ -68,8 +68,9 @@ def count_jobs(overrides: Sequence[str]) -> int | None:
             return len(read_cells(values.get("hydra.sweeper.file")))
         case "optuna":
             own = OmegaConf.load(str(files(CONFIG_MODULE) / "hydra" / "sweeper" / "optuna.yaml"))
-            given = values.get("hydra.sweeper.n_trials"), OmegaConf.select(preset, "sweeper.n_trials"), own["n_trials"]
-            return next((trials for trials in given if isinstance(trials, int)), None)
+            of_files = OmegaConf.select(preset, "sweeper.n_trials"), OmegaConf.select(own, "n_trials")
+            trials = (values.get("hydra.sweeper.n_trials"), *of_files)
+            return next((count for count in trials if isinstance(count, int)), None)
     return None
 
 
