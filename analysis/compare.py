@@ -132,7 +132,7 @@ def _environment_differences(records: Sequence[RunRecord]) -> dict[str, list[obj
         name: [getattr(record.environment, name) for record in records] for name in MACHINE
     }
     values |= {name: [record.environment.packages.get(name) for record in records] for name in PACKAGES}
-    values["reused"] = [", ".join(record.reused) or None for record in records]
+    values["reused"] = [", ".join(record.reused) or "nothing" for record in records]
     return {name: each for name, each in values.items() if len(set(each)) > 1}
 
 
