@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from statprune.config.naming import compensation_label, pattern_tag
 from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
+from statprune.model.location import SAVED_MODEL, model_name
 from statprune.runs.record import RunRecord
 from statprune.runs.store import DOCUMENTS, RECORD, REPORTS, WINDOWS, read_record
 
@@ -120,7 +120,7 @@ def _about(record: RunRecord, folder: Path) -> Row:
         **_leaves(config),
         "folder": str(folder),
         "config_hash": record.config_hash,
-        "model": re.sub(r"\.gguf$", "", Path(config["model"]["path"]).name),
+        "model": _model(record),
         "pattern": pattern_tag(config["sparsity"], method),
         "method": method,
         "compensation": compensation,
@@ -135,6 +135,14 @@ def _about(record: RunRecord, folder: Path) -> Row:
         "reused_statistics": "the calibration pass" in record.reused,
         "date": record.date,
     }
+
+
+def _model(record: RunRecord) -> str:
+    typed: str = record.config["model"]["path"]
+    name = model_name(typed)
+    if name == SAVED_MODEL:  # a relative path, perhaps, which leads to another place from here
+        name = model_name(record.paths.get("model.path", typed))
+    return name.removesuffix(".gguf")
 
 
 def _count_reports(folder: Path) -> int:

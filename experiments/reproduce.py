@@ -17,6 +17,7 @@ from statprune.config.naming import name_of
 from statprune.config.overrides import named_plugins, override_problems
 from statprune.config.table_spec import Cell, Place, Table, place_name
 from statprune.errors import ConfigError, StatpruneError
+from statprune.runs.place import place_of
 from statprune.runs.verdict import Refused, Skip, verdict_on
 from statprune.runs.wording import counted
 from statprune.system.plugin_files import use_plugin_files
@@ -140,8 +141,8 @@ def _checked_job(table: Table, cell: Cell, sweep_folder: str) -> Job:
 def _job(cell: Cell, sweep_folder: str) -> Job:
     composed = compose(cell.overrides)
     values = plain_values(composed.config)
-    folder = Path(composed.resolved(sweep_folder), name_of(values, composed.choices))
     config = parse_config(values)
+    folder = place_of(config, Path(composed.resolved(sweep_folder), name_of(values, composed.choices)))
     verdict = verdict_on(config, folder)
     if isinstance(verdict, Refused):
         raise StatpruneError(verdict.reason)

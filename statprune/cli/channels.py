@@ -24,10 +24,11 @@ def run(options: argparse.Namespace) -> int:
     from statprune.analysis.channels import config_of, input_of_run
     from statprune.analysis.figures import score_outliers
     from statprune.core.scores import CvrOptions
+    from statprune.model.location import model_name
 
     config = config_of(options.run)
     channels = input_of_run(config, options.run, options.block, options.matrix)
-    name = f"{Path(config.model.path).name}, block {options.block}, {options.matrix}"
+    name = f"{model_name(config.model.path)}, block {options.block}, {options.matrix}"
     own = config.method.options if config.method is not None else None
     cvr = own if isinstance(own, CvrOptions) else None
     print(*score_outliers(channels, options.output or options.run, name, config.pattern.value, cvr), sep="\n")

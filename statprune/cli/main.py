@@ -43,6 +43,7 @@ class VerbModule(Protocol):
 VERBS = {
     "tables": Verb("plan tables, run what is missing, and build them", "statprune.cli.tables"),
     "report": Verb("make one page about a folder of runs", "statprune.cli.report"),
+    "compare": Verb("print what runs differ in, and how much their numbers do", "statprune.cli.compare"),
     "channels": Verb("draw what Wanda's and CVR's scores make of a matrix's input channels", "statprune.cli.channels"),
 }
 

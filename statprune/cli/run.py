@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from statprune.cli.folders import no_empty_folders
 from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems
 from statprune.config.compose import quote_pattern
-from statprune.config.grids import preset_grid, swept_grids
+from statprune.config.grids import count_jobs, preset_grid, swept_grids
 from statprune.config.naming import run_name
 from statprune.config.overrides import (
     folder_problems,
@@ -32,7 +33,18 @@ from statprune.config.overrides import (
 )
 from statprune.config.place import place_of, use_place
 from statprune.errors import StatpruneError
-from statprune.runs.ledger import LEDGER, SWEEPS, JobNote, JobState, ledger, print_sweep, read_notes, write_note
+from statprune.runs.ledger import (
+    LEDGER,
+    SWEEPS,
+    JobNote,
+    JobState,
+    ledger,
+    planned_jobs,
+    read_notes,
+    write_note,
+    write_planned,
+)
+from statprune.runs.sweep_table import progress_of, tell
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
@@ -92,18 +104,19 @@ def job(composed: DictConfig) -> float | None:
     configure_logging(composed.verbose is True, quiet=rank() > 0)
     if str(of_hydra.launcher._target_).endswith(".JoblibLauncher"):
         take_gpu()  # Slurm and Ray give a job its own
+    overrides = list(of_hydra.overrides.task)
     if is_sweep:
-        write_note(of_hydra.job.num, JobNote(str(folder), JobState.RUNNING, [], None, ""))
+        write_note(of_hydra.job.num, JobNote(str(folder), JobState.RUNNING, [], None, "", overrides))
     interrupts.raise_error()
     outcome = carry_out(composed, folder, _bench(holds_model=is_sweep), others_follow=is_sweep)
     interrupts.raise_arrived()
     if is_sweep:
-        write_note(of_hydra.job.num, outcome.note)
+        write_note(of_hydra.job.num, replace(outcome.note, overrides=overrides))
         interrupts.wait()  # until the next job: Hydra and OmegaConf, which compose it, would swallow the error
     if rank() == 0 and is_sweep:
-        print(outcome.line, flush=True)
+        print(progress_of(of_hydra.job.num, planned_jobs()) + outcome.line, flush=True)
     elif rank() == 0 and outcome.record is not None:
-        print_summary(outcome.record, folder)
+        print_summary(outcome.record, outcome.folder)
     if outcome.reasons and not is_sweep:
         raise SystemExit(print_problems(outcome.reasons))
     return outcome.metric
@@ -147,6 +160,10 @@ class _CommandLine:
             return []
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
         return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
+
+    def count_jobs(self) -> int | None:
+        """How many jobs the sweep has; None where only its sweeper knows."""
+        return count_jobs(self._overrides)
 
     @property
     def folders(self) -> list[Path]:
@@ -203,7 +220,9 @@ def _sweep(line: _CommandLine) -> int:
     all_well = False
     if line.runs_jobs_here:
         import statprune.runs.job  # noqa: F401 - slow to import, and nothing has to be cleaned up yet
+    planned = line.count_jobs()
     with ledger() as folder:
+        write_planned(folder, planned)
         quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
         line.add(f"+hydra.job.env_set.{LEDGER}='{quoted}'")
         sys.argv[1:] = line.arguments
@@ -211,9 +230,9 @@ def _sweep(line: _CommandLine) -> int:
         try:
             job()
         finally:
-            notes = read_notes(folder)
+            notes = read_notes(folder, interrupts.arrived)
             _made.extend(Path(note.folder) for note in notes)
-            all_well = bool(notes) and print_sweep(notes)
+            all_well = bool(notes) and tell(notes, planned, interrupts.arrived)
     interrupts.raise_arrived()
     if not notes:
         return print_problems([f"no job could tell in {folder} how it ended; their folders and logs say more"])

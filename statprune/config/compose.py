@@ -17,14 +17,15 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.config.place import ConfigPlace, current_place, searched_folders
+from statprune.config.quoting import quote_equals
 from statprune.errors import ConfigError
 from statprune.system.options import PlainValues
 
 
 def quote_pattern(override: str) -> str:
-    """``sparsity=2_4`` with the choice quoted: Hydra reads a bare 2_4 as the number 24."""
+    """``sparsity=2_4`` with the choice quoted: Hydra reads a bare 2_4 as the number 24; and a path with = in it."""
     if not override.startswith("sparsity="):
-        return override
+        return quote_equals(override)
     return re.sub(r"(?<=[=,])(\d+_\d+)(?=,|$)", r"'\1'", override)
 
 

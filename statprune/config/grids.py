@@ -1,16 +1,19 @@
-"""Which jobs one command stands for: a preset's own grid, and files that list cells."""
+"""Which jobs one command stands for: a preset's own grid, files that list cells, and how many there are."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config.compose import compose, parse_overrides
-from statprune.errors import ConfigError
+from statprune.errors import ConfigError, StatpruneError
 
 
 def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
@@ -25,7 +28,7 @@ def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
     try:
         parsed = parse_overrides(overrides)
         hydra = compose([str(item.input_line) for item in parsed if not item.is_sweep_override()]).hydra
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, StatpruneError):
         return None  # the overrides' problems are reported elsewhere
     if hydra.get("mode") != RunMode.MULTIRUN.name:
         return None
@@ -46,6 +49,39 @@ def swept_grids(overrides: Sequence[str]) -> list[str]:
         if item.key_or_group == "experiment" and item.is_discrete_sweep()
         if any(preset_grid([f"experiment={choice}"]) is not None for choice in item.sweep_string_iterator())
     ]
+
+
+def count_jobs(overrides: Sequence[str]) -> int | None:
+    """How many jobs a sweep's command starts; None where only its sweeper knows.
+
+    Args:
+        overrides: of the command, checked, with the grid of its preset.
+    """
+    parsed = parse_overrides(overrides)
+    plain = [item for item in parsed if not item.is_sweep_override()]
+    values = {item.key_or_group: item.value() for item in plain}
+    preset = compose([str(item.input_line) for item in plain]).hydra
+    match values.get("hydra/sweeper", "basic"):
+        case "basic":
+            return _count_product(parsed, OmegaConf.select(preset, "sweeper.params") or {})
+        case "cells":
+            return len(read_cells(values.get("hydra.sweeper.file")))
+        case "optuna":
+            own = OmegaConf.load(str(files("statprune.conf") / "hydra" / "sweeper" / "optuna.yaml"))
+            of_files = OmegaConf.select(preset, "sweeper.n_trials"), OmegaConf.select(own, "n_trials")
+            trials = (values.get("hydra.sweeper.n_trials"), *of_files)
+            return next((count for count in trials if isinstance(count, int)), None)
+    return None
+
+
+def _count_product(parsed: Sequence[Override], grid: Mapping[str, object]) -> int | None:
+    """How many combinations there are of listed values, and those of a preset's grid that are not overridden."""
+    keys = {item.key_or_group for item in parsed}
+    if any(key.startswith("hydra.sweeper.params") for key in keys):
+        return None
+    others = parse_overrides([f"{key}={values}" for key, values in grid.items() if key not in keys])
+    swept = [item for item in (*parsed, *others) if item.is_sweep_override()]
+    return math.prod(len(list(item.sweep_string_iterator())) for item in swept)
 
 
 def read_cells(file: object) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """Names of runs' folders: what a person asks for first, and a short hash of everything else that was changed."""
 
+import glob
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -12,9 +13,11 @@ from statprune.config.choices import NONE
 from statprune.config.compose import default_choices, plain_choices, plain_values
 from statprune.config.place import ConfigPlace, place_of_job
 from statprune.config.schema import NOT_IN_HASH, digest
+from statprune.config.swept import name_patterns, with_words
 from statprune.core.compensation import COMPENSATIONS, Compensation
 from statprune.core.methods import DENSE
 from statprune.errors import StatpruneError
+from statprune.model.location import model_name
 from statprune.pruning.allocation import UNIFORM
 from statprune.system.options import build
 
@@ -30,6 +33,9 @@ NAMED_KEYS = (
 )
 
 
+MOST_OF_A_RUN = 100  # characters of a run's name in the name of another run, which prunes or measures its model
+
+
 def run_name(*, _root_: DictConfig) -> str:
     """The name of a run's folder, as a resolver of Hydra's.
 
@@ -41,7 +47,7 @@ def run_name(*, _root_: DictConfig) -> str:
 
 
 def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place: ConfigPlace | None = None) -> str:
-    """model_calibration_pattern_method_compensation_sSEED, and a hash of keys unlike what the groups' choices hold.
+    """model_calibration_pattern_method_compensation_sSEED; keys unlike what the groups' choices hold; their hash.
 
     Args:
         config: the composed configuration as plain values.
@@ -51,7 +57,7 @@ def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place:
     method = config["method"]["name"]
     refinement = (config.get("refinement") or {}).get("name", NONE)
     components = [
-        Path(str(config["model"]["path"])).name.removesuffix(".gguf"),
+        _model_component(str(config["model"]["path"])),
         config["calibration"]["source"],
         _pattern_name(config["sparsity"], method),
         method,
@@ -60,9 +66,33 @@ def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place:
         f"s{config['seed']}",
     ]
     other = _unnamed_changes(config, choices, place)
-    if other:
-        components.append(digest(other, 8))
-    return re.sub(r"[^\w.-]", "-", "_".join(map(str, components)))
+    name = _plain("_".join(map(str, components)))
+    return with_words(name, other, _hashed_leaves(config), digest(other, 8)) if other else name
+
+
+def other_names(name: str, model_path: str) -> list[str]:
+    """What the folder of the same run may be called by another version of statprune, as patterns of ``Path.glob``.
+
+    Args:
+        name: of a run's folder.
+        model_path: of its configuration.
+    """
+    patterns = name_patterns(name)
+    today, before = _plain(_model_component(model_path)), _plain(Path(model_path).name)
+    if today != before and name.startswith(f"{today}_"):  # a saved model was called by the last part of its path
+        earlier = before + name.removeprefix(today)
+        patterns += name_patterns(earlier) or [glob.escape(earlier)]
+    return patterns
+
+
+def _model_component(path: str) -> str:
+    """The model in a run's name; a run's own name, which it has where that run saved it, may have to be cut."""
+    name = model_name(path)
+    return name.removesuffix(".gguf") if name == Path(path).name else name[:MOST_OF_A_RUN]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.-]", "-", text)
 
 
 def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -2,8 +2,10 @@
 
 import difflib
 import importlib.util
+import re
 from pathlib import Path
 
+SAVED_MODEL, RUN_RECORD = "model", "result.json"  # of a run's folder: where it saves its model, and its record
 # parts of the names of files that tokenizers are read from, over all families of transformers
 TOKENIZER_FILES = (
     "tokeniz",
@@ -26,6 +28,21 @@ def locate_model(path: str) -> str:
         spec = importlib.util.find_spec(package)
         return str(Path(str(spec.origin if spec else "")).parent / file)
     return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def model_name(path: str) -> str:
+    """What people call a model: the last part of its path; of a model that a run saved, the run's name.
+
+    A run is known by its record, or, where that is gone, by the seed in its name.
+
+    Args:
+        path: as ``model.path`` has it.
+    """
+    own = Path(path)
+    run = Path(locate_model(path)).absolute().parent
+    if own.name == SAVED_MODEL and ((run / RUN_RECORD).exists() or re.search(r"_s\d+(_|$)", run.name)):
+        return run.name
+    return own.name
 
 
 def model_path_problem(path: str) -> str | None:

@@ -19,6 +19,7 @@ from statprune.errors import ConfigError, StatpruneError, first_line
 from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.model_card import SIGNATURE
 from statprune.runs.pipeline import run
+from statprune.runs.place import place_of
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, SAVES
 from statprune.runs.summary import accuracy_line, shown
@@ -39,7 +40,7 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        folder: of the run.
+        folder: of the run; an older name than the one it was started for, where that holds this very run.
         state: finished, skipped (it was finished before) or failed.
         reasons: one sentence for each thing that is wrong.
         record: of the run, where it is finished, now or before.
@@ -131,6 +132,7 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
 def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
     if size() > 1:
         start(choose_device(config.settings.device))
+    folder = place_of(config, folder)
     with ExitStack() as lock:
         # the first process looks at the folder and decides for all; what the other processes contribute is not read
         verdict = gathered(_locked_verdict(config, folder, lock) if rank() == 0 else Run())[0]

@@ -3,18 +3,18 @@
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from statprune.system.files import replacing
 
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it writes its note
+PLANNED = "planned.txt"  # in that folder: how many jobs there are
 SWEEPS = Path("outputs", ".cache", "sweeps")  # folders for the notes of sweeps
 
 
@@ -24,6 +24,7 @@ class JobState(StrEnum):
     FINISHED = "finished"
     SKIPPED = "skipped"
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
     RUNNING = "running"
 
 
@@ -37,6 +38,7 @@ class JobNote:
         reasons: one sentence for each thing that is wrong.
         metric: what a sweeper minimises; None where there is no such number.
         measured: what the metric is: perplexity or zero-shot error.
+        overrides: of the job, as Hydra was given them.
     """
 
     folder: str
@@ -44,6 +46,7 @@ class JobNote:
     reasons: list[str]
     metric: float | None
     measured: str
+    overrides: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -61,6 +64,20 @@ def ledger() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_planned(folder: Path, jobs: int | None) -> None:
+    """Tell the jobs how many they are; None: nobody knows."""
+    if jobs is not None:
+        (folder / PLANNED).write_text(str(jobs), encoding="utf-8")
+
+
+def planned_jobs() -> int | None:
+    """How many jobs the sweep of this job has; None where nobody knows, or there is no sweep."""
+    try:
+        return int((Path(os.environ[LEDGER]) / PLANNED).read_text(encoding="utf-8"))
+    except (KeyError, OSError, ValueError):
+        return None
+
+
 def write_note(number: int, note: JobNote) -> None:
     """Tell the process that started the sweep about job ``number``; each note replaces the one before."""
     if place := os.environ.get(LEDGER):
@@ -69,39 +86,20 @@ def write_note(number: int, note: JobNote) -> None:
             file.write_text(json.dumps(asdict(note)), encoding="utf-8")
 
 
-def read_notes(folder: Path) -> list[JobNote]:
-    """The jobs' notes, in their order; a job that began and did not write how it ended has died."""
+def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
+    """The jobs' notes, in their order; a job that began and did not write how it ended was interrupted, or has died.
+
+    Args:
+        folder: of the notes.
+        interrupted: the jobs were stopped.
+    """
     notes = []
     for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem)):
         values = json.loads(path.read_text(encoding="utf-8"))
         note = JobNote(**(values | {"state": JobState(values["state"])}))
         if note.state is JobState.RUNNING:
             reason = "its process ended before the run did; start the same command again"
-            note = replace(note, state=JobState.FAILED, reasons=[reason])
+            state = JobState.INTERRUPTED if interrupted else JobState.FAILED
+            note = replace(note, state=state, reasons=[reason])
         notes.append(note)
     return notes
-
-
-def print_sweep(notes: Sequence[JobNote]) -> bool:
-    """Print a line per job, and then the failed ones with their reasons; returns whether none failed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    counts = {state: sum(note.state is state for note in notes) for state in JobState}
-    shown = (JobState.FINISHED, JobState.SKIPPED, JobState.FAILED)
-    title = ", ".join(f"{counts[state]} {state}" for state in shown if counts[state])
-    table = Table(title=f"{len(notes)} runs: {title}")
-    measured = sorted({note.measured for note in notes if note.metric is not None})  # an error is no perplexity
-    table.add_column("run", overflow="fold")
-    table.add_column(" or ".join(measured) or "perplexity", justify="right", overflow="fold")
-    table.add_column("state", overflow="fold")
-    for note in notes:
-        metric = "" if note.metric is None else f"{note.metric:.4f}"
-        metric += f" ({note.measured})" if metric and len(measured) > 1 else ""
-        table.add_row(note.folder, metric, note.state.value)
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=160).print(table)
-    for note in notes:
-        for reason in note.reasons if note.state is JobState.FAILED else ():
-            print(f"statprune: {note.folder} failed: {reason}", file=sys.stderr)
-    return counts[JobState.FAILED] == 0

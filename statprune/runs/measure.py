@@ -21,6 +21,7 @@ from statprune.runs.finals import (
     perplexity_results,
     sparsity_result,
 )
+from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import MemoryPlan, Prepared
 from statprune.runs.record import MemoryResult, Pending, RunRecord
 from statprune.runs.store import write_documents, write_record, write_windows
@@ -203,4 +204,5 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         seconds=context.seconds,
         reused=context.bench.reused,
         memory=memory_result(prepared.memory, context.device),
+        paths=absolute_paths(context.config, context.folder),
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
+from statprune.model.location import model_name
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import shown, with_error
 
@@ -40,7 +41,7 @@ def _header(record: RunRecord) -> list[str]:
         tags,
         "---",
         "",
-        f"# {Path(path).name}, {what} {SIGNATURE}",
+        f"# {model_name(path)}, {what} {SIGNATURE}",
         "",
     ]
 

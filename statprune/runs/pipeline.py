@@ -21,6 +21,7 @@ from statprune.pruning.spec import Propagation, PruneRuntime
 from statprune.runs.context import RunContext, started
 from statprune.runs.finals import block_means
 from statprune.runs.measure import Unfinished, measure_answers, measure_dense, measure_losses
+from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
 from statprune.runs.record import RunRecord
 from statprune.runs.resume import reopened
@@ -124,7 +125,9 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     Raises:
         ModelError: the model could not be saved.
     """
-    result = replace(unfinished.record, seconds=context.seconds, config=context.config.resolved())
+    config = context.config
+    paths = absolute_paths(config, context.folder)  # where they are now: another attempt may have made the measurements
+    result = replace(unfinished.record, seconds=context.seconds, config=config.resolved(), paths=paths)
     folder = unfinished.model_folder
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:

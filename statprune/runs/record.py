@@ -132,6 +132,8 @@ class RunRecord:
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
         pending: what the run still lacks; None where it is finished.
+        paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
+            empty in records of versions that did not keep them.
         schema_version: of the file.
     """
 
@@ -149,6 +151,7 @@ class RunRecord:
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)
     pending: Pending | None = None
+    paths: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -15,13 +15,14 @@ from torch import Tensor
 from statprune.data.windows import Windows
 from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
+from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
 from statprune.runs.model_card import model_card
 from statprune.runs.record import RunRecord
 from statprune.system.files import finite, replacing, write_json
 
-RECORD, REPORTS, WINDOWS, DOCUMENTS = "result.json", "blocks.jsonl", "windows.parquet", "documents.parquet"
-MASKS, MODEL = "masks.npz", "model"
+RECORD, REPORTS, WINDOWS, DOCUMENTS = RUN_RECORD, "blocks.jsonl", "windows.parquet", "documents.parquet"
+MASKS, MODEL = "masks.npz", SAVED_MODEL
 UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not to be saved
 SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
 # what a killed process leaves: half-written files, hidden states and converted checkpoints

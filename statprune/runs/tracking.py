@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from statprune.config.naming import pattern_tag
 from statprune.config.schema import RunConfig
+from statprune.model.location import model_name
 from statprune.pruning.report import MatrixReport
 from statprune.system.files import finite
 
@@ -149,11 +150,6 @@ def run_id(config: RunConfig) -> str:
 
 
 def _tags(config: RunConfig) -> list[str]:
-    model = Path(config.model.path).name
-    tags = [
-        config.method_name,
-        pattern_tag(config.resolved()["sparsity"], config.method_name),
-        model,
-        *config.tracking.tags,
-    ]
+    pattern = pattern_tag(config.resolved()["sparsity"], config.method_name)
+    tags = [config.method_name, pattern, model_name(config.model.path), *config.tracking.tags]
     return list(dict.fromkeys(tag for tag in tags if tag))

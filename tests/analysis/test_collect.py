@@ -163,3 +163,20 @@ def test_a_pending_record_of_schema_1_is_named_and_left_out(tmp_path):
     folder = copy_schema_1(tmp_path / "old")
     (sentence,) = collect(folder).skipped
     assert sentence.startswith(f"{folder / PENDING / 'result.json'} lacks its zero-shot evaluation and is left out")
+
+
+@pytest.mark.parametrize(
+    ("path", "paths", "name"),
+    [
+        ("/my/tiny.gguf", {}, "tiny"),
+        ("/my/model", {}, "model"),
+        ("outputs/mine/tiny_s0/model", {}, "tiny_s0"),
+        ("model", {"model.path": "/runs/tiny_s0/model"}, "tiny_s0"),
+        ("./link", {"model.path": "/runs/tiny_s0/model"}, "link"),
+    ],
+)
+def test_a_saved_model_is_named_by_the_run_it_came_from(path, paths, name, runs):
+    record = read_record(runs / "dense")
+    config = record.config | {"model": record.config["model"] | {"path": path}}
+    (row,) = rows_of(replace(record, config=config, paths=paths), runs / "dense")
+    assert row["model"] == name

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from statprune.config.grids import preset_grid, read_cells, swept_grids
+from statprune.config.grids import count_jobs, preset_grid, read_cells, swept_grids
 from statprune.config.overrides import override_problems
 from statprune.errors import ConfigError
 
@@ -77,3 +77,26 @@ def test_cells_of_jobs_that_can_start_are_no_problem(tmp_path):
 def test_a_file_of_cells_lists_the_overrides_of_each_job(tmp_path):
     write_cells(tmp_path, ["method=wanda", "seed=1"], [])
     assert read_cells(tmp_path / "cells.json") == [["method=wanda", "seed=1"], []]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "jobs"),
+    [
+        (["method=wanda"], 1),
+        (["method=wanda,cvr", "seed=0,1,2", "sparsity=2_4"], 6),
+        (["method.alpha=range(0,1,0.25)", "sparsity=2_4,4_8"], 8),
+        (["experiment=ablation_compensation"], 8),
+        (["experiment=ablation_compensation", "method=wanda,sparsegpt"], 8),
+        (["experiment=ablation_compensation", "method=wanda"], 4),
+        (["hydra/sweeper=optuna", "method.alpha=interval(0,1)"], 20),
+        (["hydra/sweeper=optuna", "method.alpha=interval(0,1)", "seed=0,1", "hydra.sweeper.n_trials=3"], 3),
+        (["+hydra.sweeper.params.seed=0", "method=wanda,cvr"], None),
+    ],
+)
+def test_jobs_are_counted_before_they_start(overrides, jobs):
+    assert count_jobs(overrides) == jobs
+
+
+def test_cells_are_counted_before_they_start(tmp_path):
+    (tmp_path / "cells.json").write_text('[["method=wanda"], ["method=cvr"], []]')
+    assert count_jobs(["hydra/sweeper=cells", f"hydra.sweeper.file={tmp_path / 'cells.json'}", "seed=0"]) == 3

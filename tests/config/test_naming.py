@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statprune.config.compose import compose, plain_values
-from statprune.config.naming import differing_keys, name_of, run_name
+from statprune.config.naming import differing_keys, name_of, other_names, run_name
 
 RECORDED = json.loads((Path(__file__).parents[1] / "records" / "configurations.json").read_text())
 START = "SmolLM2-135M-Instruct.Q4_1_bundled"
@@ -56,10 +56,11 @@ def test_explicit_ratios_are_a_hash_behind_the_name():
     assert first != second
 
 
-def test_another_evaluation_is_a_hash_behind_the_name():
+def test_another_evaluation_is_a_word_and_a_hash_behind_the_name():
     names = {name(f"evaluation={choice}") for choice in ("none", "zero_shot", "full")}
     assert len(names) == 3
-    assert all(re.fullmatch(rf"{START}_0\.5_cvr_energy_s0_[0-9a-f]{{8}}", text) for text in names)
+    ends = rf"{START}_0\.5_cvr_energy_s0_evaluation=[a-z-]+_[0-9a-f]{{8}}"
+    assert all(re.fullmatch(ends, text) for text in names)
 
 
 def test_another_model_shows_in_the_name_and_in_its_hash(tiny_folder):
@@ -72,16 +73,77 @@ def test_different_values_have_different_names(tiny_folder):
     assert len(names) == 5
 
 
+def test_a_changed_key_is_a_word_before_the_hash():
+    assert re.fullmatch(rf"{START}_0\.5_cvr_energy_s0_alpha=0\.25_[0-9a-f]{{8}}", name("method.alpha=0.25"))
+
+
+def test_a_key_that_ends_like_another_is_shown_whole():
+    changed = name("calibration.seq_len=64", "method.epsilon=0.1")
+    assert "_s0_method.epsilon=0.1_calibration.seq_len=64_evaluation.seq_len=64_" in changed
+
+
+def test_three_keys_at_most_are_shown_those_of_the_pruning_first():
+    several = ["propagation=dense", "method.alpha=0", "evaluation.max_windows=4", "calibration.samples=8"]
+    expected = "_s0_alpha=0_samples=8_max_windows=4_"
+    assert expected in name(*several) and expected in name(*several[::-1])
+
+
+@pytest.mark.parametrize("change", ["model.exclude=[gate]", "evaluation.max_windows=null", "evaluation.seq_len=2048"])
+def test_lists_and_nothing_are_not_shown(change, tiny_folder):
+    *_, before, hashed = name(f"model.path={tiny_folder}", change).split("_")
+    assert before in ("s0", "len=2048") and len(hashed) == 8
+
+
+def test_a_models_name_is_shown_once(tiny_folder):
+    assert "=" not in name(f"model.path={tiny_folder}", "calibration.source=text", "calibration.path=x")[:40]
+
+
+def test_a_saved_model_has_the_name_of_its_run(tmp_path):
+    saved = tmp_path / "tiny_0.5_cvr_energy_s0_alpha=0.25_1a2b3c4d" / "model"
+    evaluated = name("method=dense", f"model.path='{saved}'")
+    begin = "tiny_0.5_cvr_energy_s0_alpha-0.25_1a2b3c4d_bundled_dense_dense_none_s0_"
+    assert evaluated.startswith(begin)
+    hashed = evaluated.removeprefix(begin)
+    assert f"model_bundled_dense_dense_none_s0_{hashed}" in other_names(evaluated, str(saved))
+
+
+def test_a_model_saved_by_a_run_of_a_saved_model_and_so_on_can_have_a_folder(tmp_path):
+    path = tmp_path / ("_".join(["x" * 50] * 4) + "_s0") / "model"
+    assert len(name("method=dense", f"model.path={path}")) < 180
+
+
 def test_whole_numbers_have_one_name():
     assert name("method.alpha=1.0") == name("method.alpha=1")
 
 
-def test_recorded_configurations_have_the_names_they_had():
+@pytest.fixture(scope="module")
+def recorded_names():
+    """By overrides: the name at the time, and today's."""
     names = {}
     for entry in RECORDED:
         composition = compose(entry["overrides"])
-        names[str(entry["overrides"])] = name_of(plain_values(composition.config), composition.choices)
-    assert names == {str(entry["overrides"]): entry["name"] for entry in RECORDED}
+        today = name_of(plain_values(composition.config), composition.choices)
+        names[" ".join(entry["overrides"])] = entry["name"], today
+    return names
+
+
+def test_recorded_configurations_have_the_names_they_had_beside_words(recorded_names):
+    for before, today in recorded_names.values():
+        parts = re.fullmatch(r"(.*)(_[0-9a-f]{8})", before)
+        begin, hashed = parts.groups() if parts else (before, "")
+        assert today.startswith(begin) and today.endswith(hashed)
+        words = today.removeprefix(begin).removesuffix(hashed)
+        assert re.fullmatch(r"(?:_[a-z_.]+=[A-Za-z0-9.+-]+){0,3}" if hashed else "", words), today
+
+
+def test_recorded_names_without_a_hash_have_no_words(recorded_names):
+    plain = [(before, today) for before, today in recorded_names.values() if not re.search(r"_[0-9a-f]{8}$", before)]
+    assert plain and all(before == today for before, today in plain)
+
+
+def test_folders_of_recorded_names_are_found_from_todays(recorded_names):
+    for before, today in recorded_names.values():
+        assert before == today or before in other_names(today, "/my/model")
 
 
 plain = st.recursive(

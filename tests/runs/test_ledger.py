@@ -1,12 +1,20 @@
-"""How the jobs of a sweep ended, as the process that started them reads and prints it."""
+"""How the jobs of a sweep ended, as the process that started them reads it."""
 
 import math
-import re
+from dataclasses import replace
 
 import pytest
 
-from statprune.runs.job import Outcome
-from statprune.runs.ledger import LEDGER, JobNote, JobState, ledger, print_sweep, read_notes, write_note
+from statprune.runs.ledger import (
+    LEDGER,
+    JobNote,
+    JobState,
+    ledger,
+    planned_jobs,
+    read_notes,
+    write_note,
+    write_planned,
+)
 
 
 def note(state=JobState.FINISHED, reasons=(), metric=None, measured="perplexity", folder="folder"):
@@ -58,19 +66,27 @@ def test_the_folder_of_notes_is_removed_in_the_end(tmp_path, monkeypatch):
     assert not folder.exists()
 
 
-def test_a_sweep_is_printed_with_what_its_numbers_are(measured, limited, capsys):
-    notes = [Outcome("folder", JobState.FINISHED, record=record).note for record in (limited, measured[0])]
-    assert print_sweep(notes)
-    printed = capsys.readouterr().out
-    error = 1 - limited.zero_shot.tasks["alone"].pruned["acc"]
-    assert re.search(rf"{error:.4f}\s+\(zero-shot error\)", printed) and "(perplexity)" in printed
+def test_a_job_that_was_running_when_the_sweep_was_stopped_was_interrupted(notes_folder):
+    write_note(0, note())
+    write_note(1, note(JobState.RUNNING))
+    assert [written.state for written in read_notes(notes_folder, interrupted=True)] == [
+        JobState.FINISHED,
+        JobState.INTERRUPTED,
+    ]
 
 
-def test_a_sweep_counts_how_its_jobs_ended(capsys):
-    print_sweep([note(), note(JobState.SKIPPED), note(), note(JobState.FAILED, ["no"])])
-    assert "4 runs: 2 finished, 1 skipped, 1 failed" in " ".join(capsys.readouterr().out.split())
+def test_a_note_has_the_jobs_overrides(notes_folder):
+    written = replace(note(), overrides=["method=wanda", "sparsity='2_4'"])
+    write_note(0, written)
+    assert read_notes(notes_folder) == [written]
 
 
-def test_failed_jobs_are_printed_with_their_reasons(capsys):
-    assert not print_sweep([note(), note(JobState.FAILED, ["one", "two"], folder="bad")])
-    assert capsys.readouterr().err == "statprune: bad failed: one\nstatprune: bad failed: two\n"
+@pytest.mark.parametrize("jobs", [6, None])
+def test_jobs_are_told_how_many_they_are(jobs, notes_folder):
+    write_planned(notes_folder, jobs)
+    assert planned_jobs() == jobs and read_notes(notes_folder) == []
+
+
+def test_a_job_without_a_sweep_does_not_know_how_many_there_are(monkeypatch):
+    monkeypatch.delenv(LEDGER, raising=False)
+    assert planned_jobs() is None

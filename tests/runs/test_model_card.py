@@ -58,3 +58,9 @@ def test_a_model_of_the_hub_is_named_as_the_base():
 
 def test_a_local_model_is_no_base():
     assert "base_model" not in yaml.safe_load(model_card(recorded("plain")).split("---")[1])
+
+
+def test_a_card_names_the_run_that_saved_the_model_which_was_pruned():
+    record = recorded("plain")
+    config = record.config | {"model": record.config["model"] | {"path": "outputs/mine/tiny_0.5_wanda_none_s0/model"}}
+    assert "# tiny_0.5_wanda_none_s0, pruned by statprune" in model_card(replace(record, config=config))

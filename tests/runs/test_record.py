@@ -117,6 +117,16 @@ def test_what_a_run_does_not_have_is_null_in_its_file(fresh, key):
     assert json.loads((fresh[1] / "result.json").read_text())[key] is None
 
 
+def test_a_fresh_record_has_the_absolute_paths_of_its_model_and_folder(fresh, tiny_folder):
+    record, folder = fresh
+    assert record.paths == {"folder": str(folder.resolve()), "model.path": str(tiny_folder.resolve())}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_record_of_schema_1_has_no_paths(name):
+    assert recorded(name).paths == {}
+
+
 def test_a_record_of_a_measured_run_survives_its_plain_values(measured):
     record, _ = measured
     assert RunRecord.from_json(plain_values(record.to_json())) == record

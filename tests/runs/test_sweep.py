@@ -1,11 +1,13 @@
 """Whole sweeps by the command: names, skipping, failures, kills and shared work."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import pandas
 import pytest
 
 from statprune.runs.pipeline import run
@@ -32,9 +34,27 @@ def test_every_job_of_a_grid_has_a_record(grid):
     assert len(records(folder)) == 12 and "12 runs: 12 finished" in done.stdout
 
 
+def test_jobs_of_a_grid_are_counted_while_they_end(grid):
+    counts = re.findall(r"^\[(\d+) of 12\] outputs/smoke/\S+: finished, perplexity on", grid[1].stdout, re.MULTILINE)
+    assert counts == [str(number) for number in range(1, 13)]
+
+
+def test_the_table_of_a_grid_beside_its_runs_has_what_was_swept_and_what_came_of_it(grid):
+    folder, _ = grid
+    table = pandas.read_csv(folder / "outputs" / "smoke" / "sweep.csv", dtype={"seed": str})
+    assert [*table] == ["run", "method", "sparsity", "seed", "perplexity", "state"] and len(table) == 12
+    for run_name, record in records(folder).items():
+        (row,) = table[table.run == run_name].itertuples()
+        keep, config = record.config["sparsity"]["keep"], record.config
+        assert (row.method, row.seed) == (config["method"]["name"], str(config["seed"]))
+        assert row.sparsity == ("unstructured" if keep is None else "2_4") and row.state == "finished"
+        assert row.perplexity == pytest.approx(record.perplexity["bundled"].pruned)
+
+
 def test_every_job_of_a_grid_has_a_readable_folder(grid):
+    words = "calibration.seq_len=32_evaluation.seq_len=32"
     assert {name.rpartition("_")[0] for name in records(grid[0])} == {
-        f"model_bundled_{pattern}_{method}_{'energy' if method == 'cvr' else 'none'}_s{seed}"
+        f"model_bundled_{pattern}_{method}_{'energy' if method == 'cvr' else 'none'}_s{seed}_{words}"
         for method in ("magnitude", "wanda", "cvr")
         for pattern in ("0.5", "2_4")
         for seed in (0, 1)

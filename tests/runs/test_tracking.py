@@ -1,5 +1,6 @@
 """Weights & Biases: what it gets, and that a run never depends on it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -7,9 +8,10 @@ import pytest
 import wandb
 from transformers import AutoModelForCausalLM
 
+from statprune.config.schema import TrackingConfig
 from statprune.runs.pipeline import run
 from statprune.runs.store import read_record
-from statprune.runs.tracking import Tracker, note_on_skipped, run_id
+from statprune.runs.tracking import Tracker, _tags, note_on_skipped, run_id
 from tests.helpers.command import statprune, tiny_job
 from tests.helpers.runs import SMALL, records
 from tests.helpers.tasks import evaluated
@@ -53,6 +55,15 @@ def test_another_try_has_the_same_id(tries):
 def test_tags_and_notes_of_the_user_are_sent(tries):
     _, _, again = tries
     assert "mine" in again["tags"] and again["notes"] == "why"
+
+
+def test_a_saved_model_is_tagged_with_the_run_it_came_from(tries, tmp_path):
+    config, _, _ = tries
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "result.json").touch()
+    path = str(tmp_path / "mine" / "model")
+    saved = replace(config, model=replace(config.model, path=path), tracking=TrackingConfig())
+    assert _tags(saved) == ["cvr", "0.5", "mine"]
 
 
 def test_wandb_writes_below_the_runs_folder_wherever_its_process_was_started(tiny_folder, tmp_path, monkeypatch):

@@ -1,0 +1,101 @@
+"""A comparison of runs as tables of 80 columns, and as plain values."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from statprune.analysis.compare import Comparison, Measured
+from statprune.runs.wording import shown, with_error
+from statprune.system.files import finite
+
+WIDTH = 80
+PRUNING = ("observe", "solve", "propagate")  # phases of the seconds
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print who the runs are, what differs, and their numbers; runs are numbered as they were given."""
+    console = Console(width=WIDTH, highlight=False, markup=False)
+    for number, folder in enumerate(comparison.runs, 1):
+        console.print(f"run {number}: {folder}", soft_wrap=True)
+    differences = {key: [_cell(own, key) for own in each] for key, each in comparison.config.items()}
+    _print_by_key(console, "configuration", differences, "The configurations do not differ in what changes a number.")
+    environment = {key: [_text(value) for value in values] for key, values in comparison.environment.items()}
+    _print_by_key(console, "environment", environment, "")
+    for name, numbers in comparison.perplexity.items():
+        _print_numbers(console, f"perplexity on {name}", numbers, "mean loss (95%)")
+    for name, numbers in comparison.accuracy.items():
+        _print_numbers(console, f"accuracy on {name}", numbers, "accuracy (95%)")
+    console.print(_cost(comparison))
+    if "device" in comparison.environment or "threads" in comparison.environment or "reused" in comparison.environment:
+        console.print("Seconds are of different machines or shared work: they say little about the methods.")
+
+
+def to_json(comparison: Comparison) -> str:
+    """The comparison as JSON; a key that a run's configuration lacks is absent there, a number without one is null."""
+    values: dict[str, object] = asdict(comparison) | {"runs": [str(folder) for folder in comparison.runs]}
+    values["config"] = [
+        {key: value for each in comparison.config.values() for key, value in each[number].items()}
+        for number in range(len(comparison.runs))
+    ]
+    return json.dumps(finite(values), indent=2)
+
+
+def _print_by_key(console: Console, title: str, values: Mapping[str, Sequence[str]], otherwise: str) -> None:
+    """A row for each key, a column for each run."""
+    if not values:
+        if otherwise:
+            console.print(otherwise)
+        return
+    table = Table(title=title, title_justify="left")
+    table.add_column("key", overflow="fold")
+    for number in range(1, len(next(iter(values.values()))) + 1):
+        table.add_column(f"run {number}", overflow="fold")
+    for key, each in values.items():
+        table.add_row(key, *each)
+    console.print(table)
+
+
+def _print_numbers(console: Console, title: str, numbers: Sequence[Measured], what: str) -> None:
+    """A row for each run; below it why differences are missing."""
+    table = Table(title=title, title_justify="left")
+    is_loss = title.startswith("perplexity")
+    for column in ("run", "dense", "pruned", f"difference to run 1 in {what}"):
+        table.add_column(column, justify="right", overflow="fold")
+    for number, each in enumerate(numbers, 1):
+        cells = [shown(value) if is_loss else with_error(value, None) for value in (each.dense, each.pruned)]
+        if each.dense is None and each.pruned is None and (each.unpaired or number == 1):
+            cells = ["", ""]
+        table.add_row(str(number), *cells, _interval(each))
+    console.print(table)
+    for number, each in enumerate(numbers, 1):
+        if each.unpaired is not None:
+            console.print(f"Run {number} is not paired with run 1: {each.unpaired}.")
+
+
+def _interval(number: Measured) -> str:
+    if (interval := number.interval) is None:
+        return ""
+    return f"{interval.difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
+
+
+def _cost(comparison: Comparison) -> Table:
+    table = Table(title="sparsity and seconds", title_justify="left")
+    for column in ("run", "sparsity", "seconds of pruning", "seconds in all"):
+        table.add_column(column, justify="right")
+    for number, (sparsity, seconds) in enumerate(zip(comparison.sparsity, comparison.seconds, strict=True), 1):
+        pruning = [seconds[phase] for phase in PRUNING if phase in seconds]
+        cells = [f"{sparsity:.5f}", f"{sum(pruning):.1f}" if pruning else "", f"{sum(seconds.values()):.1f}"]
+        table.add_row(str(number), *cells)
+    return table
+
+
+def _cell(own: Mapping[str, object], key: str) -> str:
+    """Empty where the run has no such key."""
+    return _text(own[key]) if key in own else ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
