@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 import statprune
+from statprune.core.compensation import COMPENSATIONS
+from statprune.core.methods import METHODS, method_names
+from statprune.data import sources
+from statprune.pruning.allocation import ALLOCATIONS
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("statprune", "analysis", "experiments", "benchmarks")
@@ -75,6 +79,38 @@ def test_functions_fit_on_a_screen():
 def test_untyped_dictionaries_are_few():
     text = "\n".join(path.read_text(encoding="utf-8") for path in modules("statprune"))
     assert len(re.findall(r"dict\[str, Any\]", text)) <= MOST_UNTYPED
+
+
+def names_of_choices() -> set[str]:
+    """Names of our methods, compensations, allocations and sources, and of the classes that they are."""
+    classes = [
+        registry.get(name).__name__ for registry in (METHODS, COMPENSATIONS, ALLOCATIONS) for name in registry.names()
+    ]
+    return {*method_names(), *COMPENSATIONS.names(), *ALLOCATIONS.names(), *sources.SOURCES.names(), *classes}
+
+
+def conditions(tree: ast.AST) -> set[str]:
+    """Texts that are compared or matched, and classes that ``isinstance`` asks for."""
+    found = set()
+    for node in ast.walk(tree):
+        is_question = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+        if isinstance(node, ast.Compare | ast.MatchValue | ast.MatchClass) or is_question:
+            found |= {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+            found |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    return {str(name) for name in found}
+
+
+def test_no_choice_of_a_registry_is_named_in_a_condition_elsewhere():
+    own = {ROOT / "statprune" / "core" / f"{name}.py" for name in ("scores", "sparsegpt", "compensation", "moments")}
+    own.add(ROOT / "statprune" / "pruning" / "allocation.py")
+    own |= {ROOT / "statprune" / "data" / f"{name}.py" for name in ("bundled", "text_file", "hub_datasets")}
+    names = names_of_choices() - {"text"}  # which variables are called, too
+    found = {
+        str(path): names & conditions(ast.parse(path.read_text(encoding="utf-8")))
+        for path in modules("statprune", "analysis", "experiments")
+        if path not in own
+    }
+    assert {path: named for path, named in found.items() if named} == {}
 
 
 def test_no_test_module_imports_another():

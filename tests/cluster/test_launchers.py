@@ -1,4 +1,7 @@
-"""A sweep through each launcher gives what it gives in one process; Optuna minimises. Run by ``make test-cluster``."""
+"""A sweep through each launcher, with files of the user's own, gives what it gives in one process; Optuna minimises.
+
+Run by ``make test-cluster``.
+"""
 
 import json
 import os
@@ -17,7 +20,15 @@ from tests.helpers.command import statprune
 pytestmark = pytest.mark.cluster
 
 SCRIPT = Path(__file__).with_name("slurm.sh")
-SWEEP = ["method=magnitude,wanda", "seed=0,1"]
+# with a file of configurations and a score of the user's own, which each job's process has to find
+SWEEP = ["--config-dir", "mine", "plugins=[own.py]", "calibration=few", "method=magnitude,own_score", "seed=0,1"]
+SCORE = """
+from statprune import score
+
+@score()
+def own_score(weight, statistics):
+    return weight.abs() * statistics.norm.to(weight.dtype)
+"""
 # one thread per job: jobs share the machine's cores
 QUIET = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "RAY_USAGE_STATS_ENABLED": "0"}
 SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
@@ -29,6 +40,9 @@ def tiny(folder: Path) -> list[str]:
 
 
 def sweep(cwd: Path, *overrides: str, fails: bool = False, **environment: str) -> subprocess.CompletedProcess:
+    (cwd / "mine" / "calibration").mkdir(parents=True, exist_ok=True)
+    (cwd / "mine" / "calibration" / "few.yaml").write_text("defaults: [bundled]\nsamples: 3\n")
+    (cwd / "own.py").write_text(SCORE)
     done = statprune("-m", *overrides, cwd=cwd, fresh=True, **QUIET, **environment)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     assert "Warning" not in done.stderr or fails
