@@ -43,6 +43,7 @@ VERBS = {
     "tables": Verb("plan tables, run what is missing, and build them", "statprune.cli.tables"),
     "report": Verb("make one page about a folder of runs", "statprune.cli.report"),
     "channels": Verb("draw what Wanda's and CVR's scores make of a matrix's input channels", "statprune.cli.channels"),
+    "options": Verb("show every group, choice and key with its meaning and default", "statprune.cli.options"),
 }
 
 

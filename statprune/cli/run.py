@@ -48,6 +48,8 @@ def run_hydra(arguments: Sequence[str]) -> int:
         line.use_configurations()
     except StatpruneError as error:
         return _report(str(error).splitlines())
+    if line.asks_for_help:
+        return _print_help()
     line.start_preset_grid()
     if problems := line.problems():
         return _report(problems)
@@ -101,6 +103,7 @@ class _CommandLine:
         arguments: what Hydra is given.
         is_sweep: several jobs are started.
         runs_jobs: jobs are started, and nothing is only printed.
+        asks_for_help: our help is wanted, not Hydra's.
     """
 
     def __init__(self, arguments: list[str]):
@@ -108,8 +111,9 @@ class _CommandLine:
         parsed = get_args_parser().parse_known_args(arguments)[0]
         self._overrides: list[str] = parsed.overrides
         self.is_sweep: bool = parsed.multirun
-        self._asks_for_help = bool(parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion)
-        self.runs_jobs = not (self._asks_for_help or parsed.cfg)
+        self.asks_for_help = bool(parsed.help)
+        self._asks_hydra = bool(parsed.hydra_help or parsed.info or parsed.shell_completion)
+        self.runs_jobs = not (self.asks_for_help or self._asks_hydra or parsed.cfg)
 
     def use_configurations(self) -> None:
         """From now on compose as Hydra will: from the folders that the command names, with its plugins.
@@ -124,7 +128,7 @@ class _CommandLine:
 
     def problems(self) -> list[str]:
         """Everything wrong with the command, in sentences."""
-        if self._asks_for_help:
+        if self._asks_hydra:
             return []
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
         return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
@@ -153,6 +157,17 @@ class _CommandLine:
         if not self.is_sweep:
             self.arguments.insert(0, "--multirun")
         self.is_sweep = True
+
+
+def _print_help() -> int:
+    from statprune.cli.help import print_help
+    from statprune.cli.main import VERBS, report_problems
+
+    def act() -> int:
+        print_help({name: verb.help for name, verb in VERBS.items()})
+        return 0
+
+    return report_problems(act)
 
 
 def _start_hydra() -> int:
