@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 from statprune.errors import ConfigError
 
@@ -26,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the verb out.
+    """Carry the verb out; a plugin that can't be imported is left out, reported and makes the status 1.
 
     Raises:
-        StatpruneError: there is no such group or choice, or a plugin that was named can't be imported.
+        StatpruneError: there is no such group or choice.
     """
     # slow to import: not for --help
     from statprune.cli.layout import show
@@ -38,19 +39,20 @@ def run(options: argparse.Namespace) -> int:
     from statprune.config.overrides import named_plugins
     from statprune.config.place import place_of, use_place
     from statprune.config.reference import Reference
-    from statprune.system.plugin_files import use_plugin_files
+    from statprune.system.plugin_files import use_what_can_be_imported
 
     if options.markdown and options.what:
         raise ConfigError(["--markdown makes a page of everything; leave the group out"])
     use_place(place_of(None, None, options.config_dir))
-    use_plugin_files([*named_plugins([]), *options.plugins])
+    problems = use_what_can_be_imported([*named_plugins([]), *options.plugins])
+    for problem in problems:
+        print(f"statprune: {problem}", file=sys.stderr)
     reference = Reference()
+    what = None if options.what is None else asked(reference, options.what)
     if options.markdown:
         print(reference_page(reference.keys, reference.groups), end="")
-        return 0
-    what = None if options.what is None else asked(reference, options.what)
-    if options.json:
+    elif options.json:
         print(json.dumps(facts(reference, what), indent=1, ensure_ascii=False))
     else:
         show(lines(reference, what))
-    return 0
+    return 1 if problems else 0

@@ -27,7 +27,7 @@ from statprune.runs.ledger import LEDGER, JobNote, JobState, ledger, print_sweep
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
-from statprune.system.plugin_files import use_plugin_files
+from statprune.system.plugin_files import use_plugin_files, use_what_can_be_imported
 
 if TYPE_CHECKING:
     from statprune.runs.workbench import Workbench
@@ -49,7 +49,7 @@ def run_hydra(arguments: Sequence[str]) -> int:
     except StatpruneError as error:
         return _report(str(error).splitlines())
     if line.asks_for_help:
-        return _print_help()
+        return _print_help() or (_report(line.plugin_problems) if line.plugin_problems else 0)
     line.start_preset_grid()
     if problems := line.problems():
         return _report(problems)
@@ -104,6 +104,7 @@ class _CommandLine:
         is_sweep: several jobs are started.
         runs_jobs: jobs are started, and nothing is only printed.
         asks_for_help: our help is wanted, not Hydra's.
+        plugin_problems: sentences about plugins that help leaves out.
     """
 
     def __init__(self, arguments: list[str]):
@@ -112,6 +113,7 @@ class _CommandLine:
         self._overrides: list[str] = parsed.overrides
         self.is_sweep: bool = parsed.multirun
         self.asks_for_help = bool(parsed.help)
+        self.plugin_problems: list[str] = []
         self._asks_hydra = bool(parsed.hydra_help or parsed.info or parsed.shell_completion)
         self.runs_jobs = not (self.asks_for_help or self._asks_hydra or parsed.cfg)
 
@@ -124,7 +126,10 @@ class _CommandLine:
         parsed = get_args_parser().parse_known_args(self.arguments)[0]
         place = place_of(parsed.config_name, parsed.config_path, parsed.config_dir)
         use_place(place.with_folders(searchpath_of(self._overrides), "hydra.searchpath in command-line"))
-        use_plugin_files(named_plugins(self._overrides))
+        if self.asks_for_help:
+            self.plugin_problems = use_what_can_be_imported(named_plugins(self._overrides))
+        else:
+            use_plugin_files(named_plugins(self._overrides))
 
     def problems(self) -> list[str]:
         """Everything wrong with the command, in sentences."""

@@ -239,6 +239,22 @@ def test_a_plugins_keys_are_in_the_list_the_page_and_the_help(plugin, shown):
     assert "method=sharing_score" in text and "method.share=0.125" in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shows"),
+    [
+        (["options", "method", "--plugins", "{}"], "method=wanda"),
+        (["options", "--markdown", "--plugins", "{}"], "| `seed` |"),
+        (["--help", "plugins=[{}]"], "method=wanda"),
+    ],
+)
+def test_a_plugin_that_cant_be_imported_is_a_sentence_beside_the_list(arguments, shows, tmp_path, capsys):
+    (tmp_path / "broken.py").write_text("import no_such_module_of_ours")
+    assert verb(*(argument.format(tmp_path / "broken.py") for argument in arguments)) == 1
+    captured = capsys.readouterr()
+    assert shows in captured.out
+    assert "broken.py can't be imported" in captured.err and len(captured.err.splitlines()) == 1
+
+
 def test_configurations_of_a_folder_are_in_the_list_and_the_help(tmp_path, shown):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\n# My own.\nseed: 3\n")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import pytest
 
 from statprune.config import compose, place
+from statprune.config.overrides import override_problems
 from statprune.config.place import place_of, use_place
 from statprune.config.reference import ALLOCATION, HYDRA_GROUPS, Reference
 from statprune.config.reference_keys import shown, type_text
@@ -120,6 +121,9 @@ def test_a_plugin_that_fails_is_listed_with_its_sentence(fresh, monkeypatch):
     assert "'broken_score' of broken-plugin 1.2" in broken.problem and "mend or uninstall" in broken.problem
     assert "can't be imported" in reference.group(ALLOCATION).choice("broken_allocation").problem
     assert reference.group("method").choice("wanda").problem is None
+    (problem,) = override_problems(["sparsity.allocation=broken_allocation"])
+    assert "'broken_allocation' of broken-plugin 1.2" in problem
+    assert override_problems(["sparsity.allocation=owl"]) == []
 
 
 def test_files_of_the_users_are_listed_with_their_folder_comments_and_problems(fresh, tmp_path):
