@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from statprune.cli.arguments import overrides_first
 from statprune.cli.folders import no_empty_folders
 from statprune.cli.interrupts import interrupts
-from statprune.cli.problems import print_problems
+from statprune.cli.problems import print_problems, report_problems
 from statprune.config.compose import quote_pattern
 from statprune.config.grids import count_jobs, preset_grid, swept_grids
 from statprune.config.naming import run_name
@@ -48,7 +48,7 @@ from statprune.runs.sweep_table import progress_of, tell
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.gpu_slots import take_gpu, visible_gpus
-from statprune.system.plugin_files import use_plugin_files
+from statprune.system.plugin_files import use_plugin_files, use_what_can_be_imported
 
 if TYPE_CHECKING:
     from statprune.runs.workbench import Workbench
@@ -72,6 +72,8 @@ def run_hydra(arguments: Sequence[str]) -> int:
         line.use_configurations()
     except StatpruneError as error:
         return print_problems(str(error).splitlines())
+    if line.asks_for_help:
+        return _print_help() or (print_problems(line.plugin_problems) if line.plugin_problems else 0)
     line.start_preset_grid()
     with no_empty_folders(line.folders if rank() == 0 else [], _made):
         if problems := line.problems():
@@ -129,6 +131,8 @@ class _CommandLine:
         arguments: what Hydra is given.
         is_sweep: several jobs are started.
         runs_jobs: jobs are started, and nothing is only printed.
+        asks_for_help: our help is wanted, not Hydra's.
+        plugin_problems: sentences about plugins that help leaves out.
     """
 
     def __init__(self, arguments: list[str]):
@@ -136,8 +140,10 @@ class _CommandLine:
         parsed = get_args_parser().parse_known_args(arguments)[0]
         self._overrides: list[str] = parsed.overrides
         self.is_sweep: bool = parsed.multirun
-        self._asks_for_help = bool(parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion)
-        self.runs_jobs = not (self._asks_for_help or parsed.cfg)
+        self.asks_for_help = bool(parsed.help)
+        self.plugin_problems: list[str] = []
+        self._asks_hydra = bool(parsed.hydra_help or parsed.info or parsed.shell_completion)
+        self.runs_jobs = not (self.asks_for_help or self._asks_hydra or parsed.cfg)
 
     def use_configurations(self) -> None:
         """From now on compose as Hydra will: from the folders that the command names, with its plugins.
@@ -152,11 +158,14 @@ class _CommandLine:
             self.arguments.append(os.path.abspath(parsed.config_path))
         place = place_of(parsed.config_name, parsed.config_path, parsed.config_dir)
         use_place(place.with_folders(searchpath_of(self._overrides), "hydra.searchpath in command-line"))
-        use_plugin_files(named_plugins(self._overrides))
+        if self.asks_for_help:
+            self.plugin_problems = use_what_can_be_imported(named_plugins(self._overrides))
+        else:
+            use_plugin_files(named_plugins(self._overrides))
 
     def problems(self) -> list[str]:
         """Everything wrong with the command, in sentences."""
-        if self._asks_for_help:
+        if self._asks_hydra:
             return []
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
         return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
@@ -207,6 +216,17 @@ def _without_flag(arguments: Sequence[str], *names: str) -> list[str]:
             kept.append(argument)
         is_value = is_flag
     return kept
+
+
+def _print_help() -> int:
+    from statprune.cli.help import print_help
+    from statprune.cli.main import VERBS
+
+    def act() -> int:
+        print_help({name: verb.help for name, verb in VERBS.items()})
+        return 0
+
+    return report_problems(act)
 
 
 def _start_hydra() -> int:

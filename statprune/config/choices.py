@@ -69,7 +69,11 @@ def allocation_keys() -> dict[str, list[str]]:
     """
     owners: dict[str, list[str]] = {}
     for name in ALLOCATIONS.names():
-        for option in option_names(ALLOCATIONS.get(name)):
+        try:
+            options = option_names(ALLOCATIONS.get(name))
+        except PluginError:  # it is reported where the allocation is chosen, and does not break what others choose
+            continue
+        for option in options:
             if option in SPARSITY_KEYS:
                 raise PluginError(
                     f"the allocation {name!r} has the option {option!r}, which is a key of sparsity already; "

@@ -124,6 +124,18 @@ def hydra_groups() -> list[str]:
     return _configs().hydra_groups
 
 
+def config_file(path: str) -> ConfigResult | None:
+    """One configuration as its file, or its registry, has it; None where there is none.
+
+    Args:
+        path: of the file below its folder, without .yaml: experiment/mine.
+
+    Raises:
+        PluginError: it is a choice whose plugin can't be imported.
+    """
+    return _configs().files.load_config(path)
+
+
 def set_by_file(path: str, key: str) -> object:
     """What one configuration file sets a key to, before anything is composed; None where it does not.
 
@@ -131,7 +143,7 @@ def set_by_file(path: str, key: str) -> object:
         path: of the file below its folder, without .yaml: experiment/mine.
         key: full name.
     """
-    loaded = _configs().files.load_config(path)
+    loaded = config_file(path)
     return None if loaded is None else OmegaConf.select(loaded.config, key)
 
 

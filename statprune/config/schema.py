@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from statprune.config.choices import NONE, Chosen
 from statprune.core.compensation import Compensation
@@ -49,10 +49,10 @@ class ModelConfig:
 
     Attributes:
         path: hub id, local folder, .gguf file or pkg://package/file.
-        dtype: precision of the weights.
-        revision: hub branch, tag or commit.
+        dtype: precision of the weights; auto: the checkpoint's own.
+        revision: branch, tag or commit on the hub; None: the main branch.
         trust_remote_code: run code that comes with the model.
-        exclude: regular expressions; a matrix stays dense whose full name one of them is found in.
+        exclude: regular expressions: a matrix stays dense whose full name one of them is found in.
         prune_routers: prune the matrices that route tokens to experts, too.
     """
 
@@ -74,12 +74,12 @@ class CalibrationConfig:
     """Calibration windows.
 
     Attributes:
-        source: bundled, text, wikitext2, c4, or a plugin's.
-        samples: number of windows.
-        seq_len: tokens of a window.
-        batch_size: windows that run together; None: as many as keep the device busy.
-        path: the text file, or a local copy of the hub's dataset folder.
-        min_expert_tokens: an expert that fewer tokens reach is pruned with the statistics of its mixture.
+        source: where the text comes from: bundled, text, wikitext2, c4, or a plugin's; calibration=NAME sets it.
+        samples: how many windows are used [windows].
+        seq_len: length of a window [tokens].
+        batch_size: how many windows run together; None: as many as keep the device busy [windows].
+        path: the text file, or a local copy of the hub's dataset folder; None: none.
+        min_expert_tokens: an expert that fewer tokens reach is pruned with the statistics of its mixture [tokens].
     """
 
     source: str = "bundled"
@@ -95,13 +95,14 @@ class SparsityConfig:
     """The pattern: either ``ratio`` (unstructured, 0.5 where nothing is given) or ``keep`` and ``of`` (N:M).
 
     Attributes:
-        ratio: fraction removed, in [0, 1).
-        group: what weights are compared within; None: as the method's authors do.
-        keep: weights kept in each group of ``of`` inputs.
-        of: size of the groups.
-        pattern: of a plugin, in place of the two above.
+        ratio: how much is removed, from 0 to below 1; None: 0.5, unless N:M or ratios are given [fraction].
+        group: what weights are compared within, unstructured; None: as the method's authors do.
+        keep: N of N:M: how many are kept in each group of inputs; None: not N:M [weights].
+        of: M of N:M: size of the groups; None: not N:M [weights].
+        pattern: name of a plugin's pattern; None: unstructured or N:M.
         allocation: how a ratio is spread over the blocks: uniform, owl, or a plugin's.
-        layer_ratios: explicit ratios: a list, one per block, or {regular expression: ratio}.
+        layer_ratios: explicit ratios, each from 0 to below 1; a matrix takes the ratio of its block, or of the first
+            expression found in its full name, and else ``ratio``; None: ``allocation`` decides [fraction].
         options: other keys: those of the allocation, and those of a plugin's pattern.
     """
 
@@ -111,7 +112,7 @@ class SparsityConfig:
     of: int | None = None
     pattern: str | None = None
     allocation: str = UNIFORM
-    layer_ratios: Any = None
+    layer_ratios: Annotated[Any, "list of floats, one per block, or {regular expression: float}, or null"] = None
     options: PlainValues = field(default_factory=dict)
 
     def resolved(self) -> PlainValues:
@@ -128,17 +129,17 @@ class EvaluationConfig:
     """What is measured: perplexity on datasets, zero-shot accuracy on lm-eval's tasks.
 
     Attributes:
-        name: perplexity, zero_shot, full or none.
-        datasets: bundled, text, wikitext2, c4, and plugins'.
-        seq_len: tokens of an evaluation window.
-        max_windows: at most so many windows of each dataset; None: all.
-        batch_size: windows that run together.
-        path: the text file, or a local copy of the hub's dataset folder.
-        tasks: task sets, names, and folders of task YAMLs.
-        metric: stands for each task that has it.
-        num_fewshot: examples in each prompt; None: as each task defines.
-        limit: documents of each task, at most; None: all.
-        task_batch_size: requests that run together.
+        name: the choice itself, perplexity, zero_shot, full or none: give evaluation=NAME.
+        datasets: of which perplexity is measured: bundled, text, wikitext2, c4, and plugins'.
+        seq_len: length of an evaluation window [tokens].
+        max_windows: how many of each dataset, at most; None: all [windows].
+        batch_size: how many windows run together [windows].
+        path: the text file, or a local copy of the hub's dataset folder; None: none.
+        tasks: of lm-eval: names, folders of task YAMLs, and the sets bundled, paper and wanda7.
+        metric: stands for each task that has it, acc or acc_norm; all are recorded.
+        num_fewshot: how many examples are in each prompt; None: as each task defines [examples].
+        limit: how many of each task are asked, at most; None: all [documents].
+        task_batch_size: how many requests run together [requests].
         add_bos_token: whether prompts begin with BOS; None: as the tokenizer does.
         chat_template: whether prompts are messages of a chat.
     """
@@ -179,14 +180,14 @@ class TrackingConfig:
     """Weights & Biases.
 
     Attributes:
-        mode: offline, online or disabled.
+        mode: offline (files in the run's folder), online or disabled.
         project: W&B's project.
-        entity: W&B's entity; None: your own.
-        group: of runs; None: the run's name.
-        job_type: of the W&B run.
-        tags: besides method, pattern and model.
-        notes: of the W&B run.
-        artifacts: masks and model, which are uploaded with the run.
+        entity: W&B's entity, a person or a team; None: your own.
+        group: W&B's group of runs; None: the key ``name``.
+        job_type: W&B's type of the run.
+        tags: W&B's tags, besides method, pattern and model.
+        notes: W&B's notes on the run; None: none.
+        artifacts: what is uploaded with the run: masks, model (with save_model=true).
     """
 
     mode: str = "disabled"
@@ -204,17 +205,17 @@ class Settings:
     """Keys outside of groups.
 
     Attributes:
-        name: first folder below outputs/.
+        name: the folder below outputs/ that runs are written to.
         propagation: which inputs matrices see.
-        device: auto, cpu, cuda or cuda:i.
-        offload: where blocks wait that are not being computed.
-        activations: where calibration windows wait between blocks.
-        seed: of every random choice.
-        save_model: keep the pruned model.
+        device: auto, cpu, cuda, or one of several GPUs: cuda:0.
+        offload: where blocks wait that are not being computed; none: on the device.
+        activations: where calibration windows wait between blocks; auto: the first of the others that has room.
+        seed: what every random choice starts from.
+        save_model: keep the pruned model, in the run's folder.
         verbose: print a line per block.
         rerun: run again although this very run is finished.
-        cache: folder of dense results that runs share; None: none.
-        plugins: Python files, and names of modules, that are imported before anything else.
+        cache: folder of dense perplexities and accuracies that runs share; None: none.
+        plugins: Python files and modules that are imported first: they register choices of your own.
     """
 
     name: str = "default"

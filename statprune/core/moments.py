@@ -46,16 +46,16 @@ class Moments(Compensation):
         mean: put the means back.
         scale: scale the rows.
         energy_first: begin with the paper's energy compensation, with its defaults (§3.2).
-        groups: of adjacent channels, each with its own factor in every row; fewer where there are fewer than four
-            rows to fit each factor.
-        shrinkage: ridge towards the row's common factor, as a share of the groups' mean energy.
-        floor: least variance of a channel, as a share of the mean variance.
+        groups: how many groups of adjacent channels have their own factor in every row; fewer where there are fewer
+            than four rows to fit each factor [groups].
+        shrinkage: ridge towards the row's common factor, as a share of the groups' mean energy [fraction].
+        floor: least variance of a channel, as a share of the mean variance [fraction].
         min_scale: lower clamp of γ.
         max_scale: upper clamp of γ.
-        samples: input rows used of each input, at most; one in four is held out. An expert gets as many of them as
-            its share of the tokens; which ones depends on the batches.
+        samples: how many rows are used of each input, at most; one in four is held out. An expert gets as many of
+            them as its share of the tokens; which ones depends on the batches [rows].
         min_gain: least share of the held-out output error that the correction must take away; 0 only asks that the
-            error does not grow.
+            error does not grow [fraction].
     """
 
     mean: bool = True

@@ -42,7 +42,7 @@ class CvrOptions:
     """CVR's parameters (paper §3.1; the values that the paper leaves open are our reading).
 
     Attributes:
-        statistic_calibration: False gives Wanda's score, the ablation's first rung.
+        statistic_calibration: whether CVR's factors are used; False gives Wanda's score, the ablation's first rung.
         alpha: reweighting strength α ≥ 0 of c_j; 0 switches c_j off.
         epsilon: ε > 0 added to the weight column variance.
         activation: variance for a_j = v_xj^activation_power, norm for Wanda's ‖x_j‖₂ in its place.

@@ -55,8 +55,8 @@ class SparseGPT(Method):
     """SparseGPT: selecting weights and updating the others interleave (Frantar & Alistarh, ICML 2023).
 
     Attributes:
-        damping: added to the Hessian's diagonal, as a fraction of its mean.
-        block_size: columns per lazy update; an unstructured mask is selected per such block.
+        damping: added to the Hessian's diagonal, as a share of its mean [fraction].
+        block_size: size of a lazy update; an unstructured mask is selected per such block [columns].
     """
 
     damping: float = 0.01

@@ -61,8 +61,8 @@ class Owl(Allocation):
     Its authors tune both parameters by model; the defaults are those of their Llama runs.
 
     Attributes:
-        outlier_threshold: M; an outlier's Wanda score is above M times its block's mean score.
-        max_deviation: λ; block ratios span at most 2λ.
+        outlier_threshold: an outlier's Wanda score is above so many times its block's mean score (the paper's M).
+        max_deviation: block ratios span at most twice so much (the paper's λ) [fraction].
     """
 
     outlier_threshold: float = 5.0

@@ -30,6 +30,19 @@ def use_plugin_files(names: Sequence[str]) -> None:
     import_plugin_files()
 
 
+def use_what_can_be_imported(names: Sequence[str]) -> list[str]:
+    """As ``use_plugin_files``, without the plugins that can't be imported; a sentence for each of those."""
+    problems = []
+    for name in names:
+        before = os.environ.get(PLUGINS, "")
+        try:
+            use_plugin_files([name])
+        except PluginError as error:
+            os.environ[PLUGINS] = before
+            problems.append(str(error))
+    return problems
+
+
 def import_plugin_files() -> None:
     """Import the plugins that this process or the one that started it was told of."""
     for place in os.environ.get(PLUGINS, "").split(os.pathsep):

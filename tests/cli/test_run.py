@@ -1,22 +1,14 @@
-"""Runs by the command as a person starts them: help, bad input, what is printed and what is written."""
+"""Runs by the command as a person starts them: bad input, what is printed and what is written."""
 
-import dataclasses
 import re
-from enum import Enum
-from pathlib import Path
 
 import pytest
 import yaml
 
-from statprune.config import schema
-from statprune.core.compensation import COMPENSATIONS
-from statprune.core.methods import method_names, options_class
 from statprune.runs.store import read_record
 from tests.helpers.command import statprune
 from tests.helpers.wandb_files import wandb_run
 
-CONF = Path(__file__).parents[2] / "conf"
-SECTIONS = [getattr(schema, f"{name}Config") for name in ("Model", "Calibration", "Sparsity", "Evaluation", "Tracking")]
 EMPTY_TEXTS = [
     "calibration=text",
     "calibration.path=empty.txt",
@@ -180,36 +172,6 @@ def test_the_saved_models_card_says_what_was_done_and_what_it_cost(another_text,
     numbers = f"| {perplexity.dense:.4f} | {perplexity.pruned:.4f} |"
     for part in ("| wanda |", "4:8; achieved 0.50000", "2 windows of 32 tokens, seed 0", numbers):
         assert part in card, part
-
-
-@pytest.fixture(scope="module")
-def words_of_help(tmp_path_factory):
-    """What ``statprune --help`` is made of: names, and keys with a dot before them."""
-    text = statprune("--help", cwd=tmp_path_factory.mktemp("help")).stdout
-    return set(re.findall(r"[\w.]+", text))
-
-
-@pytest.mark.parametrize("group", sorted(path.name for path in CONF.iterdir() if path.is_dir()))
-def test_help_names_every_group_and_its_choices(words_of_help, group):
-    assert group in words_of_help
-    assert {file.stem for file in (CONF / group).rglob("*.yaml")} <= words_of_help
-
-
-@pytest.mark.parametrize(
-    "cls",
-    [*SECTIONS, *map(COMPENSATIONS.get, COMPENSATIONS.names()), *map(options_class, method_names())],
-    ids=lambda cls: cls.__name__,
-)
-def test_help_names_every_key_of_a_group(words_of_help, cls):
-    keys = {f".{field.name}" for field in dataclasses.fields(cls)} - {".name"}
-    assert keys <= {f".{word.lstrip('.')}" for word in words_of_help if word.startswith(".")}
-
-
-@pytest.mark.parametrize("field", dataclasses.fields(schema.Settings), ids=lambda field: field.name)
-def test_help_names_every_other_key_and_its_values(words_of_help, field):
-    assert field.name in words_of_help
-    if isinstance(field.default, Enum):
-        assert {member.value for member in type(field.default)} <= words_of_help
 
 
 def test_the_composed_configuration_is_printed(tmp_path):
