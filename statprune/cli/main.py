@@ -43,6 +43,7 @@ VERBS = {
     "tables": Verb("plan tables, run what is missing, and build them", "statprune.cli.tables"),
     "report": Verb("make one page about a folder of runs", "statprune.cli.report"),
     "channels": Verb("draw what Wanda's and CVR's scores make of a matrix's input channels", "statprune.cli.channels"),
+    "init": Verb("make a package of your own scores, compensations, allocations and texts", "statprune.cli.init"),
 }
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config.compose import compose, parse_overrides
-from statprune.errors import ConfigError
+from statprune.errors import ConfigError, StatpruneError
 
 
 def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
@@ -25,7 +25,7 @@ def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
     try:
         parsed = parse_overrides(overrides)
         hydra = compose([str(item.input_line) for item in parsed if not item.is_sweep_override()]).hydra
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, StatpruneError):
         return None  # the overrides' problems are reported elsewhere
     if hydra.get("mode") != RunMode.MULTIRUN.name:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from statprune.config.choices import NONE
-from statprune.config.compose import default_choices, plain_choices, plain_values
+from statprune.config.compose import choice_names, default_choices, plain_choices, plain_values
 from statprune.config.place import ConfigPlace, place_of_job
 from statprune.config.schema import NOT_IN_HASH, digest
 from statprune.core.compensation import COMPENSATIONS, Compensation
@@ -136,10 +136,23 @@ def _unnamed_changes(
         groups.pop("evaluation", None)
     if not shows_pattern:
         groups.pop("sparsity", None)
-    plain, values = plain_choices(groups, place), _hashed_leaves(config)
+    plain, values = plain_choices(groups | _shown_choices(config, groups), place), _hashed_leaves(config)
     of_variant = [f"compensation.{key}" for key in _named_options(str(config["compensation"]["name"]))]
     shown = [key for key in (*NAMED_KEYS, *of_variant) if shows_pattern or not key.startswith("sparsity.")]
     return {key: values.get(key) for key in differing_keys(plain, config) if key not in shown}
+
+
+def _shown_choices(config: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, str]:
+    """The choices that the name shows, where files of other names chose them: what else these set is a difference."""
+    shown = {
+        "method": config["method"]["name"],
+        "refinement": (config.get("refinement") or {}).get("name", NONE),
+        "compensation": config["compensation"]["name"],
+        "calibration": config["calibration"]["source"],
+    }
+    if config["sparsity"].get("pattern") is not None:
+        shown["sparsity"] = config["sparsity"]["pattern"]
+    return {group: name for group, name in shown.items() if group in groups and name in choice_names(group)}
 
 
 def _hashed_leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
