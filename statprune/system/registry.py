@@ -4,6 +4,7 @@ import difflib
 import functools
 import hashlib
 import importlib
+import json
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Origin:
     Attributes:
         distribution: that installed it; None: a file or a program of the user's.
         version: of the distribution, or of the file: the first 12 hexadecimal digits of its SHA-256; None: unknown.
+            That of an editable installation, whose files change, ends with + and such digits of its package's files.
         module: that defines it.
     """
 
@@ -117,7 +119,11 @@ class Registry(Generic[T]):
             PluginError: several have the name.
         """
         entry = self._entry(name)
-        return Origin(entry.distribution, entry.version, entry.module)
+        version = entry.version
+        if entry.distribution not in (None, OWN) and _is_editable(entry.distribution):
+            self.get(name)
+            version = f"{version}+{_digest_of_package(entry.module.partition('.')[0])}"
+        return Origin(entry.distribution, version, entry.module)
 
     def described(self, name: str) -> str:
         """The choice called ``name`` and where it comes from, for a sentence.
@@ -263,3 +269,22 @@ def _defined_at(value: object) -> _Entry:
 def _distributions() -> Mapping[str, list[str]]:
     """Which distributions have a package; half a second where many are installed."""
     return metadata.packages_distributions()
+
+
+@functools.cache
+def _is_editable(distribution: str) -> bool:
+    """Whether an installation is a link to a folder whose files somebody changes."""
+    text = metadata.distribution(distribution).read_text("direct_url.json")
+    return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
+
+
+@functools.cache
+def _digest_of_package(package: str) -> str:
+    """The first 12 hexadecimal digits of a hash of the Python files of a package that is imported, or of a module."""
+    module = sys.modules[package]
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(str(module.__file__))]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -110,7 +110,8 @@ def _models(device: torch.device) -> Iterable[tuple[str, _Model]]:
     excluded = _model([1.0, 2.0, 3.0], device)
     first, second, third = excluded.blocks
     empty = Block(second.index, second.path, second.module, [], [], None)
-    yield "a block without prunable matrices", _Model([first, empty, third], excluded.statistics)
+    statistics = [{} if index == 1 else own for index, own in enumerate(excluded.statistics)]
+    yield "a block without prunable matrices", _Model([first, empty, third], statistics)
 
 
 def _model(scales: Sequence[float], device: torch.device, alike: bool = False) -> _Model:
