@@ -16,6 +16,8 @@ if not torch.cuda.is_available():  # Triton reads it when it is imported, which 
 
 from tests.helpers.models import tiny_llama, tiny_tokenizer
 
+collect_ignore = ["example_extension"]  # a distribution of its own, which test_extension.py installs
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:

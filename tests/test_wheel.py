@@ -120,5 +120,10 @@ def test_the_wheels_report_is_a_page(environment, printed):
     assert "bundled" in (environment.work / "page.html").read_text()
 
 
+def test_the_wheel_makes_a_package_of_ones_own(environment):
+    environment.run("statprune", "init", "my-pruning")
+    assert "my_pruning.scores:centred_wanda" in (environment.work / "my-pruning/pyproject.toml").read_text()
+
+
 def test_the_wheels_version_is_the_projects(environment):
     assert environment.run("statprune", "--version") == "statprune 0.1.0\n"

@@ -58,29 +58,38 @@ class ChoiceGroup:
 
 def plugin_patterns() -> list[str]:
     """Names of the patterns that plugins bring; ours are chosen by their keys."""
-    return [name for name in PATTERNS.names() if not PATTERNS.origin(name).is_own]
+    return [name for name in PATTERNS.names() if not PATTERNS.is_own(name)]
 
 
 def allocation_keys() -> dict[str, list[str]]:
     """The allocations that have each key of ``sparsity`` which is an allocation's option.
 
-    Raises:
-        PluginError: an allocation has an option whose name means something else there.
+    Those of plugins that can't be used are left out: whoever chooses one is told.
     """
     owners: dict[str, list[str]] = {}
     for name in ALLOCATIONS.names():
         try:
-            options = option_names(ALLOCATIONS.get(name))
-        except PluginError:  # it is reported where the allocation is chosen, and does not break what others choose
+            options = allocation_options(name)
+        except PluginError:  # it is reported where the allocation is chosen, and breaks nothing that others choose
             continue
         for option in options:
-            if option in SPARSITY_KEYS:
-                raise PluginError(
-                    f"the allocation {name!r} has the option {option!r}, which is a key of sparsity already; "
-                    "rename the option, or uninstall the plugin"
-                )
             owners.setdefault(option, []).append(name)
     return owners
+
+
+def allocation_options(name: str) -> list[str]:
+    """The options of an allocation, which are keys of ``sparsity``.
+
+    Raises:
+        PluginError: its plugin can't be imported, or an option has a name that means something else there.
+    """
+    options = option_names(ALLOCATIONS.get(name))
+    if taken := [option for option in options if option in SPARSITY_KEYS]:
+        raise PluginError(
+            f"{ALLOCATIONS.described(name)} has the option {taken[0]!r}, which is a key of sparsity already; "
+            "rename the option, or uninstall the plugin"
+        )
+    return options
 
 
 CHOICE_GROUPS: Mapping[str, ChoiceGroup] = {

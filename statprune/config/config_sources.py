@@ -3,7 +3,9 @@
 Registered by ``prepare_plugins`` and not installed as plugins of Hydra's, which all programs with Hydra would get.
 """
 
+import functools
 import importlib.util
+import logging
 from importlib import metadata
 from typing import Any
 
@@ -13,8 +15,10 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from statprune.errors import PluginError
+from statprune.errors import first_line
 from statprune.system.options import PlainValues
+
+log = logging.getLogger(__name__)
 
 OWN = "pkg://statprune.conf"
 GROUP = "statprune.conf"  # of entry points: a package of YAML files, laid out as ours
@@ -32,25 +36,26 @@ class StatpruneSearchPath(SearchPathPlugin):
                 search_path.append(provider, path)
 
 
-def plugin_packages() -> list[tuple[str, str]]:
-    """The distributions that bring configurations, and where.
-
-    Raises:
-        PluginError: a package is not there.
-    """
+@functools.cache
+def plugin_packages() -> tuple[tuple[str, str], ...]:
+    """The distributions that bring configurations, and where; one whose package can't be imported is warned of."""
     found = []
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
-        distribution = point.dist.name if point.dist is not None else point.name
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.name
         try:
-            spec = importlib.util.find_spec(point.value)
-        except ImportError:
-            spec = None
+            spec, reason = importlib.util.find_spec(point.value), "there is none"
+        except Exception as error:  # whatever the package above it does when it is imported
+            spec, reason = None, f"{type(error).__name__}: {first_line(error)}"
         if spec is None:
-            raise PluginError(
-                f"the configurations of {distribution} are not there: no package {point.value}; mend or uninstall it"
+            log.warning(
+                "the configurations of %s can't be used, its package %s can't be imported (%s); mend or uninstall it",
+                distribution,
+                point.value,
+                reason,
             )
-        found.append((distribution, f"pkg://{point.value}"))
-    return found
+        else:
+            found.append((distribution, f"pkg://{point.value}"))
+    return tuple(found)
 
 
 class RegistrySource(ConfigSource):

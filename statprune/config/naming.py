@@ -187,6 +187,8 @@ def _reference_choices(
         "compensation": config["compensation"]["name"],
         "calibration": config["calibration"]["source"],
     }
+    if config["sparsity"].get("pattern") is not None:
+        shown["sparsity"] = config["sparsity"]["pattern"]
     own = files("statprune.conf")
     result = {}
     for group, choice in groups.items():

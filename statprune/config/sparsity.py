@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from statprune.config.choices import Chosen, allocation_keys
+from statprune.config.choices import Chosen, allocation_keys, allocation_options
 from statprune.config.schema import SparsityConfig
 from statprune.core.methods import Method, customary_group
 from statprune.core.patterns import PATTERNS, Group, Pattern
@@ -118,7 +118,7 @@ class _Parser:
 
     def _chosen_allocation(self, name: str) -> Chosen[Allocation] | None:
         cls = ALLOCATIONS.get(name)
-        keys = option_names(cls)
+        keys = allocation_options(name)
         given = {key: self.others[key] for key in keys if self.others.get(key) is not None}
         self.used.update(keys)
         result = build(cls, given, "sparsity.")
@@ -155,7 +155,7 @@ class _Parser:
         if name not in PATTERNS:
             self.problems.append(f"sparsity.pattern: {PATTERNS.unknown(name)}")
             return None
-        if PATTERNS.origin(name).is_own:
+        if PATTERNS.is_own(name):
             self.problems.append(f"sparsity.pattern={name} is for plugins; give sparsity.ratio, or keep and of (N:M)")
             return None
         cls = PATTERNS.get(name)

@@ -67,6 +67,7 @@ COMPENSATIONS: Registry[type[Compensation]] = Registry(
     "statprune.compensations",
     {"energy": f"{__name__}:Energy", "moments": "statprune.core.moments:Moments"},
     subclass_of(Compensation),
+    reserved=("none", "columns", "rows", "rows_first", "energy_moments"),  # files of conf/compensation
 )
 
 

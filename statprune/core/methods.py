@@ -7,14 +7,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from statprune.core.patterns import Group, Pattern
-from statprune.core.score import SCORES, Score
+from statprune.core.score import DENSE, SCORES, Score
 from statprune.core.solution import Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ChoiceError, PluginError
 from statprune.system.options import built
 from statprune.system.registry import Origin, Registry, subclass_of
-
-DENSE = "dense"  # in a method's place: nothing is pruned
 
 
 class Method(ABC):
@@ -37,7 +35,11 @@ class Method(ABC):
 
 
 METHODS: Registry[type[Method]] = Registry(
-    "method", "statprune.methods", {"sparsegpt": "statprune.core.sparsegpt:SparseGPT"}, subclass_of(Method)
+    "method",
+    "statprune.methods",
+    {"sparsegpt": "statprune.core.sparsegpt:SparseGPT"},
+    subclass_of(Method),
+    reserved=(DENSE,),
 )
 
 
@@ -67,16 +69,10 @@ class ScoreMethod(Method):
 
 
 def method_names() -> list[str]:
-    """Names of all pruning methods: of those that score, and of those that solve.
-
-    Raises:
-        PluginError: a score and a method have the same name.
-    """
-    scores, methods = SCORES.names(), METHODS.names()
-    for name in {*scores, DENSE}.intersection(methods) or {DENSE}.intersection(scores):
-        raise PluginError(f"a plugin's method {name!r} has the name of another one; rename it, or uninstall the plugin")
-    own = [name for name in (*scores, *methods) if method_origin(name).is_own]
-    return own + [name for name in (*scores, *methods) if name not in own]
+    """Names of all pruning methods, of those that score and of those that solve: ours, then those of plugins."""
+    names = list(dict.fromkeys((*SCORES.names(), *METHODS.names())))
+    own = [name for name in names if SCORES.is_own(name) or METHODS.is_own(name)]
+    return own + [name for name in names if name not in own]
 
 
 def unknown_method(name: str) -> str:
@@ -90,17 +86,17 @@ def options_class(name: str) -> type:
     Raises:
         ChoiceError: there is no such method.
     """
-    return SCORES.get(name).options if name in SCORES else _method(name)
+    return SCORES.get(name).options if _is_score(name) else _method(name)
 
 
 def customary_group(name: str) -> Group:
     """The comparison group of the method's authors, used where the user names none."""
-    return SCORES.get(name).group if name in SCORES else _method(name).group
+    return SCORES.get(name).group if _is_score(name) else _method(name).group
 
 
 def method_origin(name: str) -> Origin:
     """Where the method comes from."""
-    return SCORES.origin(name) if name in SCORES else METHODS.origin(name)
+    return SCORES.origin(name) if _is_score(name) else METHODS.origin(name)
 
 
 def make_method(name: str, options: object) -> Method:
@@ -110,7 +106,7 @@ def make_method(name: str, options: object) -> Method:
         name: one of ``method_names()``.
         options: an instance of ``options_class(name)``.
     """
-    if name in SCORES:
+    if _is_score(name):
         return ScoreMethod(SCORES.get(name), options)
     assert isinstance(options, Method)  # its class is that of its options
     return options
@@ -128,6 +124,20 @@ def get_method(name: str, **options: object) -> Method:
         PluginError: the plugin that has the method can't be imported.
     """
     return make_method(name, built(options_class(name), options, "method."))
+
+
+def _is_score(name: str) -> bool:
+    """Whether the method is a score.
+
+    Raises:
+        PluginError: a score and a method have the name.
+    """
+    if name in SCORES and name in METHODS:
+        raise PluginError(
+            f"method={name} is two things: {SCORES.described(name)} and {METHODS.described(name)}; "
+            "rename one of them, or uninstall it"
+        )
+    return name in SCORES
 
 
 def _method(name: str) -> type[Method]:

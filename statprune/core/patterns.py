@@ -164,7 +164,9 @@ class NofM(Pattern):
 
 
 OWN_PATTERNS = {"unstructured": f"{__name__}:Unstructured", "n_m": f"{__name__}:NofM"}
-PATTERNS: Registry[type[Pattern]] = Registry("pattern", "statprune.patterns", OWN_PATTERNS, subclass_of(Pattern))
+PATTERNS: Registry[type[Pattern]] = Registry(
+    "pattern", "statprune.patterns", OWN_PATTERNS, subclass_of(Pattern), reserved=("2_4", "4_8")
+)
 
 
 def round_down(count: float) -> int:

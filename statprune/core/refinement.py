@@ -35,4 +35,6 @@ class Refinement(ABC):
         """
 
 
-REFINEMENTS: Registry[type[Refinement]] = Registry("refinement", "statprune.refinements", {}, subclass_of(Refinement))
+REFINEMENTS: Registry[type[Refinement]] = Registry(
+    "refinement", "statprune.refinements", {}, subclass_of(Refinement), reserved=("none",)
+)

@@ -12,6 +12,7 @@ from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import PluginError
 from statprune.system.registry import Registry
 
+DENSE = "dense"  # in a method's place: nothing is pruned
 OWN_SCORES = ("magnitude", "wanda", "ria", "cvr")
 
 
@@ -56,7 +57,11 @@ def _score_problem(value: object) -> str | None:
 
 
 SCORES: Registry[Score] = Registry(
-    "score", "statprune.scores", {name: f"statprune.core.scores:{name}" for name in OWN_SCORES}, _score_problem
+    "score",
+    "statprune.scores",
+    {name: f"statprune.core.scores:{name}" for name in OWN_SCORES},
+    _score_problem,
+    reserved=(DENSE,),
 )
 
 

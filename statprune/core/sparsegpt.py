@@ -90,7 +90,7 @@ class SparseGPT(Method):
         key = ("inverse factor", weight.dtype, self.damping)
         factor = statistics.once(key, lambda: self._factor(statistics, weight.dtype))
         # the loop works on columns, and wants each in one piece of memory; the kernel reads rows
-        work = weight.clone() if _has_kernel(weight) else weight.T.contiguous().T
+        work = weight.clone() if _has_kernel(weight) else weight.T.clone(memory_format=torch.contiguous_format).T
         work.masked_fill_(factor.is_dead, 0)
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.block_size):

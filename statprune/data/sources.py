@@ -7,6 +7,7 @@ from enum import Enum
 from torch import Generator
 
 from statprune.data.token_windows import Tokenize, Windows, consecutive_windows, random_windows
+from statprune.errors import PluginError, first_line
 from statprune.system.registry import Registry
 
 CALIBRATION, EVALUATION = "calibration", "evaluation"
@@ -115,9 +116,14 @@ def get_source(name: str) -> Source:
 
     Raises:
         ChoiceError: there is none.
-        PluginError: the plugin that has it can't be imported.
+        PluginError: the plugin that has it can't be imported, or its class needs arguments.
     """
-    return SOURCES.get(name)()
+    cls = SOURCES.get(name)
+    try:
+        return cls()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise PluginError(f"{SOURCES.described(name)} can't be made without arguments ({reason}); mend it") from error
 
 
 def path_owner(names: Sequence[str]) -> str | None:

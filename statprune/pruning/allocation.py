@@ -50,7 +50,7 @@ class Allocation(ABC):
 
 
 ALLOCATIONS: Registry[type[Allocation]] = Registry(
-    "allocation", "statprune.allocations", {"owl": f"{__name__}:Owl"}, subclass_of(Allocation)
+    "allocation", "statprune.allocations", {"owl": f"{__name__}:Owl"}, subclass_of(Allocation), reserved=(UNIFORM,)
 )
 
 

@@ -13,6 +13,7 @@ from statprune.errors import PluginError, first_line
 # in the environment, since jobs of a sweep may run in other processes: absolute paths and module names
 PLUGINS = "STATPRUNE_PLUGINS"
 _IMPORTED: set[str] = set()  # by this process
+_MODULES: set[str] = set()  # names that files were imported under
 
 
 def use_plugin_files(names: Sequence[str]) -> None:
@@ -50,6 +51,11 @@ def import_plugin_files() -> None:
             _import(place)
 
 
+def is_plugin_file(module: str) -> bool:
+    """Whether the module of this name is a file of the user's."""
+    return module in _MODULES
+
+
 def _import(place: str) -> None:
     if place in _IMPORTED:
         return
@@ -71,6 +77,7 @@ def _run_file(file: Path) -> None:
     name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"  # unlike that of any other module
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None  # its name ends in .py
+    _MODULES.add(name)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -4,15 +4,16 @@ import difflib
 import functools
 import hashlib
 import importlib
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from statprune.errors import ChoiceError, PluginError, first_line
-from statprune.system.plugin_files import import_plugin_files
+from statprune.system.plugin_files import import_plugin_files, is_plugin_file
 
 T = TypeVar("T")
 OWN = "statprune"  # our distribution
@@ -25,6 +26,7 @@ class Origin:
     Attributes:
         distribution: that installed it; None: a file or a program of the user's.
         version: of the distribution, or of the file: the first 12 hexadecimal digits of its SHA-256; None: unknown.
+            That of an editable installation, whose files change, ends with + and such digits of its package's files.
         module: that defines it.
     """
 
@@ -61,13 +63,22 @@ class Registry(Generic[T]):
         group: of entry points: statprune.scores.
         own: our choices: where each is, as module:attribute.
         problem: why an object is no such choice, or None.
+        reserved: names that no choice can have, since they mean something else there.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, str], problem: Callable[[object], str | None]):
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        own: Mapping[str, str],
+        problem: Callable[[object], str | None],
+        reserved: Collection[str] = (),
+    ):
         self.kind = kind
         self.group = group
         self._own = own
         self._problem = problem
+        self._reserved = reserved
         self._registered: dict[str, tuple[_Entry, T]] = {}
         self._loaded: dict[str, T] = {}
 
@@ -75,27 +86,29 @@ class Registry(Generic[T]):
         """Names of all choices: ours, then those of plugins, by name.
 
         Raises:
-            PluginError: two of them have the same name.
+            PluginError: a plugin's choice has a reserved name.
         """
-        return list(self._entries())
+        return list(self._offers())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries()
+        return name in self._offers()
+
+    def is_own(self, name: str) -> bool:
+        """Whether a choice of this name comes with statprune."""
+        return name in self._own
 
     def get(self, name: str) -> T:
         """The choice called ``name``.
 
         Raises:
             ChoiceError: there is none.
-            PluginError: the plugin that has it can't be imported, or what it has is none.
+            PluginError: the plugin that has it can't be imported, what it has is none, or several have the name.
         """
-        entries = self._entries()
-        if name not in entries:
-            raise ChoiceError(self.unknown(name))
+        entry = self._entry(name)
         if name in self._registered:
             return self._registered[name][1]
         if name not in self._loaded:
-            self._loaded[name] = self._load(name, entries[name])
+            self._loaded[name] = self._load(name, entry)
         return self._loaded[name]
 
     def origin(self, name: str) -> Origin:
@@ -103,12 +116,23 @@ class Registry(Generic[T]):
 
         Raises:
             ChoiceError: there is none.
+            PluginError: several have the name.
         """
-        entries = self._entries()
-        if name not in entries:
-            raise ChoiceError(self.unknown(name))
-        entry = entries[name]
-        return Origin(entry.distribution, entry.version, entry.module)
+        entry = self._entry(name)
+        version = entry.version
+        if entry.distribution not in (None, OWN) and _is_editable(entry.distribution):
+            self.get(name)
+            version = f"{version}+{_digest_of_package(entry.module.partition('.')[0])}"
+        return Origin(entry.distribution, version, entry.module)
+
+    def described(self, name: str) -> str:
+        """The choice called ``name`` and where it comes from, for a sentence.
+
+        Raises:
+            ChoiceError: there is none.
+            PluginError: several have the name.
+        """
+        return f"the {self.kind} {name!r} of {self._entry(name).described}"
 
     def unknown(self, name: str, also: tuple[str, ...] = ()) -> str:
         """A sentence about a name that no choice has.
@@ -126,14 +150,15 @@ class Registry(Generic[T]):
         """Add a choice to those of this process; defining it again replaces it, as a notebook does.
 
         Raises:
-            PluginError: another choice has the name, or ``value`` is no such choice.
+            PluginError: the user's own code takes the name of another choice, or ``value`` is no such choice.
         """
         if problem := self._problem(value):
             raise PluginError(f"the {self.kind} {name!r} can't be registered: {problem}")
         entry = _defined_at(value)
-        other = self._entries().get(name)
-        if other is not None and other.module != entry.module:
-            raise PluginError(_collision(self.kind, name, other, entry))
+        self._check_name(name, entry)
+        for other in self._offers().get(name, ()):
+            if other.module != entry.module and entry.distribution is None:  # of a distribution's, its user is told
+                raise PluginError(_collision(self.kind, name, other, entry))
         self._registered[name] = (entry, value)
         return value
 
@@ -142,17 +167,32 @@ class Registry(Generic[T]):
         known = {name: own for name, (_, own) in self._registered.items()} | self._loaded
         return next((name for name, own in known.items() if own is value), None)
 
-    def _entries(self) -> dict[str, _Entry]:
-        """Every choice, before it is imported."""
+    def _entry(self, name: str) -> _Entry:
+        offers = self._offers()
+        if name not in offers:
+            raise ChoiceError(self.unknown(name))
+        first, *others = offers[name]
+        if others:
+            raise PluginError(_collision(self.kind, name, first, others[0]))
+        return first
+
+    def _offers(self) -> dict[str, list[_Entry]]:
+        """Every choice before it is imported, by name; several where a name is taken twice, which its user is told."""
         import_plugin_files()
-        entries = {name: _own_entry(place) for name, place in self._own.items()}
-        own_registered = {name: entry for name, (entry, _) in self._registered.items()}
-        for name, entry in [*sorted(_plugin_entries(self.group)), *own_registered.items()]:
-            other = entries.get(name)
-            if other is not None and other.module != entry.module:
-                raise PluginError(_collision(self.kind, name, other, entry))
-            entries.setdefault(name, entry)
-        return entries
+        offers = {name: [_own_entry(place)] for name, place in self._own.items()}
+        own_registered = [(name, entry) for name, (entry, _) in self._registered.items()]
+        for name, entry in (*_plugin_entries(self.group), *own_registered):
+            self._check_name(name, entry)
+            others = offers.setdefault(name, [])
+            if all(other.module != entry.module for other in others):
+                others.append(entry)
+        return offers
+
+    def _check_name(self, name: str, entry: _Entry) -> None:
+        if name in self._reserved:
+            raise PluginError(
+                f"the {self.kind} {name!r} of {entry.described} has a name that means something else there; rename it"
+            )
 
     def _load(self, name: str, entry: _Entry) -> T:
         where = f"the {self.kind} {name!r} of {entry.described}"
@@ -196,24 +236,17 @@ def _own_version() -> str:
 
 @functools.cache
 def _plugin_entries(group: str) -> tuple[tuple[str, _Entry], ...]:
-    """Entry points of installed distributions, by name.
-
-    Raises:
-        PluginError: two distributions offer the same name.
-    """
-    found: dict[str, _Entry] = {}
+    """Entry points of installed distributions, by name."""
+    found = []
     for point in metadata.entry_points(group=group):
         distribution, version = (point.dist.name, point.dist.version) if point.dist is not None else (None, None)
-        entry = _Entry(distribution, version, point.module, point.attr)
-        other = found.setdefault(point.name, entry)
-        if (other.distribution, other.module) != (entry.distribution, entry.module):
-            raise PluginError(_collision(group.removeprefix("statprune."), point.name, other, entry))
-    return tuple(found.items())
+        found.append((point.name, _Entry(distribution, version, point.module, point.attr)))
+    return tuple(sorted(found, key=lambda item: (item[0], item[1].described)))
 
 
 def _collision(kind: str, name: str, first: _Entry, second: _Entry) -> str:
     return (
-        f"two plugins offer the {kind} {name!r}: {first.described} and {second.described}; "
+        f"there are two of the {kind} {name!r}: of {first.described} and of {second.described}; "
         "rename one of them, or uninstall it"
     )
 
@@ -225,8 +258,33 @@ def _defined_at(value: object) -> _Entry:
     package = module.partition(".")[0]
     if package == OWN:
         return _Entry(OWN, _own_version(), module, attribute)
-    for distribution in metadata.packages_distributions().get(package, ()):
+    for distribution in () if is_plugin_file(module) else _distributions().get(package, ()):
         return _Entry(distribution, metadata.version(distribution), module, attribute)
     file = getattr(sys.modules.get(module), "__file__", None)
     version = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file and Path(file).is_file() else None
     return _Entry(None, version, Path(file).name if file else module, attribute)
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which distributions have a package; half a second where many are installed."""
+    return metadata.packages_distributions()
+
+
+@functools.cache
+def _is_editable(distribution: str) -> bool:
+    """Whether an installation is a link to a folder whose files somebody changes."""
+    text = metadata.distribution(distribution).read_text("direct_url.json")
+    return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
+
+
+@functools.cache
+def _digest_of_package(package: str) -> str:
+    """The first 12 hexadecimal digits of a hash of the Python files of a package that is imported, or of a module."""
+    module = sys.modules[package]
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(str(module.__file__))]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]

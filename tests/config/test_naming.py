@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from statprune.config.compose import compose, plain_values
 from statprune.config.naming import differing_keys, name_of, other_names, run_name
+from statprune.config.place import prepare_plugins
 
 RECORDED = json.loads((Path(__file__).parents[1] / "records" / "configurations.json").read_text())
 START = "SmolLM2-135M-Instruct.Q4_1_bundled"
@@ -19,6 +20,7 @@ START = "SmolLM2-135M-Instruct.Q4_1_bundled"
 
 def name(*overrides: str) -> str:
     """The name that Hydra's own composing gives a run."""
+    prepare_plugins()
     with initialize_config_module("statprune.conf", version_base="1.3"):
         return run_name(_root_=hydra_compose("config", [*overrides], return_hydra_config=True))
 

@@ -56,7 +56,7 @@ def _command(arguments: list[str], folder: str, out: str, err: str, environment:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = ["statprune", *arguments]
     try:
         runpy.run_module("statprune", run_name="__main__", alter_sys=True)
