@@ -8,30 +8,43 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from statprune.api.evaluate import evaluate
+    from statprune.api.evaluation_result import Evaluation
+    from statprune.api.prune import prune
+    from statprune.api.save import save
+    from statprune.api.statistics import ModelStatistics, statistics
     from statprune.core.compensation import Energy
     from statprune.core.methods import get_method
     from statprune.core.moments import Moments
     from statprune.core.patterns import Group, NofM, Unstructured
+    from statprune.core.sparsegpt import SparseGPT
+    from statprune.core.statistics import InputStatistics
     from statprune.data.windows import Windows, calibration_windows, evaluation_windows
     from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
     from statprune.evaluation.perplexity import perplexity, window_losses
+    from statprune.evaluation.tasks import TaskOptions
+    from statprune.model.coverage import Coverage
     from statprune.model.loading import LoadedModel, load_model
     from statprune.model.saving import save_model
     from statprune.pruning.allocation import BlockRatios, NamedRatios, Owl
-    from statprune.pruning.loop import prune
     from statprune.pruning.report import MatrixReport
-    from statprune.pruning.spec import Propagation, PruneResult, PruneRuntime, PruneSpec
+    from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
     from statprune.walk.discover import find_blocks
 
 _MODULES = {
     "BlockRatios": "pruning.allocation",
+    "Calibration": "pruning.spec",
     "ConfigError": "errors",
+    "Coverage": "model.coverage",
     "DataError": "errors",
     "Energy": "core.compensation",
+    "Evaluation": "api.evaluation_result",
     "Group": "core.patterns",
+    "InputStatistics": "core.statistics",
     "LoadedModel": "model.loading",
     "MatrixReport": "pruning.report",
     "ModelError": "errors",
+    "ModelStatistics": "api.statistics",
     "Moments": "core.moments",
     "NamedRatios": "pruning.allocation",
     "NofM": "core.patterns",
@@ -40,29 +53,39 @@ _MODULES = {
     "PruneResult": "pruning.spec",
     "PruneRuntime": "pruning.spec",
     "PruneSpec": "pruning.spec",
+    "SparseGPT": "core.sparsegpt",
     "StatpruneError": "errors",
+    "TaskOptions": "evaluation.tasks",
     "Unstructured": "core.patterns",
     "Windows": "data.windows",
     "calibration_windows": "data.windows",
+    "evaluate": "api.evaluate",
     "evaluation_windows": "data.windows",
     "find_blocks": "walk.discover",
     "get_method": "core.methods",
     "load_model": "model.loading",
     "perplexity": "evaluation.perplexity",
-    "prune": "pruning.loop",
+    "prune": "api.prune",
+    "save": "api.save",
     "save_model": "model.saving",
+    "statistics": "api.statistics",
     "window_losses": "evaluation.perplexity",
 }
 
 __all__ = [
     "BlockRatios",
+    "Calibration",
     "ConfigError",
+    "Coverage",
     "DataError",
     "Energy",
+    "Evaluation",
     "Group",
+    "InputStatistics",
     "LoadedModel",
     "MatrixReport",
     "ModelError",
+    "ModelStatistics",
     "Moments",
     "NamedRatios",
     "NofM",
@@ -71,17 +94,22 @@ __all__ = [
     "PruneResult",
     "PruneRuntime",
     "PruneSpec",
+    "SparseGPT",
     "StatpruneError",
+    "TaskOptions",
     "Unstructured",
     "Windows",
     "calibration_windows",
+    "evaluate",
     "evaluation_windows",
     "find_blocks",
     "get_method",
     "load_model",
     "perplexity",
     "prune",
+    "save",
     "save_model",
+    "statistics",
     "window_losses",
 ]
 
