@@ -18,9 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks import measure
 from benchmarks.methods import METHODS, prepared
-from statprune import LoadedModel, PruneRuntime, find_blocks, prune
+from statprune import LoadedModel, PruneRuntime, find_blocks
 from statprune.model.loading import ModelSource
 from statprune.model.offload import Source, Streamer, Weights, placeholder
+from statprune.pruning.loop import prune
 from statprune.walk.activations import Placement
 
 # hidden size, intermediate size, blocks, heads, key-value heads, vocabulary, streamed

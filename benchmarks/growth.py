@@ -18,7 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks import measure
 from benchmarks.methods import prepared
-from statprune import load_model, prune, save_model
+from statprune import load_model, save_model
+from statprune.pruning.loop import prune
 from statprune.walk.discover import find_blocks
 
 BASE = {"tokens": 2048, "blocks": 2, "width": 512}

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from benchmarks import measure
 from benchmarks.methods import METHODS, prepared
-from statprune import PruneRuntime, load_model, prune
+from statprune import PruneRuntime, load_model
+from statprune.pruning.loop import prune
 
 PATTERNS = ("0.5", "2:4")
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.methods import prepared
-from statprune import calibration_windows, load_model, prune
+from statprune import calibration_windows, load_model
+from statprune.pruning.loop import prune
 from statprune.walk.discover import find_blocks
 
 # bytes that each float32 weight must travel: read, and written pruned; with compensation, for columns and for rows,

@@ -8,6 +8,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from statprune.api.evaluate import evaluate
+    from statprune.api.evaluation_result import Evaluation
+    from statprune.api.prune import prune
+    from statprune.api.save import save
+    from statprune.api.statistics import ModelStatistics, statistics
     from statprune.config.register import register
     from statprune.core.compensation import Compensation, Energy
     from statprune.core.methods import Method, get_method
@@ -16,35 +21,41 @@ if TYPE_CHECKING:
     from statprune.core.refinement import Refinement
     from statprune.core.score import Score, score
     from statprune.core.solution import Diagnostics, Solution
+    from statprune.core.sparsegpt import SparseGPT
     from statprune.core.statistics import InputStatistics, StatisticsKind
     from statprune.data.sources import PathUse, Source
     from statprune.data.windows import Windows, calibration_windows, evaluation_windows
     from statprune.errors import ConfigError, DataError, ModelError, PluginError, StatpruneError
     from statprune.evaluation.perplexity import perplexity, window_losses
+    from statprune.evaluation.tasks import TaskOptions
+    from statprune.model.coverage import Coverage
     from statprune.model.loading import LoadedModel, load_model
     from statprune.model.matrix import Block
     from statprune.model.saving import save_model
     from statprune.pruning.allocation import Allocation, BlockRatios, NamedRatios, ObserveBlocks, Owl
-    from statprune.pruning.loop import prune
     from statprune.pruning.report import MatrixReport
-    from statprune.pruning.spec import Propagation, PruneResult, PruneRuntime, PruneSpec
+    from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
     from statprune.walk.discover import find_blocks
 
 _MODULES = {
     "Allocation": "pruning.allocation",
     "Block": "model.matrix",
     "BlockRatios": "pruning.allocation",
+    "Calibration": "pruning.spec",
     "Compensation": "core.compensation",
     "ConfigError": "errors",
+    "Coverage": "model.coverage",
     "DataError": "errors",
     "Diagnostics": "core.solution",
     "Energy": "core.compensation",
+    "Evaluation": "api.evaluation_result",
     "Group": "core.patterns",
     "InputStatistics": "core.statistics",
     "LoadedModel": "model.loading",
     "MatrixReport": "pruning.report",
     "Method": "core.methods",
     "ModelError": "errors",
+    "ModelStatistics": "api.statistics",
     "Moments": "core.moments",
     "NamedRatios": "pruning.allocation",
     "NofM": "core.patterns",
@@ -61,20 +72,25 @@ _MODULES = {
     "Score": "core.score",
     "Solution": "core.solution",
     "Source": "data.sources",
+    "SparseGPT": "core.sparsegpt",
     "StatisticsKind": "core.statistics",
     "StatpruneError": "errors",
+    "TaskOptions": "evaluation.tasks",
     "Unstructured": "core.patterns",
     "Windows": "data.windows",
     "calibration_windows": "data.windows",
+    "evaluate": "api.evaluate",
     "evaluation_windows": "data.windows",
     "find_blocks": "walk.discover",
     "get_method": "core.methods",
     "load_model": "model.loading",
     "perplexity": "evaluation.perplexity",
-    "prune": "pruning.loop",
+    "prune": "api.prune",
     "register": "config.register",
+    "save": "api.save",
     "save_model": "model.saving",
     "score": "core.score",
+    "statistics": "api.statistics",
     "window_losses": "evaluation.perplexity",
 }
 
@@ -82,17 +98,21 @@ __all__ = [
     "Allocation",
     "Block",
     "BlockRatios",
+    "Calibration",
     "Compensation",
     "ConfigError",
+    "Coverage",
     "DataError",
     "Diagnostics",
     "Energy",
+    "Evaluation",
     "Group",
     "InputStatistics",
     "LoadedModel",
     "MatrixReport",
     "Method",
     "ModelError",
+    "ModelStatistics",
     "Moments",
     "NamedRatios",
     "NofM",
@@ -109,11 +129,14 @@ __all__ = [
     "Score",
     "Solution",
     "Source",
+    "SparseGPT",
     "StatisticsKind",
     "StatpruneError",
+    "TaskOptions",
     "Unstructured",
     "Windows",
     "calibration_windows",
+    "evaluate",
     "evaluation_windows",
     "find_blocks",
     "get_method",
@@ -121,8 +144,10 @@ __all__ = [
     "perplexity",
     "prune",
     "register",
+    "save",
     "save_model",
     "score",
+    "statistics",
     "window_losses",
 ]
 

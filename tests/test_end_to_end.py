@@ -134,14 +134,6 @@ def test_the_bundled_model_knows_answers_of_the_bundled_task(record):
     assert record.zero_shot.tasks["bundled"].dense["acc"] > 0.4
 
 
-def test_the_readmes_python_example_runs(capsys, tiny_folder):
-    readme = (ROOT / "README.md").read_text()
-    lines = re.search(r"## From Python\n\n((?:    .*\n|\n)+)", readme)[1]
-    code = textwrap.dedent(lines).replace("load_model()", f"load_model({str(tiny_folder)!r})")
-    exec(code.replace("512", "64"), {})
-    assert float(capsys.readouterr().out) > 1
-
-
 def test_a_score_is_a_function_a_registry_entry_and_a_yaml(tmp_path, tiny_folder):
     """The README's own 15 lines, in a copy of the project."""
     for name in ("statprune", "conf"):

@@ -123,6 +123,10 @@ def get_method(name: str, **options: object) -> Method:
         ChoiceError: there is no such method or option, or an option's value is out of range.
         PluginError: the plugin that has the method can't be imported.
     """
+    if not isinstance(name, str):
+        raise ChoiceError(f"a method is got by its name, and {name!r} is none; give one of {', '.join(method_names())}")
+    if name == DENSE:
+        raise ChoiceError(f"{DENSE} is no method that prunes; give one of {', '.join(method_names())}")
     return make_method(name, built(options_class(name), options, "method."))
 
 

@@ -77,8 +77,12 @@ class Unstructured(Pattern):
     is_column_block: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.ratio, bool) or not isinstance(self.ratio, int | float):
+            raise ValueError(f"sparsity ratio {self.ratio!r} is no number; give the fraction to remove, such as 0.5")
         if not (0 <= self.ratio < 1 or (self.is_column_block and self.ratio == 1)):
-            raise ValueError(f"sparsity ratio {self.ratio} is outside [0, 1)")
+            raise ValueError(f"sparsity ratio {self.ratio} is outside [0, 1); give the fraction to remove, such as 0.5")
+        if not isinstance(self.group, Group):
+            raise ValueError(f"sparsity group {self.group!r} is none; give Group.row or Group.matrix")
 
     @property
     def target(self) -> float:
@@ -125,8 +129,10 @@ class NofM(Pattern):
     of: int
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.keep, int) and isinstance(self.of, int)):
+            raise ValueError(f"N:M sparsity {self.keep!r}:{self.of!r} needs whole numbers, as in NofM(2, 4)")
         if not 0 < self.keep < self.of:
-            raise ValueError(f"N:M sparsity {self.keep}:{self.of} needs 0 < N < M")
+            raise ValueError(f"N:M sparsity {self.keep}:{self.of} needs 0 < N < M; 2:4 keeps 2 of every 4")
 
     @property
     def target(self) -> float:

@@ -117,9 +117,31 @@ def module_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     return {path: lists[path] for path in sorted(lists, key=lambda path: -sizes[path]) if sizes[path]}
 
 
+def positions(model: "PreTrainedModel") -> int | None:
+    """How many positions the model has; None where its configuration names no limit."""
+    options = model.config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((value for name in names if isinstance(value := getattr(options, name, None), int)), None)
+
+
+def check_length(model: "PreTrainedModel", length: int, what: str) -> None:
+    """Raise ModelError where a window is longer than the model's positions.
+
+    Args:
+        model: a causal language model.
+        length: tokens of a window.
+        what: sets it, in a sentence: ``calibration.seq_len=512``.
+    """
+    limit = positions(model)
+    if limit is not None and length > limit:
+        raise ModelError(f"{what} is longer than the model's {limit} positions; lower it")
+
+
 def check_tokens(model: "PreTrainedModel", windows: Tensor) -> None:
     """Raise ModelError where the windows hold token ids that the model has no embedding for."""
-    rows, largest = vocabulary_size(model), int(windows.max())
+    rows, largest, smallest = vocabulary_size(model), int(windows.max()), int(windows.min())
+    if smallest < 0:
+        raise ModelError(f"the windows have the token {smallest}; tokens are counted from 0")
     if largest >= rows:
         raise ModelError(
             f"the text has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "

@@ -1,7 +1,7 @@
 """The block loop: observe → solve → refine → compensate → replace → propagate (paper, Algorithm 1)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,20 @@ from statprune.core.output_errors import output_errors
 from statprune.core.patterns import Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.errors import ModelError
+from statprune.model.coverage import measure_coverage
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block, PrunableMatrix
 from statprune.pruning.allocation import check_pattern, matrix_patterns
-from statprune.pruning.report import MatrixIdentity, MatrixReport, PendingBlock, PendingReport, count_nonzero
-from statprune.pruning.spec import OnBlock, Propagation, PruneResult, PruneRuntime, PruneSpec
+from statprune.pruning.report import (
+    MatrixIdentity,
+    MatrixReport,
+    PendingBlock,
+    PendingReport,
+    count_nonzero,
+    experts_with_pooled_statistics,
+    experts_without_tokens,
+)
+from statprune.pruning.spec import Calibration, OnBlock, Propagation, PruneResult, PruneRuntime, PruneSpec
 from statprune.system.distributed import assign_owners, broadcast, gathered, own_part, rank, size, start
 from statprune.system.malloc import release_free_memory, return_freed_blocks
 from statprune.system.timing import Clock, Stopwatch
@@ -80,7 +89,34 @@ def prune(
     if streamer is not None:
         streamer.settle()
         clock.lap("propagate")
-    return PruneResult(clock.seconds, tuple(reporter.reports))
+    return _result(clock, reporter.reports, blocks, windows, spec)
+
+
+def _result(
+    clock: Clock, reports: Sequence[MatrixReport], blocks: Sequence[Block], windows: Tensor, spec: PruneSpec
+) -> PruneResult:
+    coverage = replace(
+        measure_coverage(blocks),
+        experts_with_pooled_statistics=experts_with_pooled_statistics(reports),
+        experts_without_tokens=experts_without_tokens(reports),
+    )
+    samples, seq_len = windows.shape
+    return PruneResult(clock.seconds, tuple(reports), coverage, spec, Calibration(samples, seq_len, spec.seed))
+
+
+def own_sample(windows: Tensor, rows: int, seed: int) -> Tensor:
+    """Sorted numbers of sampled tokens among this process's windows; all processes sample what one alone would.
+
+    Args:
+        windows: token ids of all processes, (samples, seq_len).
+        rows: how many tokens are sampled in all.
+        seed: of the generator that draws them.
+    """
+    order = torch.randperm(windows.numel(), generator=torch.Generator().manual_seed(seed))
+    sample = order[:rows].sort().values
+    part, length = own_part(len(windows)), windows.shape[1]
+    first, last = part.start * length, part.stop * length
+    return sample[(sample >= first) & (sample < last)] - first
 
 
 def automatic_batch_size(seq_len: int, device: torch.device) -> int:
@@ -112,12 +148,7 @@ class _Calibration:
     @property
     def sample_index(self) -> Tensor:
         """Numbers of the sampled tokens among this process's windows; all processes sample what one alone would."""
-        generator = torch.Generator().manual_seed(self.spec.seed)
-        order = torch.randperm(self.windows.numel(), generator=generator)
-        sample = order[: self.spec.sampled_rows].sort().values
-        part, length = own_part(len(self.windows)), self.windows.shape[1]
-        first, last = part.start * length, part.stop * length
-        return sample[(sample >= first) & (sample < last)] - first
+        return own_sample(self.windows, self.spec.sampled_rows, self.spec.seed)
 
     def captured(self) -> list[Batch]:
         """This process's windows at the first block."""

@@ -1,7 +1,7 @@
 """Reports of pruned matrices: first with numbers that a GPU may still be computing, then with floats."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -139,6 +139,16 @@ class PendingBlock:
             self._copied.synchronize()
             arrived = {id(number): value for number, value in zip(self._on_gpu, self._host.tolist(), strict=True)}
         return [report.finished(_floats(report.numbers, arrived)) for report in self._reports]
+
+
+def experts_with_pooled_statistics(reports: Iterable[MatrixReport]) -> int:
+    """How many experts were pruned with the statistics of their mixture."""
+    return len({(report.block, report.expert) for report in reports if report.pooled_statistics})
+
+
+def experts_without_tokens(reports: Iterable[MatrixReport]) -> int:
+    """How many experts no calibration token reached."""
+    return len({(report.block, report.expert) for report in reports if report.calibration_tokens == 0})
 
 
 def count_nonzero(weight: Tensor) -> int | Tensor:

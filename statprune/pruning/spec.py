@@ -11,6 +11,8 @@ from statprune.core.methods import Method
 from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
 from statprune.core.statistics import DenseStatistics, StatisticsKind
+from statprune.data.token_windows import TextOrigin
+from statprune.model.coverage import Coverage
 from statprune.pruning.allocation import Allocation
 from statprune.pruning.report import MatrixReport
 from statprune.walk.activations import Placement
@@ -108,16 +110,39 @@ class PruneRuntime:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The windows that a model was pruned with.
+
+    Attributes:
+        samples: how many there were.
+        seq_len: tokens of each.
+        seed: of the sampled input rows, and of windows that were drawn for the call.
+        origin: where they come from; None where only their tokens are known.
+    """
+
+    samples: int
+    seq_len: int
+    seed: int
+    origin: TextOrigin | None = None
+
+
+@dataclass(frozen=True)
 class PruneResult:
     """What ``prune`` did.
 
     Attributes:
         seconds: by phase: calibrate, allocate (where the allocation needs a forward), observe, solve, propagate.
         matrices: a report of each pruned matrix.
+        coverage: how many of the blocks' matrix weights were pruned, and which were not and why.
+        spec: what was to be done.
+        calibration: the windows it was done with.
     """
 
     seconds: dict[str, float]
     matrices: tuple[MatrixReport, ...]
+    coverage: Coverage
+    spec: PruneSpec
+    calibration: Calibration
 
     @property
     def sparsity(self) -> float:

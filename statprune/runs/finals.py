@@ -63,16 +63,6 @@ def correction_result(reports: Iterable[MatrixReport]) -> CorrectionResult | Non
     return CorrectionResult(corrected, len(judged) - corrected, **means)
 
 
-def experts_with_pooled_statistics(reports: Iterable[MatrixReport]) -> int:
-    """How many experts were pruned with the statistics of their mixture."""
-    return len({(report.block, report.expert) for report in reports if report.pooled_statistics})
-
-
-def experts_without_tokens(reports: Iterable[MatrixReport]) -> int:
-    """How many experts no calibration token reached."""
-    return len({(report.block, report.expert) for report in reports if report.calibration_tokens == 0})
-
-
 def block_means(reports: Sequence[MatrixReport]) -> dict[str, float]:
     """Means over a block's matrices; one without a number (no token was sampled for an expert) does not count."""
     means = {

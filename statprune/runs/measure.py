@@ -11,13 +11,12 @@ from torch import Tensor
 
 from statprune.evaluation.accuracy import Answers
 from statprune.evaluation.perplexity import window_losses, window_losses_by_block
+from statprune.pruning.report import experts_with_pooled_statistics, experts_without_tokens
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import dense_cache, fingerprint
 from statprune.runs.environment import describe_environment
 from statprune.runs.finals import (
     correction_result,
-    experts_with_pooled_statistics,
-    experts_without_tokens,
     perplexity_results,
     sparsity_result,
 )

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
+from statprune.model.coverage import Coverage
 from statprune.model.location import model_name
+from statprune.runs.environment import Environment
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import shown, with_error
 
@@ -13,8 +15,8 @@ SIGNATURE = "by statprune"  # in every card: jobs tell by it which models they m
 
 def model_card(record: RunRecord) -> str:
     """Markdown with the hub's metadata header."""
-    lines = _header(record)
-    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in _facts(record).items()), ""]
+    what = "pruned" if record.is_pruned else "measured, not pruned,"
+    lines = header(record.config["model"]["path"], what, record.is_pruned) + table_of(_facts(record))
     if record.perplexity:
         lines += _head(["perplexity on", *_sides(record.is_pruned, "perplexity")])
         for source, perplexity in record.perplexity.items():
@@ -28,11 +30,16 @@ def model_card(record: RunRecord) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _header(record: RunRecord) -> list[str]:
-    path = record.config["model"]["path"]
+def header(path: str, what: str, is_pruned: bool) -> list[str]:
+    """The hub's metadata, and the title.
+
+    Args:
+        path: of the base model.
+        what: was done to it: ``pruned``.
+        is_pruned: whether the model is sparse.
+    """
     is_hub_id = "://" not in path and not Path(path).exists() and path.count("/") == 1
-    tags = "tags: [statprune, pruned, sparse]" if record.is_pruned else "tags: [statprune]"
-    what = "pruned" if record.is_pruned else "measured, not pruned,"
+    tags = "tags: [statprune, pruned, sparse]" if is_pruned else "tags: [statprune]"
     return [
         "---",
         *([f"base_model: {path}"] if is_hub_id else []),
@@ -46,13 +53,33 @@ def _header(record: RunRecord) -> list[str]:
     ]
 
 
+def table_of(facts: Mapping[str, str]) -> list[str]:
+    """A table with a row for each fact."""
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+
+
+def left_dense(coverage: Coverage, is_pruned: bool = True) -> dict[str, str]:
+    """The fact of matrices that were not pruned, or can't be where nothing was; none where there are no such ones."""
+    skipped = [
+        f"{name} ({kind.skipped:,} weights, {' and '.join(kind.reasons)})"
+        for name, kind in coverage.kinds.items()
+        if kind.skipped
+    ]
+    return {"left dense" if is_pruned else "not prunable": ", ".join(skipped)} if skipped else {}
+
+
+def versions_of(environment: Environment) -> str:
+    """Versions of what decides a model's numbers."""
+    return ", ".join(f"{name} {environment.packages[name]}" for name in ("statprune", "torch", "transformers"))
+
+
 def _facts(record: RunRecord) -> dict[str, str]:
     """Rows of the first table."""
     config, model = record.config, record.config["model"]
     facts = {
         "base model": f"`{model['path']}`" + (f", revision {model['revision']}" if model["revision"] else ""),
-        "method": _options(config["method"]),
-        "compensation": _options(config["compensation"]),
+        "method": options_in_words(config["method"]),
+        "compensation": options_in_words(config["compensation"]),
     }
     if record.is_pruned:
         achieved = f"achieved {record.sparsity.achieved:.5f} over all block matrices"
@@ -64,16 +91,9 @@ def _facts(record: RunRecord) -> dict[str, str]:
         facts["calibration"] = f"{data}; propagation {config['propagation']}"
     else:
         facts["sparsity"] = f"{record.sparsity.achieved:.5f} over all block matrices, as the base model had it"
-    skipped = [
-        f"{name} ({kind.skipped:,} weights, {' and '.join(kind.reasons)})"
-        for name, kind in record.coverage.kinds.items()
-        if kind.skipped
-    ]
-    if skipped:
-        facts["left dense" if record.is_pruned else "not prunable"] = ", ".join(skipped)
-    packages = record.environment.packages
-    versions = ", ".join(f"{name} {packages[name]}" for name in ("statprune", "torch", "transformers"))
-    return facts | {"made with": f"{versions}; config {record.config_hash}"}
+    skipped = left_dense(record.coverage, record.is_pruned)
+    made_with = f"{versions_of(record.environment)}; config {record.config_hash}"
+    return facts | skipped | {"made with": made_with}
 
 
 def _accuracies(zero_shot: ZeroShotResult, is_pruned: bool) -> list[str]:
@@ -106,7 +126,12 @@ def _row(cells: Sequence[object]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _options(options: Mapping[str, object]) -> str:
+def options_in_words(options: Mapping[str, object]) -> str:
+    """A name and its options.
+
+    Args:
+        options: ``name`` and options by key.
+    """
     values = ", ".join(f"{key} {value}" for key, value in options.items() if key != "name")
     return f"{options['name']} ({values})" if values else str(options["name"])
 

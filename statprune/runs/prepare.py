@@ -14,7 +14,7 @@ from statprune.data.windows import Windows, calibration_windows, evaluation_wind
 from statprune.errors import ModelError
 from statprune.evaluation.tasks import TaskSuite, load_tasks
 from statprune.model.coverage import Coverage, measure_coverage
-from statprune.model.loading import LoadedModel, check_tokens, open_model, vocabulary_size
+from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model, vocabulary_size
 from statprune.model.matrix import Block
 from statprune.pruning.allocation import check_pattern
 from statprune.pruning.budget import (
@@ -156,17 +156,13 @@ def _opened(context: RunContext) -> LoadedModel:
 
 
 def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
-    options = model.config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    limit = next((value for name in names if isinstance(value := getattr(options, name, None), int)), None)
     lengths = {}
     if not config.is_dense:
         lengths["calibration"] = config.calibration.seq_len
     if config.evaluation.datasets:
         lengths["evaluation"] = config.evaluation.seq_len
     for name, length in lengths.items():
-        if limit is not None and length > limit:
-            raise ModelError(f"{name}.seq_len={length} is longer than the model's {limit} positions; lower it")
+        check_length(model, length, f"{name}.seq_len={length}")
 
 
 def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:

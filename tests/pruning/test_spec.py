@@ -8,10 +8,11 @@ from statprune.core.methods import get_method, method_names
 from statprune.core.moments import Moments
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import StatisticsKind
+from statprune.model.coverage import Coverage
 from statprune.pruning.allocation import BlockRatios, NamedRatios, Owl
 from statprune.pruning.loop import prune
 from statprune.pruning.report import MatrixReport
-from statprune.pruning.spec import Propagation, PruneResult, PruneRuntime, PruneSpec
+from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
 from tests.helpers.models import tiny_llama
 from tests.helpers.windows import random_windows
 
@@ -69,13 +70,17 @@ def report(name, weights, sparsity, **diagnostics):
     return MatrixReport(0, name, None, 1, weights, weights, 0.5, 8, False, sparsity, 0.1, 0.01, diagnostics)
 
 
+def result_of(*reports):
+    return PruneResult({}, reports, Coverage(400, 400, 0, {}), spec(), Calibration(1, 8, 0))
+
+
 def test_the_sparsity_of_a_result_weighs_matrices_by_their_size():
-    result = PruneResult({}, (report("small", 100, 0.1), report("large", 300, 0.5)))
+    result = result_of(report("small", 100, 0.1), report("large", 300, 0.5))
     assert result.sparsity == pytest.approx(0.4)
 
 
 def test_a_result_without_matrices_has_no_zeros():
-    assert PruneResult({}, ()).sparsity == 0
+    assert result_of().sparsity == 0
 
 
 def test_the_sparsity_of_a_pruned_model_is_counted_on_its_weights():
@@ -87,11 +92,11 @@ def test_the_sparsity_of_a_pruned_model_is_counted_on_its_weights():
 
 
 def test_a_result_as_a_frame_has_a_row_for_each_matrix():
-    result = PruneResult({}, (report("small", 100, 0.1, score_mean=2.0), report("large", 300, 0.5)))
+    result = result_of(report("small", 100, 0.1, score_mean=2.0), report("large", 300, 0.5))
     frame = result.to_frame()
     assert frame.layer.tolist() == ["small", "large"] and frame.sparsity.tolist() == [0.1, 0.5]
 
 
 def test_a_result_as_a_frame_has_a_column_for_each_diagnostic():
-    frame = PruneResult({}, (report("small", 100, 0.1, score_mean=2.0), report("large", 300, 0.5))).to_frame()
+    frame = result_of(report("small", 100, 0.1, score_mean=2.0), report("large", 300, 0.5)).to_frame()
     assert frame.score_mean[0] == 2.0 and pd.isna(frame.score_mean[1])

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from statprune.pruning.report import experts_with_pooled_statistics, experts_without_tokens
 from statprune.runs.finals import (
     block_means,
     correction_result,
-    experts_with_pooled_statistics,
-    experts_without_tokens,
     finals,
     mean,
 )

@@ -1,0 +1,131 @@
+"""``statprune.prune``: the loop over the blocks for people who have a model at hand."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from statprune.api.arguments import (
+    check_count,
+    check_expressions,
+    opened_model,
+    out_of_range,
+    read_allocation,
+    read_compensation,
+    read_method,
+    read_pattern,
+    read_refinement,
+)
+from statprune.api.progress import Advance, shown_progress
+from statprune.api.tokens import GivenWindows, read_windows
+from statprune.core.compensation import Compensation
+from statprune.core.methods import Method
+from statprune.core.patterns import Pattern
+from statprune.core.refinement import Refinement
+from statprune.core.score import Score
+from statprune.model.loading import LoadedModel
+from statprune.pruning.allocation import Allocation
+from statprune.pruning.loop import prune as prune_blocks
+from statprune.pruning.report import MatrixReport
+from statprune.pruning.spec import OnBlock, Propagation, PruneResult, PruneRuntime, PruneSpec
+from statprune.walk.discover import find_blocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by name
+    model: "LoadedModel | PreTrainedModel",
+    method: str | Method | Score = "cvr",
+    pattern: float | str | Pattern = 0.5,
+    *,
+    windows: GivenWindows | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    refinement: str | Refinement | None = None,
+    compensation: str | Compensation | None = None,
+    allocation: str | Allocation | None = None,
+    propagation: str | Propagation = Propagation.pruned,
+    exclude: Sequence[str] = (),
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    on_block: OnBlock | None = None,
+) -> PruneResult:
+    """Prune a model in place, and report every matrix.
+
+    Nothing is added to what is asked for: the paper's method is ``prune(model, "cvr", 0.5, compensation="energy")``.
+    (On the command line ``method=cvr`` brings that compensation.)
+
+    Args:
+        model: what ``load_model`` returns, or a transformers model in evaluation mode.
+        method: name (``"wanda"``), method (``SparseGPT(damping=0.1)``, ``get_method("cvr", alpha=1.0)``) or score.
+        pattern: the fraction to remove (``0.5``, ``"50%"``), N:M (``"2:4"`` keeps 2 of every 4 inputs), or a pattern
+            (``Unstructured(0.5, Group.matrix)``). A fraction is removed of each row or of the whole matrix as the
+            method's authors do.
+        windows: calibration: token ids (windows, seq_len), what ``calibration_windows`` returns, or texts, which are
+            joined and cut into consecutive windows of 512 tokens; None: 24 windows of 512 tokens of the bundled text.
+            512 is less where the model has fewer positions.
+        tokenizer: for texts; None: the ``LoadedModel``'s.
+        refinement: chooses a better mask after the method: name, object or None.
+        compensation: changes the kept weights: name (``"energy"``), object (``Energy(rows=False)``) or None.
+        allocation: spreads a ratio over the matrices: name (``"owl"``), object (``NamedRatios((("mlp", 0.6),))``) or
+            None, for the same ratio everywhere.
+        propagation: which inputs matrices see: pruned, sequential or dense.
+        exclude: regular expressions; matrices whose full name one of them is found in stay dense.
+        batch_size: windows that go through a block together; None: as many as keep the device busy.
+        seed: of the bundled windows, and of the rows that output errors are measured on.
+        progress: show a bar on a terminal, and elsewhere a line for each block, on standard error.
+        on_block: called after each block with its number, how many there are, and its matrices' reports.
+
+    Returns:
+        Seconds by phase, sparsity, coverage and a report of each matrix; ``to_frame()`` is a table of them.
+
+    Raises:
+        ChoiceError: a name or an option does not exist, or a value is out of range or of the wrong type.
+        DataError: the windows are none.
+        ModelError: the model can't be pruned, or windows or pattern do not fit it: nothing was changed. Or a matrix
+            can't be solved: the blocks before it are pruned.
+
+    Example:
+        >>> from statprune import SparseGPT, load_model, prune
+        >>> loaded = load_model()
+        >>> result = prune(loaded, "wanda", 0.5)
+        >>> round(result.sparsity, 2), result.coverage.skipped
+        (0.5, 0)
+        >>> result = prune(load_model(), SparseGPT(damping=0.1), "2:4", windows=["A text of mine.", "And another."])
+        >>> result.to_frame()[["block", "layer", "relative_output_error"]].shape[1]
+        3
+    """
+    opened_model(model, "prune")
+    check_count(batch_size, "batch_size")
+    check_count(seed, "seed", 0)
+    expressions = check_expressions(exclude, "exclude")
+    chosen = read_method(method)
+    with out_of_range():
+        spec = PruneSpec(
+            method=chosen,
+            pattern=read_pattern(pattern, chosen),
+            compensation=read_compensation(compensation),
+            allocation=read_allocation(allocation),
+            propagation=propagation,  # type: ignore[arg-type]  # its value will do
+            seed=seed,
+            refinement=read_refinement(refinement),
+        )
+    given = read_windows(model, windows, tokenizer, seed)
+    blocks = find_blocks(model, given.ids, expressions)
+    with shown_progress("pruning blocks", len(blocks), progress) as advance:
+        runtime = PruneRuntime(batch_size, on_block=_reporter(advance, on_block))
+        result = prune_blocks(model, given.ids, spec, runtime, blocks)
+    return replace(result, calibration=replace(result.calibration, origin=given.origin))
+
+
+def _reporter(advance: Advance, on_block: OnBlock | None) -> OnBlock:
+    """What is called after each block: the progress, and the caller's own function."""
+
+    def report(index: int, count: int, reports: Sequence[MatrixReport]) -> None:
+        errors = [own.relative_output_error for own in reports if own.relative_output_error is not None]
+        note = f", mean relative output error {sum(errors) / len(errors):.4f}" if errors else ""
+        advance(index + 1, note)
+        if on_block is not None:
+            on_block(index, count, reports)
+
+    return report
