@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statprune.core.sparsegpt import SparseGPT
     from statprune.core.statistics import InputStatistics
     from statprune.data.windows import Windows, calibration_windows, evaluation_windows
-    from statprune.errors import ConfigError, DataError, ModelError, StatpruneError
+    from statprune.errors import ChoiceError, ConfigError, DataError, ModelError, StatpruneError
     from statprune.evaluation.perplexity import perplexity, window_losses
     from statprune.evaluation.tasks import TaskOptions
     from statprune.model.coverage import Coverage
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "BlockRatios": "pruning.allocation",
     "Calibration": "pruning.spec",
+    "ChoiceError": "errors",
     "ConfigError": "errors",
     "Coverage": "model.coverage",
     "DataError": "errors",
@@ -75,6 +76,7 @@ _MODULES = {
 __all__ = [
     "BlockRatios",
     "Calibration",
+    "ChoiceError",
     "ConfigError",
     "Coverage",
     "DataError",
