@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from statprune.core.statistics import InputStatistics, StatisticsKind
     from statprune.data.sources import PathUse, Source
     from statprune.data.windows import Windows, calibration_windows, evaluation_windows
-    from statprune.errors import ConfigError, DataError, ModelError, PluginError, StatpruneError
+    from statprune.errors import ChoiceError, ConfigError, DataError, ModelError, PluginError, StatpruneError
     from statprune.evaluation.perplexity import perplexity, window_losses
     from statprune.evaluation.tasks import TaskOptions
     from statprune.model.coverage import Coverage
@@ -42,6 +42,7 @@ _MODULES = {
     "Block": "model.matrix",
     "BlockRatios": "pruning.allocation",
     "Calibration": "pruning.spec",
+    "ChoiceError": "errors",
     "Compensation": "core.compensation",
     "ConfigError": "errors",
     "Coverage": "model.coverage",
@@ -99,6 +100,7 @@ __all__ = [
     "Block",
     "BlockRatios",
     "Calibration",
+    "ChoiceError",
     "Compensation",
     "ConfigError",
     "Coverage",

@@ -50,10 +50,6 @@ def evaluate(  # noqa: PLR0913  # the front door: what can be measured, by name
         task_options: how tasks are asked; None: as lm-eval does.
         progress: show a bar on a terminal, and elsewhere a line for each batch, on standard error.
 
-    Returns:
-        Perplexity and fidelity by dataset and accuracy by task, with standard errors; ``to_frame()`` is a table of
-        them.
-
     Raises:
         ChoiceError, ConfigError: a dataset, a task or an option does not exist.
         DataError: a text can't be read, or windows are none.
@@ -62,7 +58,7 @@ def evaluate(  # noqa: PLR0913  # the front door: what can be measured, by name
     Example:
         >>> from statprune import evaluate, load_model, prune
         >>> loaded, dense = load_model(), load_model()
-        >>> result = prune(loaded, "magnitude", 0.5)
+        >>> _ = prune(loaded, "magnitude", 0.5)
         >>> measured = evaluate(loaded, "bundled", dense=dense, max_windows=2)
         >>> measured.perplexity["bundled"].windows
         2

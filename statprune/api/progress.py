@@ -29,7 +29,7 @@ def shown_progress(title: str, steps: int, is_shown: bool) -> Iterator[Advance]:
         """Say nothing."""
 
     def line(done: int, note: str = "") -> None:
-        CONSOLE.print(f"{title}: {done} of {steps}{note}", highlight=False, soft_wrap=True)
+        CONSOLE.print(f"{title}: {done} of {steps}{note}", markup=False, highlight=False, soft_wrap=True)
 
     if not is_shown or rank() != 0:
         yield silent

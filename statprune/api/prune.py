@@ -50,58 +50,63 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
     progress: bool = False,
     on_block: OnBlock | None = None,
 ) -> PruneResult:
-    """Prune a model in place, and report every matrix.
-
-    Nothing is added to what is asked for: the paper's method is ``prune(model, "cvr", 0.5, compensation="energy")``.
-    (On the command line ``method=cvr`` brings that compensation.)
+    """Prune a model in place. The paper's method is ``prune(model, "cvr", 0.5, compensation="energy")``.
 
     Args:
         model: what ``load_model`` returns, or a transformers model in evaluation mode.
-        method: name (``"wanda"``), method (``SparseGPT(damping=0.1)``, ``get_method("cvr", alpha=1.0)``) or score.
-        pattern: the fraction to remove (``0.5``, ``"50%"``), N:M (``"2:4"`` keeps 2 of every 4 inputs), or a pattern
-            (``Unstructured(0.5, Group.matrix)``). A fraction is removed of each row or of the whole matrix as the
-            method's authors do.
-        windows: calibration: token ids (windows, seq_len), what ``calibration_windows`` returns, or texts, which are
-            joined and cut into consecutive windows of 512 tokens; None: 24 windows of 512 tokens of the bundled text.
-            512 is less where the model has fewer positions.
+        method: name, method (``SparseGPT(damping=0.1)``, ``get_method("cvr", alpha=1.0)``) or score.
+        pattern: fraction to remove (``0.5``, ``"50%"``), N:M (``"2:4"`` keeps 2 of every 4 inputs), or a pattern.
+        windows: token ids (windows, seq_len), ``Windows`` or texts; None: 24 windows of 512 of the bundled text.
         tokenizer: for texts; None: the ``LoadedModel``'s.
         refinement: chooses a better mask after the method: name, object or None.
-        compensation: changes the kept weights: name (``"energy"``), object (``Energy(rows=False)``) or None.
-        allocation: spreads a ratio over the matrices: name (``"owl"``), object (``NamedRatios((("mlp", 0.6),))``) or
-            None, for the same ratio everywhere.
+        compensation: changes the kept weights: name, object or None; none comes with a method, as on the command line.
+        allocation: spreads a ratio over the matrices: name, object or None, for the same ratio everywhere.
         propagation: which inputs matrices see: pruned, sequential or dense.
         exclude: regular expressions; matrices whose full name one of them is found in stay dense.
         batch_size: windows that go through a block together; None: as many as keep the device busy.
         seed: of the bundled windows, and of the rows that output errors are measured on.
-        progress: show a bar on a terminal, and elsewhere a line for each block, on standard error.
+        progress: show a bar on a terminal, elsewhere a line for each block, on standard error.
         on_block: called after each block with its number, how many there are, and its matrices' reports.
 
-    Returns:
-        Seconds by phase, sparsity, coverage and a report of each matrix; ``to_frame()`` is a table of them.
-
     Raises:
-        ChoiceError: a name or an option does not exist, or a value is out of range or of the wrong type.
-        DataError: the windows are none.
-        ModelError: the model can't be pruned, or windows or pattern do not fit it: nothing was changed. Or a matrix
-            can't be solved: the blocks before it are pruned.
+        ChoiceError, ConfigError: a name or an option does not exist, or a value is of the wrong type or out of range.
+        DataError, ModelError: windows, pattern and model do not fit; nothing was changed. Or a matrix can't be solved:
+            the blocks before it are pruned.
 
     Example:
         >>> from statprune import SparseGPT, load_model, prune
-        >>> loaded = load_model()
-        >>> result = prune(loaded, "wanda", 0.5)
-        >>> round(result.sparsity, 2), result.coverage.skipped
-        (0.5, 0)
-        >>> result = prune(load_model(), SparseGPT(damping=0.1), "2:4", windows=["A text of mine.", "And another."])
-        >>> result.to_frame()[["block", "layer", "relative_output_error"]].shape[1]
-        3
+        >>> result = prune(load_model(), "wanda", 0.5)
+        >>> round(result.sparsity, 2), result.coverage.skipped, len(result.to_frame()) == len(result.matrices)
+        (0.5, 0, True)
+        >>> prune(load_model(), SparseGPT(damping=0.1), "2:4", windows=["A text.", "And another."]).calibration.samples
+        1
     """
     opened_model(model, "prune")
     check_count(batch_size, "batch_size")
-    check_count(seed, "seed", 0)
     expressions = check_expressions(exclude, "exclude")
+    spec = _spec(method, pattern, refinement, compensation, allocation, propagation, seed)
+    given = read_windows(model, windows, tokenizer, seed)
+    blocks = find_blocks(model, given.ids, expressions)
+    with shown_progress("pruning blocks", len(blocks), progress) as advance:
+        runtime = PruneRuntime(batch_size, on_block=_reporter(advance, on_block))
+        result = prune_blocks(model, given.ids, spec, runtime, blocks)
+    return replace(result, calibration=replace(result.calibration, origin=given.origin))
+
+
+def _spec(
+    method: object,
+    pattern: object,
+    refinement: object,
+    compensation: object,
+    allocation: object,
+    propagation: str | Propagation,
+    seed: int,
+) -> PruneSpec:
+    """What is asked for, once each part of it is known to be right."""
+    check_count(seed, "seed", 0)
     chosen = read_method(method)
     with out_of_range():
-        spec = PruneSpec(
+        return PruneSpec(
             method=chosen,
             pattern=read_pattern(pattern, chosen),
             compensation=read_compensation(compensation),
@@ -110,12 +115,6 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
             seed=seed,
             refinement=read_refinement(refinement),
         )
-    given = read_windows(model, windows, tokenizer, seed)
-    blocks = find_blocks(model, given.ids, expressions)
-    with shown_progress("pruning blocks", len(blocks), progress) as advance:
-        runtime = PruneRuntime(batch_size, on_block=_reporter(advance, on_block))
-        result = prune_blocks(model, given.ids, spec, runtime, blocks)
-    return replace(result, calibration=replace(result.calibration, origin=given.origin))
 
 
 def _reporter(advance: Advance, on_block: OnBlock | None) -> OnBlock:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from statprune.api.arguments import check_count, check_expressions, opened_model
-from statprune.api.progress import shown_progress
+from statprune.api.progress import Advance, shown_progress
 from statprune.api.tokens import GivenWindows, read_windows
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ChoiceError
@@ -14,7 +15,7 @@ from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
 from statprune.pruning.loop import automatic_batch_size, own_sample
 from statprune.system.distributed import own_part, start
-from statprune.walk.batches import advance, capture
+from statprune.walk.batches import Batch, advance, capture
 from statprune.walk.collect import observe
 from statprune.walk.discover import eager_experts, find_blocks
 
@@ -93,9 +94,6 @@ def statistics(  # noqa: PLR0913  # the front door: what can be collected, by na
         seed: of the bundled windows, and of the sampled rows.
         progress: show a bar on a terminal, and elsewhere a line for each block, on standard error.
 
-    Returns:
-        ``InputStatistics`` by the matrix's full name; ``to_frame()`` has a row for each.
-
     Raises:
         ChoiceError: an option is out of range or of the wrong type, or there is no such block.
         DataError, ModelError: as for ``prune``.
@@ -118,20 +116,32 @@ def statistics(  # noqa: PLR0913  # the front door: what can be collected, by na
     start(network.device)
     found = find_blocks(model, ids, check_expressions(exclude, "exclude"))
     wanted = _wanted(blocks, len(found))
+    own_ids = ids[own_part(len(ids))]
     last, sample = max(wanted), own_sample(ids, sampled_rows, seed)
-    size = batch_size or automatic_batch_size(ids.shape[1], network.device)
-    result: dict[int, dict[str, InputStatistics]] = {}
     with eager_experts(network), shown_progress("observing blocks", last + 1, progress) as tell:
-        batches = capture(network, found, ids[own_part(len(ids))], size)
-        for block in found[: last + 1]:
-            with block.loaded():
-                if block.index in wanted:
-                    own = observe(block, batches, chosen, sample, advance=block.index < last)
-                    result[block.index] = _by_full_name(block, own)
-                else:
-                    advance(block, batches)
-            tell(block.index + 1)
-    return ModelStatistics(result)
+        batches = capture(network, found, own_ids, batch_size or automatic_batch_size(ids.shape[1], network.device))
+        return ModelStatistics(_collected(found[: last + 1], wanted, batches, chosen, sample, tell))
+
+
+def _collected(
+    blocks: Sequence[Block],
+    wanted: frozenset[int],
+    batches: list[Batch],
+    kind: StatisticsKind,
+    sample: Tensor,
+    tell: Advance,
+) -> dict[int, dict[str, InputStatistics]]:
+    """Statistics of the wanted blocks, by number and full name; the last block is one of them."""
+    result = {}
+    for block in blocks:
+        with block.loaded():
+            if block.index in wanted:
+                own = observe(block, batches, kind, sample, advance=block is not blocks[-1])
+                result[block.index] = _by_full_name(block, own)
+            else:
+                advance(block, batches)
+        tell(block.index + 1)
+    return result
 
 
 def _by_full_name(block: Block, own: Mapping[str, InputStatistics]) -> dict[str, InputStatistics]:

@@ -122,6 +122,14 @@ def get_method(name: str, **options: object) -> Method:
     Raises:
         ChoiceError: there is no such method or option, or an option's value is out of range.
         PluginError: the plugin that has the method can't be imported.
+
+    Example:
+        >>> from statprune import get_method
+        >>> get_method("sparsegpt", damping=0.1)
+        SparseGPT(damping=0.1, block_size=128)
+        >>> get_method("cvr", alfa=1)
+        Traceback (most recent call last):
+        statprune.errors.ChoiceError: method.alfa is not a key; did you mean method.alpha?
     """
     if not isinstance(name, str):
         raise ChoiceError(f"a method is got by its name, and {name!r} is none; give one of {', '.join(method_names())}")

@@ -34,6 +34,12 @@ def calibration_windows(
     Raises:
         DataError: the text can't be read, or is too short for one window.
         ChoiceError: there is no such source.
+
+    Example:
+        >>> from statprune import calibration_windows, load_model
+        >>> windows = calibration_windows(load_model().tokenizer, "bundled", samples=8, seq_len=64)
+        >>> windows.ids.shape, windows.origin.source
+        (torch.Size([8, 64]), 'bundled')
     """
     generator = torch.Generator().manual_seed(seed)
     tokenize = Tokenize(tokenizer, source)
@@ -59,5 +65,10 @@ def evaluation_windows(
     Raises:
         DataError: the text can't be read, or is too short for one window.
         ChoiceError: there is no such source.
+
+    Example:
+        >>> from statprune import evaluation_windows, load_model
+        >>> evaluation_windows(load_model().tokenizer, "bundled", seq_len=64, max_windows=2).ids.shape
+        torch.Size([2, 64])
     """
     return get_source(source).evaluation_windows(Tokenize(tokenizer, source), seq_len, max_windows, path)

@@ -26,6 +26,13 @@ def window_losses(
         windows: token ids, (windows, seq_len).
         batch_size: windows per forward.
         progress: called with the number of windows done.
+
+    Example:
+        >>> from statprune import evaluation_windows, load_model, window_losses
+        >>> loaded = load_model()
+        >>> windows = evaluation_windows(loaded.tokenizer, seq_len=64, max_windows=3)
+        >>> window_losses(loaded.model, windows.ids).shape
+        torch.Size([3])
     """
     losses: list[Tensor] = []
     for ids in windows.to(model.device).split(batch_size):
@@ -73,5 +80,12 @@ def _losses(logits: Tensor, ids: Tensor) -> list[Tensor]:
 
 
 def perplexity(model: "PreTrainedModel", windows: Tensor, batch_size: int = 4) -> float:
-    """Exp of the mean window loss."""
+    """Exp of the mean window loss; ``evaluate`` also gives its standard error.
+
+    Example:
+        >>> from statprune import evaluation_windows, load_model, perplexity
+        >>> loaded = load_model()
+        >>> perplexity(loaded.model, evaluation_windows(loaded.tokenizer, seq_len=64, max_windows=3).ids) > 1
+        True
+    """
     return window_losses(model, windows, batch_size).mean().exp().item()

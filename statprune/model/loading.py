@@ -84,6 +84,12 @@ def load_model(
 
     Raises:
         ModelError: the model is missing, unreachable, or no causal language model.
+
+    Example:
+        >>> from statprune import load_model
+        >>> loaded = load_model()  # the bundled one; load_model("meta-llama/Llama-3.2-1B", device="cuda")
+        >>> loaded.model.training
+        False
     """
     return open_model(ModelSource(path, dtype, revision, trust_remote_code), device, offload, folder)
 

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def save_model(loaded: LoadedModel, folder: Path) -> None:
-    """Write a folder that ``from_pretrained`` opens, zeros exact."""
+    """Write a folder that ``from_pretrained`` opens, zeros exact; ``save`` also writes a card.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from statprune import load_model, save_model
+        >>> save_model(load_model(), Path("copy"))
+        >>> load_model("copy").source.path
+        'copy'
+    """
     if loaded.streamer is None:
         loaded.model.save_pretrained(folder)
     else:

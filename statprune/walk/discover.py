@@ -46,6 +46,13 @@ def find_blocks(
 
     Raises:
         ModelError: the model is not a causal chain of blocks, or an expression names nothing.
+
+    Example:
+        >>> from statprune import calibration_windows, find_blocks, load_model
+        >>> loaded = load_model()
+        >>> blocks = find_blocks(loaded, calibration_windows(loaded.tokenizer, samples=1, seq_len=64).ids)
+        >>> [matrix.name for matrix in blocks[0].matrices][-1]
+        'mlp.down_proj'
     """
     streamer = model.streamer if isinstance(model, LoadedModel) else None
     probe = _Probe(model.model if isinstance(model, LoadedModel) else model, streamer)
