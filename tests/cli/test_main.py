@@ -38,7 +38,7 @@ def test_a_mistyped_verb_gets_a_suggestion(name, capsys):
 
 def test_a_word_that_is_like_no_verb_gets_all_verbs(capsys):
     assert verb("xyzzy") == 1
-    message = "statprune: xyzzy is neither a verb nor key=value; the verbs are tables, report, channels\n"
+    message = f"statprune: xyzzy is neither a verb nor key=value; the verbs are {', '.join(VERBS)}\n"
     assert capsys.readouterr().err == message
 
 
