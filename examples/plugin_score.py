@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from statprune.core.score import score
+from statprune import score
 from statprune.core.statistics import InputStatistics
 
 

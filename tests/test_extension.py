@@ -1,6 +1,5 @@
 """A distribution with choices of its own, installed beside ours: in runs, sweeps, tables, Python; what goes wrong."""
 
-import json
 import os
 import re
 import runpy
@@ -217,11 +216,3 @@ def test_a_single_file_is_a_plugin(command, tmp_path):
     (tmp_path / "my_score.py").write_text(FILE.replace("pruned / 2", "pruned / 3"))
     (sentence,) = sentences(command(*chosen, cwd=tmp_path))
     assert "origins.compensation.version, origins.method.version" in sentence
-
-
-def test_the_record_of_a_file_is_plain_json(command, tmp_path):
-    (tmp_path / "my_score.py").write_text(FILE)
-    done = command("plugins=[my_score.py]", "method=powered", "compensation=none", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("outputs/*/*/result.json")
-    assert json.loads(path.read_text())["config"]["plugins"] == ["my_score.py"]

@@ -232,7 +232,7 @@ def test_only_routers_of_mixtures_are_skipped(name, dense):
 @pytest.fixture(
     scope="module",
     params=itertools.product(HALF_PRECISION, [torch.bfloat16, torch.float16], [Energy(), Moments(groups=2)]),
-    ids=lambda case: f"{case[0]}-{case[1]}-{case[2].name}",
+    ids=lambda case: f"{case[0]}-{case[1]}-{type(case[2]).__name__.lower()}",
 )
 def half_precision(request, dense, tmp_path_factory):
     """A model pruned in half precision: its precision, the model, its blocks, and what is opened once it is saved."""
