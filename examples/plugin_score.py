@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from statprune import score
-from statprune.core.statistics import InputStatistics
+from statprune import InputStatistics, score
 
 
 @dataclass(frozen=True)

@@ -258,23 +258,26 @@ def _defined_at(value: object) -> _Entry:
     package = module.partition(".")[0]
     if package == OWN:
         return _Entry(OWN, _own_version(), module, attribute)
-    for distribution in () if is_plugin_file(module) else _distributions().get(package, ()):
+    for distribution in () if is_plugin_file(module) else _distributions(tuple(sys.path)).get(package, ()):
         return _Entry(distribution, metadata.version(distribution), module, attribute)
     file = getattr(sys.modules.get(module), "__file__", None)
     version = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file and Path(file).is_file() else None
     return _Entry(None, version, Path(file).name if file else module, attribute)
 
 
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Which distributions have a package; half a second where many are installed."""
+@functools.lru_cache(maxsize=2)
+def _distributions(path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Which distributions have a package, on this ``sys.path``; half a second where many are installed."""
     return metadata.packages_distributions()
 
 
 @functools.cache
 def _is_editable(distribution: str) -> bool:
     """Whether an installation is a link to a folder whose files somebody changes."""
-    text = metadata.distribution(distribution).read_text("direct_url.json")
+    try:
+        text = metadata.distribution(distribution).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:  # its entry point is there, and nothing else
+        return False
     return bool(text and json.loads(text).get("dir_info", {}).get("editable"))
 
 

@@ -39,7 +39,7 @@ PRUNE = [
     ({"pattern": "half"}, "the pattern 'half' is unknown"),
     ({"pattern": True}, "not of the type bool"),
     ({"pattern": None}, "not of the type NoneType"),
-    ({"pattern": "3:7"}, "its 32 inputs are not divisible by M=7"),
+    ({"pattern": "3:7"}, "32 inputs are not divisible by M=7"),
     ({"method": SparseGPT(block_size=6), "pattern": "2:4"}, "method.block_size=6 is not divisible by M=4"),
     ({"compensation": "enrgy"}, "the compensation 'enrgy' is unknown; did you mean energy?"),
     ({"compensation": Energy}, "Energy is a class"),
