@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies test test-cluster check bench clean
+.PHONY: run tables studies test test-long test-cluster check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -20,6 +20,10 @@ studies: $(STAMP)
 # two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# what takes half a minute or more for each
+test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

@@ -1,9 +1,6 @@
 """The real model through the command, and README's examples."""
 
 import json
-import re
-import shutil
-import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -132,22 +129,3 @@ def test_lm_eval_looks_for_no_commit(smoke):
 
 def test_the_bundled_model_knows_answers_of_the_bundled_task(record):
     assert record.zero_shot.tasks["bundled"].dense["acc"] > 0.4
-
-
-def test_a_score_is_a_function_a_registry_entry_and_a_yaml(tmp_path, tiny_folder):
-    """The README's own 15 lines, in a copy of the project."""
-    for name in ("statprune", "conf"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    readme = (ROOT / "README.md").read_text()
-    code = re.search(r"## Add a score\n[\s\S]*?\n\n((?:       .*\n|\n)+)", readme)[1]
-    with (tmp_path / "statprune" / "core" / "scores.py").open("a") as file:
-        file.write("\n\n" + textwrap.dedent(code))
-    (tmp_path / "conf" / "method" / "column_norm.yaml").write_text("name: column_norm\n")
-    (tmp_path / "statprune" / "conf").symlink_to(tmp_path / "conf")  # as the wheel has it
-    small = ["calibration.samples=2", "calibration.seq_len=32", "evaluation.max_windows=1", "tracking=disabled"]
-    overrides = ["method=column_norm", f"model.path={tiny_folder}", *small]
-    done = statprune(*overrides, cwd=tmp_path, fresh=True, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "outputs" / "default").iterdir()
-    record = read_record(folder)
-    assert record.config["method"] == {"name": "column_norm"} and record.sparsity.achieved == 0.5

@@ -44,6 +44,7 @@ def test_the_example_compares_its_score_with_wandas(plugin_score, tiny_folder, c
     assert first.startswith("wanda: mean relative") and second.startswith("spread, SpreadOptions(power=1.0)")
 
 
+@pytest.mark.long
 def test_the_command_takes_the_score_of_the_example(tiny_folder, tmp_path):
     plugin = f"plugins=[{EXAMPLES / 'plugin_score.py'}]"
     overrides = [plugin, "method=spread", "method.power=0.5", f"model.path={tiny_folder}", *SMALL]
@@ -53,6 +54,7 @@ def test_the_command_takes_the_score_of_the_example(tiny_folder, tmp_path):
     assert read_record(folder).config["method"] == {"name": "spread", "power": 0.5}
 
 
+@pytest.mark.long
 def test_the_sweep_of_the_example_ends_in_a_table(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = imported("sweep")

@@ -123,6 +123,7 @@ def test_options_are_swept_and_yaml_files_give_other_defaults(command, tmp_path)
     assert shares == [0.0, 0.0, 0.5, 1.0]
 
 
+@pytest.mark.long
 def test_choices_stand_in_a_table(command, tmp_path, tiny_folder):
     table = write_table(
         tmp_path / "own.yaml",

@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--markdown", action="store_true", help="everything as a page of Markdown: docs/reference.md")
     parser.add_argument("--config-dir", metavar="DIR", help="with the configurations of this folder, too")
     parser.add_argument(
-        "--plugins", nargs="+", default=[], metavar="FILE", help="with what these Python files or modules register"
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with what this Python file or module registers; once for each",
     )
 
 

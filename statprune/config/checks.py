@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from statprune.config.choices import NONE, Chosen
+from statprune.config.choices import LIST_KEYS, NONE, Chosen
 from statprune.config.schema import (
     CalibrationConfig,
     EvaluationConfig,
@@ -36,8 +36,6 @@ from statprune.system.registry import Registry
 T = TypeVar("T")
 SECTIONS = ("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "tracking")
 ORIGINS = "origins"  # of plugins: in records, and not to be given
-# keys that take a list; a text stands for a list of one
-LISTS = {"model": ("exclude",), "evaluation": ("tasks", "datasets"), "tracking": ("tags", "artifacts")}
 
 
 def parse_config(raw: PlainValues) -> RunConfig:
@@ -62,12 +60,11 @@ class _Parser:
     def config(self) -> RunConfig:
         """The configuration, or a ConfigError with every problem."""
         sections = {name: dict(self.raw.pop(name, None) or {}) for name in SECTIONS}
-        for name, keys in LISTS.items():
-            for key in keys:
-                if isinstance(sections[name].get(key), str):
-                    sections[name][key] = [sections[name][key]]
-        if isinstance(self.raw.get("plugins"), str):
-            self.raw["plugins"] = [self.raw["plugins"]]
+        for key in LIST_KEYS:
+            section, _, name = key.rpartition(".")
+            values = sections[section] if section else self.raw
+            if isinstance(values.get(name), str):
+                values[name] = [values[name]]
         settings = self._build(Settings, self.raw, "")
         model = self._build(ModelConfig, sections["model"], "model.")
         calibration = self._build(CalibrationConfig, sections["calibration"], "calibration.")

@@ -28,7 +28,7 @@ def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
     try:
         parsed = parse_overrides(overrides)
         hydra = compose([str(item.input_line) for item in parsed if not item.is_sweep_override()]).hydra
-    except (HydraException, OmegaConfBaseException, StatpruneError):
+    except (HydraException, OmegaConfBaseException, StatpruneError, ValueError):
         return None  # the overrides' problems are reported elsewhere
     if hydra.get("mode") != RunMode.MULTIRUN.name:
         return None

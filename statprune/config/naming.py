@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.config.choices import NONE
+from statprune.config.choices import LIST_KEYS, NONE
 from statprune.config.compose import default_choices, plain_choices, plain_values
 from statprune.config.place import ConfigPlace, place_of_job
 from statprune.config.schema import NOT_IN_HASH, digest
@@ -200,7 +200,7 @@ def _reference_choices(
 
 
 def _hashed_leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Values by full name that can change a number; 1.0 and 1 are the same."""
+    """Values by full name that can change a number; 1.0 and 1 are the same, and a text and a list of it."""
     leaves: dict[str, object] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -209,5 +209,6 @@ def _hashed_leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, obj
         if isinstance(value, dict) and value:
             leaves |= _hashed_leaves(value, f"{name}.")
         else:
+            value = [value] if name in LIST_KEYS and isinstance(value, str) else value
             leaves[name] = int(value) if isinstance(value, float) and value.is_integer() else value
     return leaves

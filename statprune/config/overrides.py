@@ -14,8 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statprune.config.checks import LISTS, parse_config
+from statprune.config.checks import parse_config
+from statprune.config.choices import LIST_KEYS
 from statprune.config.compose import (
+    Composition,
     choice_names,
     compose,
     group_names,
@@ -29,7 +31,6 @@ from statprune.config.place import current_place, searched_folders
 from statprune.errors import ConfigError, StatpruneError, first_line
 from statprune.system.extras import install_command
 
-LIST_KEYS = {f"{section}.{key}" for section, keys in LISTS.items() for key in keys} | {"plugins"}
 # what brings a launcher or sweeper: our extra, and the distribution of its plugin
 PLUGINS = {
     "joblib": ("joblib", "hydra-joblib-launcher"),
@@ -187,11 +188,11 @@ def _job_problems(overrides: Sequence[Override]) -> list[str]:
 def _value_problems(choices: list[str], values: Sequence[Override]) -> list[str]:
     """What is wrong with keys and values beside choices that exist."""
     try:
-        chosen = compose(choices).config
+        base = compose(choices)
     except (HydraException, OmegaConfBaseException, StatpruneError) as error:
         return [str(error).splitlines()[0]]
-    existing = [override for override in values if override.is_add() or _has_key(chosen, override.key_or_group)]
-    problems = [_unknown_key(chosen, override.key_or_group) for override in values if override not in existing]
+    existing = [override for override in values if override.is_add() or _has_key(base.config, override.key_or_group)]
+    problems = [_unknown_key(base, override.key_or_group) for override in values if override not in existing]
     try:
         parse_config(plain_values(compose(choices + [str(override.input_line) for override in existing]).config))
     except (HydraException, OmegaConfBaseException) as error:
@@ -223,7 +224,9 @@ def _choice_problem(override: Override, options: Sequence[str]) -> str | None:
     if choice in options:
         return None
     shown = "null" if choice is None else str(choice)
-    near = difflib.get_close_matches(shown, options, 1)
+    near = [f"{key}={name}" for name in difflib.get_close_matches(shown, options, 1)]
+    if isinstance(choice, float) and key == "sparsity":
+        near = [f"sparsity.ratio={choice}"]
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{key}={shown} is not a choice; choose one of {', '.join(options)}{hint}"
 
@@ -249,7 +252,8 @@ def _has_key(config: DictConfig, key: str) -> bool:
     return key != "hydra"  # its keys are checked by Hydra
 
 
-def _unknown_key(config: DictConfig, key: str) -> str:
+def _unknown_key(base: Composition, key: str) -> str:
+    config = base.config
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):
@@ -260,4 +264,5 @@ def _unknown_key(config: DictConfig, key: str) -> str:
     near = difflib.get_close_matches(name, names, 1)
     prefix = f"{parent}." if parent else ""
     hint = f"did you mean {prefix}{near[0]}?" if near else f"choose from {', '.join(prefix + k for k in names)}"
-    return f"{key} is not a key with these choices; {hint}"
+    choice = base.choices.get(parent)
+    return f"{key} is not a key with {f'{parent}={choice}' if choice else 'these choices'}; {hint}"

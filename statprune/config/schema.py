@@ -309,7 +309,7 @@ class RunConfig:
         origins = {key: own.origin for key, own in chosen.items() if isinstance(own, Chosen)}
         if not self.is_dense:
             origins["calibration"] = SOURCES.origin(self.calibration.source)
-        origins |= {f"evaluation.{name}": SOURCES.origin(name) for name in self.evaluation.datasets}
+        origins |= {f"evaluation {name}": SOURCES.origin(name) for name in self.evaluation.datasets}
         return {key: origin for key, origin in origins.items() if not origin.is_own}
 
     def resolved(self) -> PlainValues:

@@ -79,9 +79,8 @@ class _Parser:
         asked, name = self.asked, self.asked.allocation
         is_chosen, ratios = name != UNIFORM, asked.layer_ratios
         if (is_chosen or ratios is not None) and not (asked.keep is None and asked.of is None):
-            self.problems.append(
-                f"sparsity.allocation={name} and sparsity.layer_ratios are for unstructured sparsity, not for N:M"
-            )
+            given = f"sparsity.allocation={name}" if is_chosen else "sparsity.layer_ratios"
+            self.problems.append(f"{given} is for unstructured sparsity, not for N:M; leave it out")
         if is_chosen and name not in ALLOCATIONS:
             self.problems.append(f"sparsity.allocation: {ALLOCATIONS.unknown(name, (UNIFORM,))}")
             return None

@@ -1,7 +1,7 @@
 """What a call of ``prune`` is asked to do, how it runs, and what it returns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,7 +139,7 @@ class PruneResult:
     """
 
     seconds: dict[str, float]
-    matrices: tuple[MatrixReport, ...]
+    matrices: tuple[MatrixReport, ...] = field(repr=False)
     coverage: Coverage
     spec: PruneSpec
     calibration: Calibration

@@ -67,7 +67,7 @@ def test_help_lists_the_tables(capsys):
         ([], f"name a table: {', '.join(table_names())}, all, or the path of a YAML"),
         (
             ["ppl", "--overrides", "method.alfa=1"],
-            "table ppl, 50% / Dense / SmolLM2-135M: method.alfa is not a key with these choices",
+            "table ppl, 50% / Dense / SmolLM2-135M: method.alfa is not a key with method=dense",
         ),
         (["ladder", "--rows", "Wando"], "the table ladder has no row 'Wando'; did you mean 'Wanda'?"),
         (

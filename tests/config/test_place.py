@@ -53,7 +53,7 @@ def test_own_files_are_choices_beside_ours(place, choice):
 
 def test_an_own_file_is_suggested(place):
     (problem,) = override_problems(["experiment=quik"])
-    assert problem.endswith("(did you mean quick?)")
+    assert problem.endswith("(did you mean experiment=quick?)")
 
 
 def test_own_files_are_composed(place):

@@ -254,13 +254,13 @@ def depths(tmp_path_factory):
     return memories
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_eight_times_as_deep_takes_no_more_memory(depths):
     shallow, deep = depths
     assert deep["peak_host_bytes"] < 1.25 * shallow["peak_host_bytes"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_peak_of_a_run_from_disk_is_predicted(depths):
     for memory in depths:
         assert memory["peak_host_bytes"] / memory["predicted_host_bytes"] == pytest.approx(1, abs=0.3)

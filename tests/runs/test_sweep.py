@@ -204,7 +204,7 @@ def test_with_dense_propagation_a_sweep_reuses_the_calibration_pass(preset):
     assert preset[1].stderr.count("reused the calibration pass") == 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_that_is_killed_at_any_moment_is_finished_by_the_same_command(grid, tiny_folder, tmp_path):
     folder, _ = grid
     command = [sys.executable, "-m", "statprune", "-m", *SMALL, f"model.path={tiny_folder}", "tracking=offline", *GRID]
