@@ -83,8 +83,8 @@ def compare(folders: Sequence[Path]) -> Comparison:
     if len(folders) < 2:
         raise StatpruneError("a single run has nothing to be compared with; give the folders of two or more runs")
     for folder in folders:
-        if not folder.is_dir():
-            raise StatpruneError(f"{folder} is no folder; give the folders of runs")
+        if folder.is_file():
+            raise StatpruneError(f"{folder} is a file; give the folders of runs")
     places = [folder.resolve() for folder in folders]
     for folder, place in zip(folders, places, strict=True):
         if places.count(place) > 1:

@@ -232,9 +232,13 @@ class _Layout:
             cells=cells,
             published=published,
             tolerance=table.get("tolerance"),
-            deviations=table.get("deviations") or [],
+            deviations=[*(table.get("deviations") or []), *self._changed()],
             axis=table.get("axis", ""),
         )
+
+    def _changed(self) -> list[str]:
+        """A sentence about overrides of all cells: a label may say otherwise, such as that of the model."""
+        return [f"All cells were run with {', '.join(self.last)}."] if self.last else []
 
     def _axes(self) -> _Axes:
         columns = self.of_scale.get("columns") or self.table.get("columns")

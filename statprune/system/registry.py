@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -121,8 +122,9 @@ class Registry(Generic[T]):
         entry = self._entry(name)
         version = entry.version
         if entry.distribution not in (None, OWN) and _is_editable(entry.distribution):
-            self.get(name)
-            version = f"{version}+{_digest_of_package(entry.module.partition('.')[0])}"
+            with suppress(PluginError):  # whoever chooses it is told
+                self.get(name)
+                version = f"{version}+{_digest_of_package(entry.module.partition('.')[0])}"
         return Origin(entry.distribution, version, entry.module)
 
     def described(self, name: str) -> str:

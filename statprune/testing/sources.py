@@ -78,12 +78,12 @@ def _check_text(source: Source, part: str, path: str | None, documents: Sequence
 
 
 def _check_disjoint(name: str, calibration: Sequence[str], evaluation: Sequence[str]) -> None:
-    both = [{" ".join(text.split()) for text in part if text.strip()} for part in (calibration, evaluation)]
-    require(both[0] != both[1], f"{name} has the same documents in both parts; give each part its own")
     common = {text.strip() for text in calibration if text.strip()} & {text.strip() for text in evaluation}
     require(not any(len(text) >= LEAST_PARAGRAPH for text in common), _shared(name, "document", common))
     paragraphs = _paragraphs(calibration) & _paragraphs(evaluation)
     require(not paragraphs, _shared(name, "paragraph", paragraphs))
+    both = [{" ".join(text.split()) for text in part if text.strip()} for part in (calibration, evaluation)]
+    require(both[0] != both[1], f"{name} has the same documents in both parts; give each part its own")
 
 
 def _shared(name: str, what: str, common: set[str]) -> str:
