@@ -55,7 +55,7 @@ def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place:
         place: of the configuration files; None: the command's.
     """
     method = config["method"]["name"]
-    refinement = (config.get("refinement") or {}).get("name", NONE)
+    refinement = _refinement_name(config)
     components = [
         _model_component(str(config["model"]["path"])),
         config["calibration"]["source"],
@@ -139,21 +139,22 @@ def _compensation_name(options: Mapping[str, Any]) -> str:
 
 def _compensation(options: Mapping[str, Any]) -> Compensation | None:
     """The compensation itself; None where there is none, or no such one is installed."""
+    cls = _compensation_class(options)
+    values = {key: value for key, value in options.items() if key != "name"}
+    return None if cls is None else build(cls, values, "compensation.").value
+
+
+def _compensation_class(options: Mapping[str, Any]) -> type[Compensation] | None:
     name = str(options["name"])
     try:
-        if name not in COMPENSATIONS:
-            return None
-        values = {key: value for key, value in options.items() if key != "name"}
-        return build(COMPENSATIONS.get(name), values, "compensation.").value
+        return COMPENSATIONS.get(name) if name in COMPENSATIONS else None
     except StatpruneError:  # of a plugin; whoever uses it is told
         return None
 
 
-def _named_options(compensation: str) -> tuple[str, ...]:
-    try:
-        return COMPENSATIONS.get(compensation).named_options if compensation in COMPENSATIONS else ()
-    except StatpruneError:
-        return ()
+def _refinement_name(config: Mapping[str, Any]) -> str:
+    """Configurations of older versions have no refinement."""
+    return str((config.get("refinement") or {}).get("name", NONE))
 
 
 def _unnamed_changes(
@@ -169,7 +170,8 @@ def _unnamed_changes(
         groups.pop("sparsity", None)
     groups = _reference_choices(groups, config, place)
     plain, values = plain_choices(groups, place), _hashed_leaves(config)
-    of_variant = [f"compensation.{key}" for key in _named_options(str(config["compensation"]["name"]))]
+    compensation = _compensation_class(config["compensation"])
+    of_variant = [f"compensation.{key}" for key in (compensation.named_options if compensation is not None else ())]
     shown = [key for key in (*NAMED_KEYS, *of_variant) if shows_pattern or not key.startswith("sparsity.")]
     return {key: values.get(key) for key in differing_keys(plain, config) if key not in shown}
 
@@ -183,7 +185,7 @@ def _reference_choices(
     """
     shown = {
         "method": config["method"]["name"],
-        "refinement": (config.get("refinement") or {}).get("name", NONE),
+        "refinement": _refinement_name(config),
         "compensation": config["compensation"]["name"],
         "calibration": config["calibration"]["source"],
     }
