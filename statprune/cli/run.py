@@ -153,9 +153,8 @@ class _CommandLine:
         """
         parsed = get_args_parser().parse_known_args(self.arguments)[0]
         if parsed.config_path is not None and "://" not in parsed.config_path:
-            # Hydra takes a relative one from this file's folder
-            self.arguments = [*_without_flag(self.arguments, "--config-path", "-cp"), "--config-path"]
-            self.arguments.append(os.path.abspath(parsed.config_path))
+            # Hydra takes a relative one from this file's folder; the last of a flag counts
+            self.arguments += ["--config-path", os.path.abspath(parsed.config_path)]
         place = place_of(parsed.config_name, parsed.config_path, parsed.config_dir)
         use_place(place.with_folders(searchpath_of(self._overrides), "hydra.searchpath in command-line"))
         if self.asks_for_help:
@@ -204,18 +203,6 @@ class _CommandLine:
         if not self.is_sweep:
             self.arguments.insert(0, "--multirun")
         self.is_sweep = True
-
-
-def _without_flag(arguments: Sequence[str], *names: str) -> list[str]:
-    """Arguments without a flag and its value."""
-    kept: list[str] = []
-    is_value = False
-    for argument in arguments:
-        is_flag = argument in names
-        if not (is_value or is_flag or argument.startswith(tuple(f"{name}=" for name in names))):
-            kept.append(argument)
-        is_value = is_flag
-    return kept
 
 
 def _print_help() -> int:
