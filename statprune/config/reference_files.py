@@ -27,7 +27,6 @@ class ChoiceFile:
         brings: choices of other groups that come with it: compensation=energy.
         comment: at the top of the file.
         comments: behind a key, by full name.
-        is_registrys: there is no file; its values are its options' defaults.
         origin: the plugin or the folder that has the file; empty where it is ours, Hydra's or a registry's.
     """
 
@@ -36,7 +35,6 @@ class ChoiceFile:
     brings: tuple[str, ...]
     comment: str
     comments: dict[str, str]
-    is_registrys: bool
     origin: str
 
 
@@ -60,7 +58,6 @@ def choice_file(group: str, name: str) -> ChoiceFile:
         brings=tuple(_brought(own, group) for own in _defaults(loaded) if isinstance(own, GroupDefault)),
         comment=_comment_at_top(text),
         comments=comments,
-        is_registrys=loaded.provider == "registry",
         origin=_origin(loaded),
     )
 
