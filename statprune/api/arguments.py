@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from statprune.config.choices import NONE
 from statprune.config.sparsity import expression_problems
 from statprune.core.compensation import COMPENSATIONS, Compensation
 from statprune.core.methods import Method, ScoreMethod, get_method
@@ -22,7 +23,7 @@ from statprune.system.registry import Registry
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NONE = "none"  # in the place of a compensation or a refinement
+T = TypeVar("T")
 
 
 @contextmanager
@@ -90,9 +91,8 @@ def read_pattern(pattern: object, method: Method) -> Pattern:
     Raises:
         ChoiceError: it is none of these, or out of range, or the method can't have it.
     """
-    group = method.score.group if isinstance(method, ScoreMethod) else method.group
     with out_of_range():
-        chosen = _pattern(pattern, group)
+        chosen = _pattern(pattern, method.group)
     if problem := method.problem(chosen):
         raise ChoiceError(problem)
     return chosen
@@ -123,9 +123,7 @@ def read_compensation(value: object) -> Compensation | None:
     Raises:
         ChoiceError: it is none, or unknown.
     """
-    chosen = _chosen(COMPENSATIONS, Compensation, value, NONE)
-    assert chosen is None or isinstance(chosen, Compensation)
-    return chosen
+    return _chosen(COMPENSATIONS, Compensation, value, NONE)
 
 
 def read_refinement(value: object) -> Refinement | None:
@@ -134,9 +132,7 @@ def read_refinement(value: object) -> Refinement | None:
     Raises:
         ChoiceError: it is none, or unknown.
     """
-    chosen = _chosen(REFINEMENTS, Refinement, value, NONE)
-    assert chosen is None or isinstance(chosen, Refinement)
-    return chosen
+    return _chosen(REFINEMENTS, Refinement, value, NONE)
 
 
 def read_allocation(value: object) -> Allocation | None:
@@ -145,14 +141,12 @@ def read_allocation(value: object) -> Allocation | None:
     Raises:
         ChoiceError: it is none, or unknown.
     """
-    chosen = _chosen(ALLOCATIONS, Allocation, value, UNIFORM)
-    assert chosen is None or isinstance(chosen, Allocation)
-    return chosen
+    return _chosen(ALLOCATIONS, Allocation, value, UNIFORM)
 
 
-def _chosen(registry: Registry[type], base: type, value: object, nothing: str) -> object | None:
+def _chosen(registry: Registry[type[T]], base: type, value: object, nothing: str) -> T | None:
     if value is None or isinstance(value, base):
-        return value
+        return value  # type: ignore[return-value]  # the base of the registry's classes
     if isinstance(value, type) and issubclass(value, base):
         raise ChoiceError(f"{value.__name__} is a class; give one made from it, such as {value.__name__}()")
     if not isinstance(value, str):
@@ -163,8 +157,7 @@ def _chosen(registry: Registry[type], base: type, value: object, nothing: str) -
         return None
     if value not in registry:
         raise ChoiceError(registry.unknown(value, (nothing,)))
-    chosen: object = built(registry.get(value), {}, f"{registry.kind}.")
-    return chosen
+    return built(registry.get(value), {}, f"{registry.kind}.")
 
 
 def read_names(value: object, argument: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from statprune.config.choices import Chosen, allocation_keys, allocation_options
 from statprune.config.schema import SparsityConfig
-from statprune.core.methods import Method, customary_group
+from statprune.core.methods import Method
 from statprune.core.patterns import PATTERNS, Group, Pattern
 from statprune.pruning.allocation import ALLOCATIONS, UNIFORM, Allocation, BlockRatios, NamedRatios
 from statprune.system.options import PlainValues, build, option_names
@@ -180,7 +180,7 @@ class _Parser:
     def _unstructured(self, method: Chosen[Method] | None) -> Chosen[Pattern] | None:
         asked = self.asked
         if asked.group is None:
-            asked.group = Group.row if method is None else customary_group(method.name)
+            asked.group = Group.row if method is None else method.value.group
         if not isinstance(asked.layer_ratios, list) and asked.ratio is None:
             asked.ratio = 0.5
         ratio = 0.0 if asked.ratio is None else asked.ratio  # every matrix's ratio is in the list

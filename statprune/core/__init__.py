@@ -4,7 +4,7 @@ A weight is always (out_features, in_features) in float32 or float64.
 """
 
 from statprune.core.compensation import Compensation, Energy
-from statprune.core.methods import Method, Solution, customary_group, get_method, method_names, options_class
+from statprune.core.methods import Method, Solution, get_method, method_names, options_class
 from statprune.core.moments import Moments
 from statprune.core.patterns import Group, NofM, Pattern, Unstructured
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
@@ -22,7 +22,6 @@ __all__ = [
     "Solution",
     "StatisticsKind",
     "Unstructured",
-    "customary_group",
     "get_method",
     "method_names",
     "options_class",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +18,10 @@ from statprune.system.registry import Origin, Registry, subclass_of
 class Method(ABC):
     """A pruning method: a frozen dataclass of its options, which are the keys ``method.*``."""
 
-    group: ClassVar[Group] = Group.row  # what weights are compared within where the user does not say
+    @property
+    def group(self) -> Group:
+        """What weights are compared within where the user does not say: as the method's authors do."""
+        return Group.row
 
     @property
     def needs(self) -> StatisticsKind:
@@ -60,6 +63,11 @@ class ScoreMethod(Method):
         """The input statistics that the score reads."""
         return self.score.needs
 
+    @property
+    def group(self) -> Group:
+        """The comparison group of the score's authors."""
+        return self.score.group
+
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
         """Zero what the pattern does not select by the score; diagnostics: the score's least, mean and largest."""
         score = self.score(weight, statistics, self.options)
@@ -87,11 +95,6 @@ def options_class(name: str) -> type:
         ChoiceError: there is no such method.
     """
     return SCORES.get(name).options if _is_score(name) else _method(name)
-
-
-def customary_group(name: str) -> Group:
-    """The comparison group of the method's authors, used where the user names none."""
-    return SCORES.get(name).group if _is_score(name) else _method(name).group
 
 
 def method_origin(name: str) -> Origin:
