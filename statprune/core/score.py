@@ -1,5 +1,6 @@
 """What a score is, and the registry of scores: a decorated function with a dataclass of options."""
 
+import functools
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
@@ -83,28 +84,30 @@ def score(
     """
 
     def decorated(function: Callable[..., Tensor]) -> Score:
-        annotations = {key: kind for key, kind in typing.get_type_hints(function).items() if key != "return"}
-        parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
-        made = Score(function, needs, NoOptions, group)
-        if len(parameters) == 2:
+        if function.__code__.co_argcount == 2:
             made = Score(_without_options(function), needs, NoOptions, group)
-        elif annotations.get(parameters[-1]) is not NoOptions:
-            options = annotations.get(parameters[-1])
-            if len(parameters) != 3 or not (isinstance(options, type) and is_dataclass(options)):
-                raise PluginError(
-                    f"the score {function.__qualname__} needs the parameters (weight, statistics), or (weight, "
-                    "statistics, options: Options) with a frozen dataclass Options"
-                )
-            made = Score(function, needs, options, group)
+        else:
+            made = Score(function, needs, _options_of(function), group)
         return SCORES.register(name or function.__name__, made)
 
     return decorated
 
 
+def _options_of(function: Callable[..., Tensor]) -> type:
+    """The dataclass that annotates a score's last parameter."""
+    parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
+    options = typing.get_type_hints(function).get(parameters[-1]) if len(parameters) == 3 else None
+    if not (isinstance(options, type) and is_dataclass(options)):
+        raise PluginError(
+            f"the score {function.__qualname__} needs the parameters (weight, statistics), or (weight, "
+            "statistics, options: Options) with a frozen dataclass Options"
+        )
+    return options
+
+
 def _without_options(function: Callable[..., Tensor]) -> Callable[[Tensor, InputStatistics, Any], Tensor]:
+    @functools.wraps(function)
     def scored(weight: Tensor, statistics: InputStatistics, options: object) -> Tensor:
         return function(weight, statistics)
 
-    for name in ("__module__", "__qualname__", "__doc__"):
-        setattr(scored, name, getattr(function, name))
     return scored
