@@ -6,14 +6,8 @@ from typing import TypeVar
 import torch
 
 from statprune.config.choices import LIST_KEYS, NONE, Chosen
-from statprune.config.schema import (
-    CalibrationConfig,
-    EvaluationConfig,
-    ModelConfig,
-    RunConfig,
-    Settings,
-    TrackingConfig,
-)
+from statprune.config.schema import RunConfig
+from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, Settings, TrackingConfig
 from statprune.config.sparsity import expression_problems, parse_sparsity
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.methods import (

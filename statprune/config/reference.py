@@ -15,7 +15,7 @@ from statprune.config.compose import choice_names, compose, group_names
 from statprune.config.reference_files import ChoiceFile, choice_file
 from statprune.config.reference_keys import Key, key_of, leaves
 from statprune.config.reference_sections import GROUPS, SCHEMAS, Section, origin_text, registry_origin, section_of
-from statprune.config.schema import Settings
+from statprune.config.sections import Settings
 from statprune.errors import StatpruneError, first_line
 from statprune.pruning.allocation import ALLOCATIONS, UNIFORM
 from statprune.system.docstrings import attributes, description, summary

@@ -6,13 +6,7 @@ from typing import Any
 
 from statprune.config.choices import NONE, allocation_keys
 from statprune.config.reference_keys import Key, key_of, shown
-from statprune.config.schema import (
-    CalibrationConfig,
-    EvaluationConfig,
-    ModelConfig,
-    SparsityConfig,
-    TrackingConfig,
-)
+from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, SparsityConfig, TrackingConfig
 from statprune.config.sparsity import N_M, UNSTRUCTURED
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.methods import DENSE, METHODS, method_names, method_origin, options_class

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from statprune.config.choices import Chosen, allocation_keys, allocation_options
-from statprune.config.schema import SparsityConfig
+from statprune.config.sections import SparsityConfig
 from statprune.core.methods import Method
 from statprune.core.patterns import PATTERNS, Group, Pattern
 from statprune.pruning.allocation import ALLOCATIONS, UNIFORM, Allocation, BlockRatios, NamedRatios

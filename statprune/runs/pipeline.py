@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from statprune.config.schema import Offload, RunConfig
+from statprune.config.schema import RunConfig
+from statprune.config.sections import Offload
 from statprune.core.statistics import DenseStatistics
 from statprune.errors import ModelError, first_line
 from statprune.model.saving import save_masks, save_model

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from statprune.config.schema import Offload, RunConfig
+from statprune.config.schema import RunConfig
+from statprune.config.sections import Offload
 from statprune.core.statistics import StatisticsKind
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ModelError

@@ -8,7 +8,7 @@ import pytest
 import wandb
 from transformers import AutoModelForCausalLM
 
-from statprune.config.schema import TrackingConfig
+from statprune.config.sections import TrackingConfig
 from statprune.runs.pipeline import run
 from statprune.runs.store import read_record
 from statprune.runs.tracking import Tracker, _tags, note_on_skipped, run_id

@@ -1,0 +1,219 @@
+"""The configuration's sections: every key with its name, type, default and unit."""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Annotated, Any
+
+from statprune.core.patterns import Group
+from statprune.data.sources import path_owner
+from statprune.evaluation.tasks import TaskOptions
+from statprune.model.loading import ModelSource
+from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM
+from statprune.pruning.spec import Propagation
+from statprune.system.options import PlainValues
+from statprune.walk.activations import Placement
+
+
+class Dtype(Enum):
+    """Precision of the weights; auto is the checkpoint's own."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Offload(Enum):
+    """Where blocks wait that are not being computed; none is the device."""
+
+    none = "none"
+    cpu = "cpu"
+    disk = "disk"
+
+
+@dataclass
+class ModelConfig:
+    """Which model, and which of its matrices stay dense.
+
+    Attributes:
+        path: hub id, local folder, .gguf file or pkg://package/file.
+        dtype: precision of the weights; auto: the checkpoint's own.
+        revision: branch, tag or commit on the hub; None: the main branch.
+        trust_remote_code: run code that comes with the model.
+        exclude: regular expressions: a matrix stays dense whose full name one of them is found in.
+        prune_routers: prune the matrices that route tokens to experts, too.
+    """
+
+    path: str = ""
+    dtype: Dtype = Dtype.auto
+    revision: str | None = None
+    trust_remote_code: bool = False
+    exclude: list[str] = field(default_factory=list)
+    prune_routers: bool = False
+
+    @property
+    def source(self) -> ModelSource:
+        """What is opened."""
+        return ModelSource(self.path, self.dtype.value, self.revision, self.trust_remote_code)
+
+
+@dataclass
+class CalibrationConfig:
+    """Calibration windows.
+
+    Attributes:
+        source: where the text comes from: bundled, text, wikitext2, c4, or a plugin's; calibration=NAME sets it.
+        samples: how many windows are used [windows].
+        seq_len: length of a window [tokens].
+        batch_size: how many windows run together; None: as many as keep the device busy [windows].
+        path: the text file, or a local copy of the hub's dataset folder; None: none.
+        min_expert_tokens: an expert that fewer tokens reach is pruned with the statistics of its mixture [tokens].
+    """
+
+    source: str = "bundled"
+    samples: int = 128
+    seq_len: int = 2048
+    batch_size: int | None = None
+    path: str | None = None
+    min_expert_tokens: int = 32
+
+
+@dataclass
+class SparsityConfig:
+    """The pattern: either ``ratio`` (unstructured, 0.5 where nothing is given) or ``keep`` and ``of`` (N:M).
+
+    Attributes:
+        ratio: how much is removed, from 0 to below 1; None: 0.5, unless N:M or ratios are given [fraction].
+        group: what weights are compared within, unstructured; None: as the method's authors do.
+        keep: N of N:M: how many are kept in each group of inputs; None: not N:M [weights].
+        of: M of N:M: size of the groups; None: not N:M [weights].
+        pattern: name of a plugin's pattern; None: unstructured or N:M.
+        allocation: how a ratio is spread over the blocks: uniform, owl, or a plugin's.
+        layer_ratios: explicit ratios, each from 0 to below 1; a matrix takes the ratio of its block, or of the first
+            expression found in its full name, and else ``ratio``; None: ``allocation`` decides [fraction].
+        options: other keys: those of the allocation, and those of a plugin's pattern.
+    """
+
+    ratio: float | None = None
+    group: Group | None = None
+    keep: int | None = None
+    of: int | None = None
+    pattern: str | None = None
+    allocation: str = UNIFORM
+    layer_ratios: Annotated[Any, "list of floats, one per block, or {regular expression: float}, or null"] = None
+    options: PlainValues = field(default_factory=dict)
+
+    def resolved(self) -> PlainValues:
+        """As plain values, flat."""
+        own = asdict(self)
+        own |= ALWAYS_RECORDED | own.pop("options")
+        if self.pattern is None:
+            del own["pattern"]
+        return own
+
+
+@dataclass
+class EvaluationConfig:
+    """What is measured: perplexity on datasets, zero-shot accuracy on lm-eval's tasks.
+
+    Attributes:
+        name: the choice itself, perplexity, zero_shot, full or none: give evaluation=NAME.
+        datasets: of which perplexity is measured: bundled, text, wikitext2, c4, and plugins'.
+        seq_len: length of an evaluation window [tokens].
+        max_windows: how many of each dataset, at most; None: all [windows].
+        batch_size: how many windows run together [windows].
+        path: the text file, or a local copy of the hub's dataset folder; None: none.
+        tasks: of lm-eval: names, folders of task YAMLs, and the sets bundled, paper and wanda7.
+        metric: stands for each task that has it, acc or acc_norm; all are recorded.
+        num_fewshot: how many examples are in each prompt; None: as each task defines [examples].
+        limit: how many of each task are asked, at most; None: all [documents].
+        task_batch_size: how many requests run together [requests].
+        add_bos_token: whether prompts begin with BOS; None: as the tokenizer does.
+        chat_template: whether prompts are messages of a chat.
+    """
+
+    name: str = "perplexity"
+    datasets: list[str] = field(default_factory=list)
+    seq_len: int = 2048
+    max_windows: int | None = None
+    batch_size: int = 4
+    path: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    metric: str = "acc"
+    num_fewshot: int | None = None
+    limit: int | None = None
+    task_batch_size: int = 16
+    add_bos_token: bool | None = None
+    chat_template: bool = False
+
+    def path_of(self, source: str) -> str | None:
+        """The path that a dataset reads: the one that needs a path has it, or else the only one that may have one."""
+        return self.path if source == path_owner(self.datasets) else None
+
+    @property
+    def task_options(self) -> TaskOptions:
+        """How tasks are asked."""
+        return TaskOptions(
+            metric=self.metric,
+            num_fewshot=self.num_fewshot,
+            limit=self.limit,
+            batch_size=self.task_batch_size,
+            add_bos_token=self.add_bos_token,
+            chat_template=self.chat_template,
+        )
+
+
+@dataclass
+class TrackingConfig:
+    """Weights & Biases.
+
+    Attributes:
+        mode: offline (files in the run's folder), online or disabled.
+        project: W&B's project.
+        entity: W&B's entity, a person or a team; None: your own.
+        group: W&B's group of runs; None: the key ``name``.
+        job_type: W&B's type of the run.
+        tags: W&B's tags, besides method, pattern and model.
+        notes: W&B's notes on the run; None: none.
+        artifacts: what is uploaded with the run: masks, model (with save_model=true).
+    """
+
+    mode: str = "disabled"
+    project: str = "statprune"
+    entity: str | None = None
+    group: str | None = None
+    job_type: str = "prune"
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    artifacts: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Settings:
+    """Keys outside of groups.
+
+    Attributes:
+        name: the folder below outputs/ that runs are written to.
+        propagation: which inputs matrices see.
+        device: auto, cpu, cuda, or one of several GPUs: cuda:0.
+        offload: where blocks wait that are not being computed; none: on the device.
+        activations: where calibration windows wait between blocks; auto: the first of the others that has room.
+        seed: what every random choice starts from.
+        save_model: keep the pruned model, in the run's folder.
+        verbose: print a line per block.
+        rerun: run again although this very run is finished.
+        cache: folder of dense perplexities and accuracies that runs share; None: none.
+        plugins: Python files and modules that are imported first: they register choices of your own.
+    """
+
+    name: str = "default"
+    propagation: Propagation = Propagation.pruned
+    device: str = "auto"
+    offload: Offload = Offload.none
+    activations: Placement = Placement.auto
+    seed: int = 0
+    save_model: bool = False
+    verbose: bool = False
+    rerun: bool = False
+    cache: str | None = None
+    plugins: list[str] = field(default_factory=list)
