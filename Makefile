@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies test test-long test-cluster check bench clean
+.PHONY: run tables studies test test-long test-cluster kills check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -24,6 +24,10 @@ test: $(STAMP)
 # what takes half a minute or more for each
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+
+# fifty kills at random moments of each kind of command: a quarter of an hour
+kills: $(STAMP)
+	STATPRUNE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -s tests/test_kills.py
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

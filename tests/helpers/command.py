@@ -27,10 +27,14 @@ def statprune(*overrides: str, cwd: Path, fresh: bool = False, **environment: st
 
 def in_processes(processes: int, *overrides: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run the command in several processes with the environment that torchrun gives them."""
+    return run_warm(list(overrides), cwd, 300, processes_environment(processes))
+
+
+def processes_environment(processes: int) -> list[dict[str, str]]:
+    """What torchrun adds to the environment of each process."""
     shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "OMP_NUM_THREADS": "1"}
-    ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    return run_warm(list(overrides), cwd, 300, ranks)
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def torchrun(processes: int, *overrides: str, cwd: Path, program=("-m", "statprune")) -> subprocess.CompletedProcess:

@@ -10,6 +10,7 @@ import runpy
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 
@@ -33,12 +34,7 @@ def run_warm(arguments: list[str], folder: Path, timeout: float, ranks: list[dic
     """
     with tempfile.TemporaryDirectory() as outputs:
         out, err = (Path(outputs) / name for name in ("out", "err"))
-        processes = [
-            _server.Process(target=_command, args=(arguments, str(folder), str(out), str(err), os.environ | rank))
-            for rank in ranks
-        ]
-        for process in processes:
-            process.start()
+        processes = start_warm(arguments, folder, out, err, ranks)
         end = time.monotonic() + timeout
         for process in processes:
             process.join(max(0.0, end - time.monotonic()))
@@ -48,6 +44,19 @@ def run_warm(arguments: list[str], folder: Path, timeout: float, ranks: list[dic
             raise TimeoutExpired(arguments, timeout, out.read_bytes(), err.read_bytes())
         code = next((process.exitcode for process in processes if process.exitcode), 0)
         return CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
+def start_warm(
+    arguments: list[str], folder: Path, out: Path, err: Path, ranks: list[dict[str, str]]
+) -> list[BaseProcess]:
+    """The same, without waiting for the end; what the processes print is added to the files."""
+    processes: list[BaseProcess] = [
+        _server.Process(target=_command, args=(arguments, str(folder), str(out), str(err), os.environ | rank))
+        for rank in ranks
+    ]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def _command(arguments: list[str], folder: str, out: str, err: str, environment: dict[str, str]) -> None:
