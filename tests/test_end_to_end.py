@@ -107,6 +107,7 @@ def test_the_saved_models_embeddings_are_tied(reloaded):
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+@pytest.mark.long
 def test_accuracies_of_the_bundled_task_are_those_of_lm_evals_command(smoke, record, tmp_path):
     folder, _ = smoke
     tasks = ROOT / "experiments" / "tasks"

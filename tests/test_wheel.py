@@ -103,6 +103,7 @@ def test_the_wheels_command_sweeps(environment, tiny_folder):
     assert len(list(environment.work.glob("outputs/two/*/result.json"))) == 2
 
 
+@pytest.mark.long
 def test_the_wheels_tables_are_planned_run_and_built(environment, tiny_folder):
     (environment.work / "own.yaml").write_text(TABLE)
     assert "missing" in environment.run("statprune", "tables", "ppl", "--dry-run")

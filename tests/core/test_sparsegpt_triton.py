@@ -72,6 +72,7 @@ def test_kernel_takes_float64(pattern):
     check(*make(7, 16, dtype=torch.float64), pattern)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_float32_kernel_is_near_the_float64_loop(pattern):
     weight, factor = make(9, 64, seed=1)

@@ -113,12 +113,14 @@ def in_two_processes(lively_folder, tasks, tmp_path_factory):
     return path.parent, folder / "one"
 
 
+@pytest.mark.long
 def test_several_processes_measure_the_accuracies_of_one(in_two_processes):
     two, one = (read_record(folder).zero_shot for folder in in_two_processes)
     assert vars(two.mean) == pytest.approx(vars(one.mean), rel=1e-12)  # sums in another order
     assert two.protocol == one.protocol
 
 
+@pytest.mark.long
 def test_several_processes_give_the_answers_of_one(in_two_processes):
     tables = [pandas.read_parquet(folder / "documents.parquet") for folder in in_two_processes]
     order = ["task", "document", "metric"]

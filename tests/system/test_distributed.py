@@ -18,12 +18,21 @@ from tests.helpers.models import tiny_tokenizer
 SMALL = ["calibration.samples=5", "calibration.seq_len=32", "calibration.batch_size=2", "evaluation.max_windows=3"]
 SMALL += ["device=cpu", "tracking=disabled", "save_model=true"]
 CASES = [
-    ("LlamaConfig", 2, ["method=sparsegpt", "sparsity.ratio=0.6"]),
-    ("LlamaConfig", 3, ["propagation=sequential", "offload=disk", "compensation=moments"]),
-    (
-        "Qwen3MoeConfig",
-        2,
-        ["calibration.min_expert_tokens=20", "sparsity.allocation=owl", "hydra.run.dir=outputs/default/named"],
+    pytest.param(
+        ("LlamaConfig", 2, ["method=sparsegpt", "sparsity.ratio=0.6"]), id="sparsegpt", marks=pytest.mark.long
+    ),
+    pytest.param(
+        ("LlamaConfig", 3, ["propagation=sequential", "offload=disk", "compensation=moments"]),
+        id="sequential-disk-moments",
+        marks=pytest.mark.long,
+    ),
+    pytest.param(
+        (
+            "Qwen3MoeConfig",
+            2,
+            ["calibration.min_expert_tokens=20", "sparsity.allocation=owl", "hydra.run.dir=outputs/default/named"],
+        ),
+        id="experts-owl",
     ),
 ]
 
@@ -67,7 +76,7 @@ class Pair:
         return [(key, value, several[key]) for key, value in one.items()]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=["sparsegpt", "sequential-disk-moments", "experts-owl"])
+@pytest.fixture(scope="module", params=CASES)
 def pair(request, folders, tmp_path_factory):
     name, processes, options = request.param
     overrides = [f"model.path={folders(name)}", *SMALL, *options]
@@ -138,12 +147,14 @@ def half_failed(folders, tmp_path_factory):
     return torchrun(2, "-m", *overrides, cwd=folder), folder
 
 
+@pytest.mark.long
 def test_a_job_that_fails_everywhere_does_not_stop_the_others(half_failed):
     done, folder = half_failed
     assert done.returncode != 0 and "2 runs: 1 finished, 1 failed" in done.stdout, done.stderr
     assert len([*folder.glob("outputs/default/*/result.json")]) == 1
 
 
+@pytest.mark.long
 def test_a_job_that_fails_everywhere_is_reported_by_one_process(half_failed):
     done, _ = half_failed
     assert done.stderr.count("the pattern does not fit") == 1 and "process 1 of 2" not in done.stderr
