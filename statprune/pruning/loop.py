@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,14 +18,14 @@ from statprune.pruning.allocation import check_pattern, matrix_patterns
 from statprune.pruning.report import (
     MatrixIdentity,
     MatrixReport,
-    PendingBlock,
     PendingReport,
     count_nonzero,
     experts_with_pooled_statistics,
     experts_without_tokens,
 )
-from statprune.pruning.spec import Calibration, OnBlock, Propagation, PruneResult, PruneRuntime, PruneSpec
-from statprune.system.distributed import assign_owners, broadcast, gathered, own_part, rank, size, start
+from statprune.pruning.reporter import Reporter
+from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
+from statprune.system.distributed import assign_owners, broadcast, own_part, rank, size, start
 from statprune.system.malloc import release_free_memory, return_freed_blocks
 from statprune.system.timing import Clock, Stopwatch
 from statprune.walk.activations import hidden_store
@@ -80,7 +79,7 @@ def prune(
         if spec.allocation is not None and spec.allocation.needs_forward:
             clock.lap("allocate")
         loop = _Loop(spec, patterns, calibration.sample_index, calibration.collected, clock)
-        with _Reporter(len(blocks), runtime.on_block, lag=1 if network.device.type == "cuda" else 0) as reporter:
+        with Reporter(len(blocks), runtime.on_block, lag=1 if network.device.type == "cuda" else 0) as reporter:
             for block in blocks:
                 with block.loaded(changed=True):
                     pending = loop.prune(block, batches, is_last=block is blocks[-1])
@@ -163,41 +162,6 @@ class _Calibration:
             with block.loaded():
                 kind, experts = StatisticsKind.MOMENTS, self.spec.min_expert_tokens
                 yield block, observe(block, copies, kind, None, advance=True, min_expert_tokens=experts)
-
-
-class _Reporter:
-    """Collects the blocks' reports and hands them to ``on_block``, ``lag`` blocks late.
-
-    Reading a GPU's numbers at once would wait for the block.
-    """
-
-    def __init__(self, blocks: int, on_block: OnBlock | None, lag: int):
-        self.reports: list[MatrixReport] = []
-        self._blocks, self._on_block, self._lag = blocks, on_block, lag
-        self._waiting: list[tuple[Block, PendingBlock]] = []
-
-    def add(self, block: Block, reports: Sequence[PendingReport]) -> None:
-        """A block was handed to the device."""
-        self._waiting.append((block, PendingBlock(reports)))
-        self._hand_over(self._lag)
-
-    def _hand_over(self, still_waiting: int) -> None:
-        while len(self._waiting) > still_waiting:
-            block, pending = self._waiting.pop(0)
-            by_name = {report.name: report for part in gathered(pending.finished()) for report in part}
-            reports = [by_name[matrix.name] for matrix in block.matrices]
-            self.reports += reports
-            if self._on_block is not None:
-                self._on_block(block.index, self._blocks, reports)
-
-    def __enter__(self) -> "_Reporter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None or size() == 1:  # after an error the other processes can't be asked
-            self._hand_over(0)
 
 
 @dataclass(frozen=True)
