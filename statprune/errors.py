@@ -38,3 +38,15 @@ class ChoiceError(StatpruneError, ValueError):
 
 class PluginError(StatpruneError):
     """A plugin can't be imported, or does not fit in."""
+
+
+class Interrupted(StatpruneError):
+    """A signal asked the process to stop, and it did so where the same command goes on later.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, signal: int, message: str = "interrupted"):
+        self.signal = signal
+        super().__init__(message)
