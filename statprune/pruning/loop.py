@@ -19,9 +19,9 @@ from statprune.pruning.report import (
     MatrixIdentity,
     MatrixReport,
     PendingReport,
-    count_nonzero,
     experts_with_pooled_statistics,
     experts_without_tokens,
+    stored_sparsity,
 )
 from statprune.pruning.reporter import Reporter
 from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
@@ -261,7 +261,7 @@ def _prune_matrix(
     matrix.write(weight)
     if "relative_output_error" not in numbers:  # a compensation that fits the outputs judges itself
         (numbers["relative_output_error"],) = output_errors(dense, [weight], statistics.rows)
-    numbers["sparsity"] = 1 - count_nonzero(matrix.stored) / matrix.weights
+    numbers["sparsity"] = stored_sparsity(matrix, block.index)
     stopwatch.stop()
     identity = MatrixIdentity(
         block=block.index,
@@ -274,4 +274,4 @@ def _prune_matrix(
         calibration_tokens=statistics.own_count,
         pooled_statistics=statistics.is_pooled,
     )
-    return PendingReport(identity, numbers, stopwatch)
+    return PendingReport(identity, numbers, stopwatch, matrix.stored.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 from statprune.core.patterns import NOT_FINITE
 from statprune.core.solution import Diagnostics
 from statprune.errors import ModelError
+from statprune.model.matrix import PrunableMatrix
 from statprune.system.timing import Stopwatch
 
 JSON_KEYS = {"name": "layer"}  # keys of blocks.jsonl that are not the field's name
@@ -86,22 +87,26 @@ class PendingReport:
         identity: which matrix it is.
         numbers: ``sparsity``, ``relative_output_error`` and the diagnostics; scalars that may still be computed.
         stopwatch: of solving, stopped.
+        dtype: that the pruned matrix is stored in.
     """
 
     identity: MatrixIdentity
     numbers: Diagnostics
     stopwatch: Stopwatch
+    dtype: torch.dtype = torch.float32
 
     def finished(self, numbers: Mapping[str, float]) -> MatrixReport:
         """The report with the numbers as floats.
 
         Raises:
-            ModelError: the score was not finite.
+            ModelError: the score was not finite, or the pruned matrix is not.
         """
         identity = self.identity
         if math.isnan(numbers.get("score_mean", 0.0)):  # selecting does not wait for a GPU to find out
             raise ModelError(f"layer {identity.name} of block {identity.block} can't be pruned: {NOT_FINITE}")
-        finite = {key: None if math.isnan(value) else value for key, value in numbers.items()}
+        if math.isnan(numbers["sparsity"]):
+            raise overflow(identity.block, identity.name, self.dtype)
+        finite = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
         return MatrixReport(
             **vars(identity),
             sparsity=numbers["sparsity"],
@@ -151,11 +156,36 @@ def experts_without_tokens(reports: Iterable[MatrixReport]) -> int:
     return len({(report.block, report.expert) for report in reports if report.calibration_tokens == 0})
 
 
-def count_nonzero(weight: Tensor) -> int | Tensor:
-    """How many entries are not zero; on a GPU as a scalar that it may still be computing."""
-    if weight.device.type == "cpu":  # NumPy counts six times as fast there
-        return int(np.count_nonzero((weight != 0).numpy()))
-    return weight.count_nonzero().double()
+def stored_sparsity(matrix: PrunableMatrix, block: int) -> float | Tensor:
+    """The fraction of zeros in a matrix as it is stored; on a GPU a scalar that it may still be computing.
+
+    Args:
+        matrix: pruned, and cast to the dtype it is stored in.
+        block: its block's number.
+
+    Returns:
+        NaN where a GPU finds a weight that is not finite: nothing waits for it.
+
+    Raises:
+        ModelError: a weight is not finite.
+    """
+    weight = matrix.stored
+    if weight.device.type != "cpu":
+        nonzero = weight.count_nonzero().double()
+        return 1 - torch.where(weight.isfinite().all(), nonzero, torch.nan) / matrix.weights
+    if not weight.isfinite().all():
+        raise overflow(block, matrix.name, weight.dtype)
+    return 1 - int(np.count_nonzero((weight != 0).numpy())) / matrix.weights  # NumPy counts six times as fast as torch
+
+
+def overflow(block: int, name: str, dtype: torch.dtype) -> ModelError:
+    """The error of a matrix with weights that the dtype it is stored in can't hold."""
+    kind = str(dtype).removeprefix("torch.")
+    return ModelError(
+        f"layer {name} of block {block} can't be stored in {kind}: once pruned it has weights that are not finite there "
+        f"(the largest {kind} is {torch.finfo(dtype).max:.4g}); choose a model.dtype with a wider range, or another "
+        "compensation"
+    )
 
 
 def _floats(numbers: Diagnostics, arrived: Mapping[int, float]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """How the jobs of one command ended: each writes a note, and the process that started them reads all."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -83,7 +84,10 @@ def write_note(number: int, note: JobNote) -> None:
     if place := os.environ.get(LEDGER):
         # an error: that process has ended, and its folder went with it, so that nobody is left to tell
         with suppress(OSError), replacing(Path(place) / f"{number}.json") as file:
-            file.write_text(json.dumps(asdict(note)), encoding="utf-8")
+            values = asdict(note)
+            if note.metric is not None and not math.isfinite(note.metric):
+                values["metric"] = str(note.metric)  # JSON has no infinity
+            file.write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
 
 
 def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
@@ -96,7 +100,8 @@ def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
     notes = []
     for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem)):
         values = json.loads(path.read_text(encoding="utf-8"))
-        note = JobNote(**(values | {"state": JobState(values["state"])}))
+        metric = None if values["metric"] is None else float(values["metric"])
+        note = JobNote(**(values | {"state": JobState(values["state"]), "metric": metric}))
         if note.state is JobState.RUNNING:
             reason = "its process ended before the run did; start the same command again"
             state = JobState.INTERRUPTED if interrupted else JobState.FAILED

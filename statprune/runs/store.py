@@ -64,7 +64,7 @@ def clear_reports(folder: Path) -> None:
 def append_reports(folder: Path, reports: Iterable[MatrixReport]) -> None:
     """Add the reports of pruned matrices, a line for each."""
     with (folder / REPORTS).open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(finite(report.to_json())) + "\n" for report in reports)
+        file.writelines(json.dumps(finite(report.to_json()), allow_nan=False) + "\n" for report in reports)
 
 
 def read_reports(folder: Path) -> list[MatrixReport]:
