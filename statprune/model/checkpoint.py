@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -49,6 +49,14 @@ class DiskSource:
                 return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in sorted(file.keys())}
         # cloned one by one: they are views of the file's memory map, whose pages are released with them
         return {name.removeprefix(prefix): self._loader[name].clone() for name in self._names[index]}
+
+    def mismatched(self, model: nn.Module) -> set[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """Tensors with another shape in the files than in the model: (name, the files' shape, the model's)."""
+        index = getattr(self._loader, "index", {})
+        shapes = {name: tuple(part.shape) for name, part in (*model.named_parameters(), *model.named_buffers())}
+        own = {name: shapes[name] for names in self._names for name in names if name in shapes}
+        stored = _stored_shapes({name: index[name] for name in own if name in index})
+        return {(name, shape, own[name]) for name, shape in stored.items() if shape != own[name]}
 
     def write(self, index: int, weights: Weights) -> None:
         """Write a block's changed weights to its shard of the new checkpoint."""
@@ -96,6 +104,19 @@ class DiskSource:
 
     def _final(self, index: int) -> Path:
         return self.folder / f"model-{index + 1:05d}-of-{len(self._paths) + 1:05d}.safetensors"
+
+
+def _stored_shapes(index: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, from accelerate's index of offloaded weights: in safetensors files or in files of its own."""
+    shapes = {name: tuple(entry["shape"]) for name, entry in index.items() if "shape" in entry}
+    files: dict[str, list[str]] = {}
+    for name in index.keys() - shapes.keys():
+        files.setdefault(index[name]["safetensors_file"], []).append(name)
+    for path, names in files.items():
+        with safe_open(path, "pt") as file:
+            for name in names:
+                shapes[name] = tuple(file.get_slice(index[name].get("weight_name", name)).get_shape())
+    return shapes
 
 
 def take_from_disk(

