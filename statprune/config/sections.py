@@ -202,6 +202,7 @@ class Settings:
         save_model: keep the pruned model, in the run's folder.
         verbose: print a line per block.
         rerun: run again although this very run is finished.
+        verify_inputs: hash all bytes of what is read, and compare them even where size and time are the same.
         cache: folder of dense perplexities and accuracies that runs share; None: none.
         plugins: Python files and modules that are imported first: they register choices of your own.
     """
@@ -215,5 +216,6 @@ class Settings:
     save_model: bool = False
     verbose: bool = False
     rerun: bool = False
+    verify_inputs: bool = False
     cache: str | None = None
     plugins: list[str] = field(default_factory=list)

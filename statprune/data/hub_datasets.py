@@ -30,6 +30,11 @@ class HubDataset(Source):
             return None
         return f"{part}.path={path} has no {file}; give a copy of the hub's folder {self.name}, or no path"
 
+    def files_read(self, part: str, path: str) -> dict[str, Path]:
+        """The one file of the local copy that the part is read from."""
+        own = Path(path).expanduser() / self.files[part]
+        return {own.name: own} if own.is_file() else {}
+
     def documents(self, part: str, path: str | None) -> Sequence[str]:
         """The documents of one part.
 

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
+from pathlib import Path
 
 from torch import Generator
 
 from statprune.data.token_windows import Tokenize, Windows, consecutive_windows, random_windows
 from statprune.errors import PluginError, first_line
+from statprune.system.contents import files_at
 from statprune.system.registry import Registry
 
 CALIBRATION, EVALUATION = "calibration", "evaluation"
@@ -49,6 +51,15 @@ class Source(ABC):
         if self.path_use is PathUse.required and path is None:
             return f"{part}.path is not set, and this source needs it; give one"
         return None
+
+    def files_read(self, part: str, path: str) -> dict[str, Path]:
+        """The files that are read where the user gave a path, by name; they decide whether a run is still the same.
+
+        Args:
+            part: calibration or evaluation.
+            path: a file, a folder or a pattern.
+        """
+        return files_at(path)
 
     def text(self, part: str, path: str | None) -> str:
         """One part as a single text.

@@ -12,6 +12,7 @@ from statprune.config.schema import RunConfig
 from statprune.errors import ModelError
 from statprune.pruning.report import MatrixReport
 from statprune.runs.finals import finals
+from statprune.runs.inputs import Inputs
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MASKS, MODEL, UNSAVED, discard_unsaved, remove_leftovers
 from statprune.runs.tracking import Tracker
@@ -33,6 +34,7 @@ class RunContext:
         bench: what runs of this process share.
         tracker: Weights & Biases.
         cleanup: what is done when the run ends, however it ends.
+        inputs: what is read.
         seconds: by phase, so far.
         reports: of the matrices pruned so far.
         save_problem: why the model could not be saved, raised once the rest is written; None: nothing went wrong.
@@ -45,6 +47,7 @@ class RunContext:
     bench: Workbench
     tracker: Tracker
     cleanup: ExitStack
+    inputs: Inputs = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     reports: list[MatrixReport] = field(default_factory=list)
     save_problem: ModelError | None = None

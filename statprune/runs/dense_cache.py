@@ -1,4 +1,4 @@
-"""Results of the dense model that other runs can use, as files; and what tells models, texts and windows apart."""
+"""Results of the dense model that other runs can use, as files; and what tells windows apart."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from statprune.config.schema import RunConfig
 from statprune.evaluation.accuracy import Answers
-from statprune.model.location import locate_model
+from statprune.runs.inputs import MODEL, Inputs, input_key
 from statprune.system.devices import device_name
 from statprune.system.distributed import size
 from statprune.system.files import write_json
@@ -107,9 +107,9 @@ class DenseCache:
         return None if self.folder is None else self.folder / codec.folder / f"{name}.json"
 
 
-def dense_cache(config: RunConfig, model: "PreTrainedModel", device: torch.device) -> DenseCache:
+def dense_cache(config: RunConfig, inputs: Inputs, model: "PreTrainedModel", device: torch.device) -> DenseCache:
     """Where results of a run's dense model are stored."""
-    model_identity = identity(config.model.path, model)
+    model_identity = input_key(inputs, MODEL)
     folder = Path(config.settings.cache) if config.settings.cache and model_identity and size() == 1 else None
     dtype = str(next(model.parameters()).dtype)
     return DenseCache(folder, [Path(config.model.path).name, model_identity, dtype, device_name(device), software()])
@@ -118,18 +118,6 @@ def dense_cache(config: RunConfig, model: "PreTrainedModel", device: torch.devic
 def software() -> list[object]:
     """What the last bits of a loss depend on besides model and windows."""
     return [*(metadata.version(name) for name in ("statprune", "torch", "transformers")), torch.get_num_threads()]
-
-
-def identity(path: str, model: "PreTrainedModel | None" = None) -> object:
-    """What tells this model or text from another under the same path: files' sizes and times, or the hub's commit."""
-    location = Path(locate_model(path)) if path else Path("/nowhere")
-    if location.is_file():
-        paths = [location]
-    else:
-        paths = sorted(file for file in location.glob("*") if file.is_file()) if location.is_dir() else []
-    if paths:
-        return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in paths]
-    return getattr(getattr(model, "config", None), "_commit_hash", None)
 
 
 def fingerprint(ids: Tensor) -> list[object]:

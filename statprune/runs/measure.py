@@ -74,7 +74,7 @@ class Unfinished:
 
 def measure_dense(context: RunContext, prepared: Prepared) -> DenseResults:
     """The dense model's window losses and answers, measured or remembered; losses are written at once."""
-    cache = dense_cache(context.config, prepared.model, context.device)
+    cache = dense_cache(context.config, context.inputs, prepared.model, context.device)
     windows = {source: fingerprint(own.ids) for source, own in prepared.evaluation.items()}
     with phase(context.seconds, "evaluate"):
         losses = context.bench.dense_losses(
@@ -204,4 +204,5 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         reused=context.bench.reused,
         memory=memory_result(prepared.memory, context.device),
         paths=absolute_paths(context.config, context.folder),
+        inputs=context.inputs,
     )

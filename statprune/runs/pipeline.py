@@ -21,6 +21,7 @@ from statprune.pruning.report import MatrixReport
 from statprune.pruning.spec import Propagation, PruneRuntime
 from statprune.runs.context import RunContext, started
 from statprune.runs.finals import block_means
+from statprune.runs.inputs import TASKS, read_inputs
 from statprune.runs.measure import Unfinished, measure_answers, measure_dense, measure_losses
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
@@ -48,6 +49,7 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         StatpruneError: the model, the data or the tasks can't be used as asked.
     """
     with started(config, folder, bench) as context:
+        context.inputs = read_inputs(config)
         if pending is None:
             prepared = prepare(context)
             dense = measure_dense(context, prepared)
@@ -128,7 +130,9 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     """
     config = context.config
     paths = absolute_paths(config, context.folder)  # where they are now: another attempt may have made the measurements
-    result = replace(unfinished.record, seconds=context.seconds, config=config.resolved(), paths=paths)
+    tasks = {key: own for key, own in context.inputs.items() if key.startswith(TASKS)}  # of this attempt
+    inputs = unfinished.record.inputs | tasks
+    result = replace(unfinished.record, seconds=context.seconds, config=config.resolved(), paths=paths, inputs=inputs)
     folder = unfinished.model_folder
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:

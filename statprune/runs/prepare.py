@@ -29,7 +29,8 @@ from statprune.pruning.budget import (
 from statprune.pruning.loop import automatic_batch_size
 from statprune.pruning.spec import Propagation
 from statprune.runs.context import RunContext
-from statprune.runs.dense_cache import fingerprint, identity
+from statprune.runs.dense_cache import fingerprint
+from statprune.runs.inputs import MODEL, add_hub_model, input_key
 from statprune.system.console import waiting
 from statprune.system.distributed import size
 from statprune.system.memory import available_host, peak_host, resident, restart_peaks
@@ -99,6 +100,7 @@ def prepare(context: RunContext) -> Prepared:
     suite = find_tasks(context)
     loaded = _opened(context)
     context.cleanup.callback(loaded.close)
+    add_hub_model(context.inputs, loaded.model)
     _check_lengths(config, loaded.model)
     evaluation = _evaluation_windows(context, loaded.tokenizer)
     calibration = None
@@ -153,7 +155,7 @@ def _opened(context: RunContext) -> LoadedModel:
             return open_model(source, device, offload, context.model_folder)
 
     with phase(context.seconds, "load"):
-        return context.bench.model([*vars(source).values(), identity(source.path), device, offload], load)
+        return context.bench.model([*vars(source).values(), input_key(context.inputs, MODEL), device, offload], load)
 
 
 def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
@@ -169,7 +171,7 @@ def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
 def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:
     options, seed = context.config.calibration, context.config.settings.seed
     arguments = (options.source, options.samples, options.seq_len, seed, options.path)
-    key = [*arguments, identity(options.path or "")]
+    key = [*arguments, input_key(context.inputs, "calibration.path")]
     return context.bench.windows("calibration", key, lambda: calibration_windows(tokenizer, *arguments))
 
 
@@ -192,7 +194,7 @@ def _evaluation_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase
 def _evaluation_windows_of(context: RunContext, tokenizer: "PreTrainedTokenizerBase", source: str) -> Windows:
     options = context.config.evaluation
     arguments = (source, options.seq_len, options.max_windows, options.path_of(source))
-    key = [*arguments, identity(options.path_of(source) or "")]
+    key = [*arguments, input_key(context.inputs, "evaluation.path")]
     return context.bench.windows("evaluation", key, lambda: evaluation_windows(tokenizer, *arguments))
 
 

@@ -12,6 +12,7 @@ from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
 from statprune.runs.environment import Environment
+from statprune.runs.inputs import InputIdentity
 
 SCHEMA_VERSION = 2
 
@@ -134,6 +135,8 @@ class RunRecord:
         pending: what the run still lacks; None where it is finished.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
+        inputs: what was read, by key: model.path, calibration.path, evaluation.path, evaluation.tasks.0 and so on;
+            empty in records of versions that did not keep it.
         schema_version: of the file.
     """
 
@@ -152,6 +155,7 @@ class RunRecord:
     reused: list[str] = field(default_factory=list)
     pending: Pending | None = None
     paths: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, InputIdentity] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from statprune.config.naming import differing_keys
 from statprune.config.schema import RunConfig
+from statprune.runs.inputs import TASKS, changes
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, can_resume, read_record
 
@@ -75,6 +76,11 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
             f"{folder} holds a run with another configuration (differing keys: {keys}); "
             "give another name, or rerun=true to replace it"
         )
+    changed = changes(record.inputs, config)
+    if not record.is_finished:  # its tasks are asked as they are now; everything else has been read already
+        changed = {key: what for key, what in changed.items() if not key.startswith(TASKS)}
+    if changed:
+        return Run(f"{'; '.join(changed.values())}: the run in {folder} is repeated")
     if not record.is_finished:
         if can_resume(record, folder):
             return Complete(record)
