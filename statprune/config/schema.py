@@ -25,7 +25,9 @@ from statprune.system.options import PlainValues
 from statprune.system.registry import Origin
 
 # keys that change no number
-NOT_IN_HASH = ("name", "tracking", "verbose", "save_model", "offload", "activations", "rerun", "cache", "plugins")
+NOT_IN_HASH = (
+    *("name", "tracking", "verbose", "save_model", "offload", "activations", "checkpoint", "rerun", "cache", "plugins"),
+)
 # keys of evaluation that mean nothing where no task is run
 TASK_KEYS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
 
