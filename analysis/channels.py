@@ -16,7 +16,7 @@ from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.data.windows import calibration_windows
 from statprune.errors import StatpruneError
 from statprune.model.loading import LoadedModel, open_model
-from statprune.pruning.loop import automatic_batch_size
+from statprune.pruning.calibration import automatic_batch_size
 from statprune.runs.store import read_record
 from statprune.system.devices import choose_device
 from statprune.system.plugin_files import use_plugin_files

@@ -13,7 +13,7 @@ from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ChoiceError
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
-from statprune.pruning.loop import automatic_batch_size, own_sample
+from statprune.pruning.calibration import automatic_batch_size, own_sample
 from statprune.system.distributed import own_part, start
 from statprune.walk.batches import Batch, advance, capture
 from statprune.walk.collect import observe

@@ -26,7 +26,7 @@ from statprune.system.registry import Origin
 
 # keys that change no number
 NOT_IN_HASH = (
-    *("name", "tracking", "verbose", "save_model", "offload", "activations", "rerun", "cache", "plugins"),
+    *("name", "tracking", "verbose", "save_model", "offload", "activations", "checkpoint", "rerun", "cache", "plugins"),
     "verify_inputs",
 )
 # keys of evaluation that mean nothing where no task is run

@@ -31,6 +31,14 @@ class Offload(Enum):
     disk = "disk"
 
 
+class Checkpoint(Enum):
+    """Whether pruned blocks are kept on disk until the run ends; auto is explained at its key."""
+
+    auto = "auto"
+    true = "true"
+    false = "false"
+
+
 @dataclass
 class ModelConfig:
     """Which model, and which of its matrices stay dense.
@@ -198,6 +206,8 @@ class Settings:
         device: auto, cpu, cuda, or one of several GPUs: cuda:0.
         offload: where blocks wait that are not being computed; none: on the device.
         activations: where calibration windows wait between blocks; auto: the first of the others that has room.
+        checkpoint: keep pruned blocks on disk until the run ends, so that the same command goes on after a kill; auto:
+            with offload=disk, and where pruning is predicted to take more than ten minutes.
         seed: what every random choice starts from.
         save_model: keep the pruned model, in the run's folder.
         verbose: print a line per block.
@@ -212,6 +222,7 @@ class Settings:
     device: str = "auto"
     offload: Offload = Offload.none
     activations: Placement = Placement.auto
+    checkpoint: Checkpoint = Checkpoint.auto
     seed: int = 0
     save_model: bool = False
     verbose: bool = False

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from statprune.model.offload import Weights, placeholder, size_of
+from statprune.system.files import link_or_copy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,12 +64,30 @@ class DiskSource:
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {f"{self._paths[index]}.{name}": tensor for name, tensor in weights.items()}
         stored = self._revert(own)
+        for path in self.changed_files(index):
+            path.unlink(missing_ok=True)  # another run's checkpoint may hold the same file under another name
         self._readable[index] = self._shard(index)
         save_file({k: v.contiguous() for k, v in stored.items()}, self._shard(index), metadata={"format": "pt"})
         self._names_written[index] = {name: size_of(tensor) for name, tensor in stored.items()}
         if stored.keys() != own.keys():  # a mixture that the model fuses: keep it as the model has it, too
-            self._readable[index] = self.folder / f".fused-{index}.safetensors"
+            self._readable[index] = self._fused(index)
             save_file(own, self._readable[index])
+
+    def changed_files(self, index: int) -> list[Path]:
+        """Where a changed block is: its shard; last the file with the model's names and shapes, if that is another."""
+        return [path for path in (self._shard(index), self._fused(index)) if path.exists()]
+
+    def adopt(self, index: int, files: Sequence[Path]) -> None:
+        """Take a changed block from files that ``changed_files`` named in an earlier process, or copies of them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = [self._shard(index), self._fused(index)]
+        for path in own:
+            path.unlink(missing_ok=True)
+        for path, file in zip(own, files, strict=False):
+            link_or_copy(file, path)
+            self._readable[index] = path
+        with safe_open(self._shard(index), "pt") as shard:
+            self._names_written[index] = {name: size_of(shard.get_tensor(name)) for name in sorted(shard.keys())}
 
     def finish(self, save_rest: Callable[[Path], None]) -> None:
         """Complete the new checkpoint: unchanged blocks, everything that is not a block, and the index.
@@ -101,6 +120,9 @@ class DiskSource:
 
     def _shard(self, index: int) -> Path:
         return self.folder / f".block-{index}.safetensors"  # save_pretrained removes files named like shards
+
+    def _fused(self, index: int) -> Path:
+        return self.folder / f".fused-{index}.safetensors"
 
     def _final(self, index: int) -> Path:
         return self.folder / f"model-{index + 1:05d}-of-{len(self._paths) + 1:05d}.safetensors"

@@ -125,6 +125,17 @@ class Streamer:
         """Whether the parameter is one of those that come and go."""
         return id(parameter) in self._streamed
 
+    @property
+    def writing(self) -> Future[None] | None:
+        """The block that was changed last, while it is being stored."""
+        return self._writing
+
+    def changed_elsewhere(self, index: int) -> None:
+        """Take note that the source has other weights of a block now, which is not on the device."""
+        if self._next is not None and self._next[0] == index:
+            self._next[1].result()
+            self._next = None
+
     def settle(self) -> None:
         """Wait until all changed weights are stored.
 

@@ -160,22 +160,36 @@ def check_pattern(blocks: Sequence[Block], pattern: Pattern, allocation: Allocat
         allocated(blocks, pattern, allocation, _nothing_observed)
 
 
-def matrix_patterns(
+def matrix_ratios(
     blocks: Sequence[Block], pattern: Pattern, allocation: Allocation | None, observe: ObserveBlocks
-) -> dict[str, Pattern]:
-    """Each matrix's pattern, by full name.
+) -> dict[str, float] | None:
+    """Each matrix's ratio, by full name; None without an allocation.
 
-    With an allocation each pattern removes a whole number of weights, and all together the overall ratio to one weight.
+    Each is a whole number of weights, and all together remove the overall ratio to one weight.
 
     Args:
         blocks: the decoder blocks.
         pattern: the overall pattern.
-        allocation: how it is spread; None: the same pattern everywhere.
+        allocation: how it is spread; None: every matrix has the pattern as it is.
         observe: gives input statistics of the dense model.
     """
     if allocation is None:
+        return None
+    return whole_counts(blocks, allocated(blocks, pattern, allocation, observe))
+
+
+def matrix_patterns(
+    blocks: Sequence[Block], pattern: Pattern, ratios: Mapping[str, float] | None
+) -> dict[str, Pattern]:
+    """Each matrix's pattern, by full name.
+
+    Args:
+        blocks: the decoder blocks.
+        pattern: the overall pattern.
+        ratios: of ``matrix_ratios``.
+    """
+    if ratios is None:
         return {block.full_name(matrix): pattern for block in blocks for matrix in block.matrices}
-    ratios = whole_counts(blocks, allocated(blocks, pattern, allocation, observe))
     return {name: pattern.at_ratio(ratio) or pattern for name, ratio in ratios.items()}
 
 

@@ -1,6 +1,6 @@
 """The block loop: observe → solve → refine → compensate → replace → propagate (paper, Algorithm 1)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,14 @@ from torch import Tensor
 
 from statprune.core.output_errors import output_errors
 from statprune.core.patterns import Pattern
-from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
-from statprune.errors import ModelError
+from statprune.core.statistics import DenseStatistics, InputStatistics
+from statprune.errors import Interrupted, ModelError
 from statprune.model.coverage import measure_coverage
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block, PrunableMatrix
 from statprune.pruning.allocation import check_pattern, matrix_patterns
+from statprune.pruning.calibration import CalibrationPass
+from statprune.pruning.checkpoint import FinishedBlock, PruneCheckpoint, closing
 from statprune.pruning.report import (
     MatrixIdentity,
     MatrixReport,
@@ -25,11 +27,10 @@ from statprune.pruning.report import (
 )
 from statprune.pruning.reporter import Reporter
 from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
-from statprune.system.distributed import assign_owners, broadcast, own_part, rank, size, start
+from statprune.system.distributed import assign_owners, broadcast, gathered, rank, size, start
 from statprune.system.malloc import release_free_memory, return_freed_blocks
 from statprune.system.timing import Clock, Stopwatch
-from statprune.walk.activations import hidden_store
-from statprune.walk.batches import Batch, advance, capture
+from statprune.walk.batches import Batch, advance
 from statprune.walk.collect import Collector, observe
 from statprune.walk.discover import eager_experts, find_blocks
 from statprune.walk.lockstep import run_in_lockstep
@@ -59,6 +60,7 @@ def prune(
     Raises:
         ModelError: the model can't be walked, or the pattern does not fit a matrix: nothing was changed. Or a matrix
             can't be solved, since its inputs or weights are not finite: the blocks before it are pruned.
+        Interrupted: the runtime asked to stop after a block.
     """
     runtime = runtime or PruneRuntime()
     network = model.model if isinstance(model, LoadedModel) else model
@@ -70,25 +72,62 @@ def prune(
     streamer = blocks[0].streamer
     if streamer is None:
         return_freed_blocks(5 * 2**20, keep_at_most=2**26)  # chunks of matrices are smaller
-    calibration = _Calibration(network, blocks, windows, spec, runtime)
-    clock = Clock(network.device)
-    with eager_experts(network):
+    checkpoint = runtime.checkpoint
+    calibration = CalibrationPass(network, blocks, windows, spec, runtime)
+    clock = Clock(network.device, checkpoint.finished[-1].seconds if checkpoint.finished else None)
+    with eager_experts(network), closing(checkpoint):
         batches = calibration.captured() if calibration.needs_batches else []
         clock.lap("calibrate")
-        patterns = matrix_patterns(blocks, spec.pattern, spec.allocation, lambda: calibration.observed(batches))
+        ratios = calibration.ratios(batches)
         if spec.allocation is not None and spec.allocation.needs_forward:
             clock.lap("allocate")
+        checkpoint.begin(ratios)
+        patterns = matrix_patterns(blocks, spec.pattern, ratios)
         loop = _Loop(spec, patterns, calibration.sample_index, calibration.collected, clock)
-        with Reporter(len(blocks), runtime.on_block, lag=1 if network.device.type == "cuda" else 0) as reporter:
-            for block in blocks:
-                with block.loaded(changed=True):
-                    pending = loop.prune(block, batches, is_last=block is blocks[-1])
-                release_free_memory()
-                reporter.add(block, pending)
+        reports = _prune_blocks(loop, blocks, batches, runtime)
     if streamer is not None:
         streamer.settle()
         clock.lap("propagate")
-    return _result(clock, reporter.reports, blocks, windows, spec)
+    return _result(clock, reports, blocks, windows, spec)
+
+
+def _prune_blocks(
+    loop: "_Loop", blocks: Sequence[Block], batches: list[Batch], runtime: PruneRuntime
+) -> list[MatrixReport]:
+    """Take the windows through all blocks, and prune those that no earlier attempt has pruned.
+
+    Raises:
+        Interrupted: the runtime asked to stop; the blocks so far are handed to its checkpoint.
+    """
+    checkpoint, clock = runtime.checkpoint, loop.clock
+
+    def save(block: Block, taken: object, reports: list[MatrixReport]) -> None:
+        checkpoint.save(block, taken, FinishedBlock(tuple(reports), clock.so_far))
+
+    lag = 1 if clock.device.type == "cuda" else 0
+    with Reporter(len(blocks), save, runtime.on_block, lag) as reporter:
+        for index, block in enumerate(blocks):
+            is_last = index == len(blocks) - 1
+            if index < len(checkpoint.finished):
+                loop.take_up(block, batches, checkpoint, is_last)
+                reporter.add_finished(block, checkpoint.finished[index])
+                continue
+            with block.loaded(changed=True):
+                pending = loop.prune(block, batches, is_last)
+                taken = checkpoint.take(block)
+            release_free_memory()
+            reporter.add(block, pending, taken)
+            _stop_if_asked(runtime)
+    return reporter.reports
+
+
+def _stop_if_asked(runtime: PruneRuntime) -> None:
+    """Raise Interrupted where a signal asked any of the processes to stop."""
+    if runtime.should_stop is None:
+        return
+    asked = [number for number in gathered(runtime.should_stop()) if number is not None]
+    if asked:
+        raise Interrupted(asked[0])
 
 
 def _result(
@@ -101,67 +140,6 @@ def _result(
     )
     samples, seq_len = windows.shape
     return PruneResult(clock.seconds, tuple(reports), coverage, spec, Calibration(samples, seq_len, spec.seed))
-
-
-def own_sample(windows: Tensor, rows: int, seed: int) -> Tensor:
-    """Sorted numbers of sampled tokens among this process's windows; all processes sample what one alone would.
-
-    Args:
-        windows: token ids of all processes, (samples, seq_len).
-        rows: how many tokens are sampled in all.
-        seed: of the generator that draws them.
-    """
-    order = torch.randperm(windows.numel(), generator=torch.Generator().manual_seed(seed))
-    sample = order[:rows].sort().values
-    part, length = own_part(len(windows)), windows.shape[1]
-    first, last = part.start * length, part.stop * length
-    return sample[(sample >= first) & (sample < last)] - first
-
-
-def automatic_batch_size(seq_len: int, device: torch.device) -> int:
-    """As many windows as keep the device busy; more take more memory, on a CPU also more time, and change nothing."""
-    return max(1, (16384 if device.type == "cuda" else 1024) // seq_len)
-
-
-@dataclass(frozen=True)
-class _Calibration:
-    """The calibration windows of one call of ``prune``, and what is observed of the dense model with them."""
-
-    model: "PreTrainedModel"
-    blocks: Sequence[Block]
-    windows: Tensor
-    spec: PruneSpec
-    runtime: PruneRuntime
-
-    @property
-    def collected(self) -> DenseStatistics | None:
-        """Statistics of the dense model that this call uses or fills."""
-        return self.runtime.statistics if self.spec.propagation is Propagation.dense else None
-
-    @property
-    def needs_batches(self) -> bool:
-        """Whether windows have to go through the blocks: not where all statistics are collected already."""
-        is_collected = self.collected is not None and bool(self.collected.blocks)
-        return not is_collected or (self.spec.allocation is not None and self.spec.allocation.needs_forward)
-
-    @property
-    def sample_index(self) -> Tensor:
-        """Numbers of the sampled tokens among this process's windows; all processes sample what one alone would."""
-        return own_sample(self.windows, self.spec.sampled_rows, self.spec.seed)
-
-    def captured(self) -> list[Batch]:
-        """This process's windows at the first block."""
-        batch_size = self.runtime.batch_size or automatic_batch_size(self.windows.shape[1], self.model.device)
-        store = hidden_store(self.runtime.placement, self.runtime.folder)
-        return capture(self.model, list(self.blocks), self.windows[own_part(len(self.windows))], batch_size, store)
-
-    def observed(self, batches: Sequence[Batch]) -> Iterator[tuple[Block, Mapping[str, InputStatistics]]]:
-        """Moments of the dense blocks' inputs, block by block; ``batches`` stay as they are."""
-        copies = [batch.copy() for batch in batches]
-        for block in self.blocks:
-            with block.loaded():
-                kind, experts = StatisticsKind.MOMENTS, self.spec.min_expert_tokens
-                yield block, observe(block, copies, kind, None, advance=True, min_expert_tokens=experts)
 
 
 @dataclass(frozen=True)
@@ -195,6 +173,22 @@ class _Loop:
             advance(block, batches)
         self.clock.lap("propagate")
         return reports
+
+    def take_up(self, block: Block, batches: list[Batch], checkpoint: PruneCheckpoint, is_last: bool) -> None:
+        """Put a block in place that an earlier attempt pruned, and take the windows through it.
+
+        They go through the block that they went through then: the dense one where inputs are the dense model's.
+        """
+        sees_dense = self.spec.propagation is Propagation.dense
+        if not sees_dense:
+            checkpoint.restore(block)
+        if batches and not is_last:
+            with block.loaded():
+                advance(block, batches)
+        if sees_dense:
+            checkpoint.restore(block)
+        release_free_memory()
+        self.clock.lap("propagate")
 
     def _observe(self, block: Block, batches: Sequence[Batch], advance: bool) -> Mapping[str, InputStatistics]:
         collected = self.collected

@@ -14,6 +14,7 @@ from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.token_windows import TextOrigin
 from statprune.model.coverage import Coverage
 from statprune.pruning.allocation import Allocation
+from statprune.pruning.checkpoint import KeepsNothing, PruneCheckpoint
 from statprune.pruning.report import MatrixReport
 from statprune.walk.activations import Placement
 
@@ -96,6 +97,8 @@ class PruneRuntime:
         on_block: called after each block.
         statistics: for ``Propagation.dense``: used where they are collected already, with the same windows and blocks,
             and collected where they are empty.
+        checkpoint: keeps the blocks that are pruned, and has those that an earlier attempt pruned.
+        should_stop: asked after each block; a signal's number ends pruning there.
     """
 
     batch_size: int | None = None
@@ -103,6 +106,8 @@ class PruneRuntime:
     folder: Path | None = None
     on_block: OnBlock | None = None
     statistics: DenseStatistics | None = None
+    checkpoint: PruneCheckpoint = field(default_factory=KeepsNothing)
+    should_stop: Callable[[], int | None] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:

@@ -1,7 +1,7 @@
 """What all stages of one run share."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from statprune.config.schema import RunConfig
-from statprune.errors import ModelError
+from statprune.errors import Interrupted, ModelError
 from statprune.pruning.report import MatrixReport
 from statprune.runs.finals import finals
 from statprune.runs.inputs import Inputs
@@ -17,8 +17,9 @@ from statprune.runs.record import RunRecord
 from statprune.runs.store import MASKS, MODEL, UNSAVED, discard_unsaved, remove_leftovers
 from statprune.runs.tracking import Tracker
 from statprune.runs.workbench import Workbench
+from statprune.system import stop_request
 from statprune.system.devices import choose_device
-from statprune.system.distributed import rank, start
+from statprune.system.distributed import gathered, rank, start
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class RunContext:
         reports: of the matrices pruned so far.
         save_problem: why the model could not be saved, raised once the rest is written; None: nothing went wrong.
         record: set when the run is finished.
+        resumed_blocks: how many blocks an earlier attempt pruned.
+        should_stop: the signal that asked the run to stop; None: it goes on.
     """
 
     config: RunConfig
@@ -52,6 +55,18 @@ class RunContext:
     reports: list[MatrixReport] = field(default_factory=list)
     save_problem: ModelError | None = None
     record: RunRecord | None = None
+    resumed_blocks: int = 0
+    should_stop: Callable[[], int | None] = stop_request.requested
+
+    def stop_if_asked(self) -> None:
+        """End the run between two stages where a signal asked any of its processes to.
+
+        Raises:
+            Interrupted: one did.
+        """
+        asked = [number for number in gathered(self.should_stop()) if number is not None]
+        if asked:
+            raise Interrupted(asked[0])
 
     @property
     def saves_model(self) -> bool:

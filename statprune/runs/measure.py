@@ -13,7 +13,7 @@ from statprune.evaluation.accuracy import Answers
 from statprune.evaluation.perplexity import window_losses, window_losses_by_block
 from statprune.pruning.report import experts_with_pooled_statistics, experts_without_tokens
 from statprune.runs.context import RunContext
-from statprune.runs.dense_cache import dense_cache, fingerprint
+from statprune.runs.dense_cache import ANSWERS, LOSSES, dense_cache, fingerprint
 from statprune.runs.environment import describe_environment
 from statprune.runs.finals import (
     correction_result,
@@ -22,6 +22,7 @@ from statprune.runs.finals import (
 )
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import MemoryPlan, Prepared
+from statprune.runs.pruning_checkpoint import PruningCheckpoint, keep, remembered
 from statprune.runs.record import MemoryResult, Pending, RunRecord
 from statprune.runs.store import write_documents, write_record, write_windows
 from statprune.system.console import progress
@@ -72,16 +73,24 @@ class Unfinished:
     memory: MemoryPlan | None
 
 
-def measure_dense(context: RunContext, prepared: Prepared) -> DenseResults:
-    """The dense model's window losses and answers, measured or remembered; losses are written at once."""
+def measure_dense(context: RunContext, prepared: Prepared, checkpoint: PruningCheckpoint | None = None) -> DenseResults:
+    """The dense model's window losses and answers, measured or remembered; losses are written at once.
+
+    Args:
+        context: the run.
+        prepared: its inputs.
+        checkpoint: has what an earlier attempt measured, and keeps what is measured now; None: nothing is pruned.
+    """
     cache = dense_cache(context.config, context.inputs, prepared.model, context.device)
     windows = {source: fingerprint(own.ids) for source, own in prepared.evaluation.items()}
+    key = [windows, context.config.evaluation.batch_size]
     with phase(context.seconds, "evaluate"):
         losses = context.bench.dense_losses(
             cache,
-            [windows, context.config.evaluation.batch_size],
-            lambda: _losses(context, prepared, "dense"),
+            key,
+            lambda: remembered(checkpoint, LOSSES, key) or _losses(context, prepared, "dense"),
         )
+    keep(checkpoint, LOSSES, key, losses)
     write_windows(context.folder, prepared.evaluation, losses, {})  # they stay even if a later step fails
     zero_shot = prepared.zero_shot
     if zero_shot is None:
@@ -90,7 +99,12 @@ def measure_dense(context: RunContext, prepared: Prepared) -> DenseResults:
         key: value for key, value in vars(zero_shot.plan.protocol).items() if key not in ("limit", "truncated_requests")
     }
     with phase(context.seconds, "zero_shot"):
-        answers = context.bench.dense_answers(cache, [protocol], lambda: zero_shot.measure(prepared.model, "dense"))
+        answers = context.bench.dense_answers(
+            cache,
+            [protocol],
+            lambda: remembered(checkpoint, ANSWERS, [protocol]) or zero_shot.measure(prepared.model, "dense"),
+        )
+    keep(checkpoint, ANSWERS, [protocol], answers)
     return DenseResults(losses, answers)
 
 
@@ -203,6 +217,7 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         seconds=context.seconds,
         reused=context.bench.reused,
         memory=memory_result(prepared.memory, context.device),
+        resumed_blocks=context.resumed_blocks,
         paths=absolute_paths(context.config, context.folder),
         inputs=context.inputs,
     )

@@ -14,17 +14,19 @@ from pathlib import Path
 from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import DenseStatistics
-from statprune.errors import ModelError, first_line
+from statprune.errors import Interrupted, ModelError, first_line
 from statprune.model.saving import save_masks, save_model
 from statprune.pruning.loop import prune
 from statprune.pruning.report import MatrixReport
 from statprune.pruning.spec import Propagation, PruneRuntime
+from statprune.runs.checkpoint_opening import opened_checkpoint, remove_checkpoint
 from statprune.runs.context import RunContext, started
 from statprune.runs.finals import block_means
 from statprune.runs.inputs import TASKS, read_inputs
 from statprune.runs.measure import Unfinished, measure_answers, measure_dense, measure_losses
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
+from statprune.runs.pruning_checkpoint import PruningCheckpoint
 from statprune.runs.record import RunRecord
 from statprune.runs.resume import reopened
 from statprune.runs.store import MASKS, MODEL, append_reports, clear_reports, finish_record
@@ -52,21 +54,29 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         context.inputs = read_inputs(config)
         if pending is None:
             prepared = prepare(context)
-            dense = measure_dense(context, prepared)
-            prune_blocks(context, prepared)
+            checkpoint = opened_checkpoint(context, prepared)
+            dense = measure_dense(context, prepared, checkpoint)
+            context.stop_if_asked()
+            prune_blocks(context, prepared, checkpoint)
             saved = save(context, prepared)
+            context.stop_if_asked()
             unfinished = measure_losses(context, prepared, dense, saved)
         else:
             unfinished = reopened(context, pending)
         unfinished = measure_answers(context, unfinished)
         context.record = record(context, unfinished)
+        remove_checkpoint(context.folder)
     return context.record
 
 
-def prune_blocks(context: RunContext, prepared: Prepared) -> None:
-    """Prune the model in place and write the reports; nothing where the run only measures."""
+def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningCheckpoint | None) -> None:
+    """Prune the model in place and write the reports; nothing where the run only measures.
+
+    Raises:
+        Interrupted: a signal asked to stop.
+    """
     config = context.config
-    if prepared.calibration is None:
+    if prepared.calibration is None or checkpoint is None:
         return
     statistics = _shared_statistics(context, prepared)
     context.bench.about_to_prune(prepared.blocks)
@@ -88,8 +98,13 @@ def prune_blocks(context: RunContext, prepared: Prepared) -> None:
             folder=context.folder,
             on_block=on_block,
             statistics=statistics,
+            checkpoint=checkpoint,
+            should_stop=context.should_stop,
         )
-        result = prune(prepared.loaded, prepared.calibration.ids, config.spec, runtime, prepared.blocks)
+        try:
+            result = prune(prepared.loaded, prepared.calibration.ids, config.spec, runtime, prepared.blocks)
+        except Interrupted as error:
+            raise Interrupted(error.signal, checkpoint.after_interruption) from None
     for name, seconds in result.seconds.items():
         context.seconds[name] = context.seconds.get(name, 0) + seconds
     if "masks" in config.tracking.artifacts and rank() == 0:

@@ -26,7 +26,7 @@ from statprune.pruning.budget import (
     memory_need,
     predict_peak,
 )
-from statprune.pruning.loop import automatic_batch_size
+from statprune.pruning.calibration import automatic_batch_size
 from statprune.pruning.spec import Propagation
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import fingerprint

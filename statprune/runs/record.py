@@ -129,10 +129,12 @@ class RunRecord:
         coverage: how many matrix weights were pruned, and which were not.
         correction: None where no compensation judged itself.
         calibration: where the calibration windows come from; None where nothing was pruned.
-        seconds: by phase.
+        seconds: by phase; those of pruning (observe, solve, propagate; allocate) are over all attempts of the run, each
+            up to its last kept block.
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
         pending: what the run still lacks; None where it is finished.
+        resumed_blocks: how many blocks an earlier attempt pruned, and this one did not prune again.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
         inputs: what was read, by key: model.path, calibration.path, evaluation.path, evaluation.tasks.0 and so on;
@@ -154,6 +156,7 @@ class RunRecord:
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)
     pending: Pending | None = None
+    resumed_blocks: int = 0
     paths: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, InputIdentity] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

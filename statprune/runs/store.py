@@ -24,6 +24,7 @@ from statprune.system.files import finite, replacing, write_json
 RECORD, REPORTS, WINDOWS, DOCUMENTS = RUN_RECORD, "blocks.jsonl", "windows.parquet", "documents.parquet"
 MASKS, MODEL = "masks.npz", SAVED_MODEL
 UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not to be saved
+CHECKPOINT = ".checkpoint"  # folder of pruned blocks, until the run is finished
 SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
 # what a killed process leaves: half-written files, hidden states and converted checkpoints
 LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tmp*.hidden", ".converted-*")

@@ -123,8 +123,11 @@ def _converted(cls: type, key: str, value: object) -> object:
     """
     if type(value) in _plain_types(cls, key):
         return value
-    if isinstance(value, list) and get_origin(get_type_hints(cls)[key]) is tuple:
+    annotation = get_type_hints(cls)[key]
+    if isinstance(value, list) and get_origin(annotation) is tuple:
         return tuple(value)
+    if isinstance(value, bool) and isinstance(annotation, type) and issubclass(annotation, Enum):
+        value = str(value).lower()  # a choice called true, which YAML and Hydra read as a boolean
     return _convert_hashable(cls, key, value) if isinstance(value, Hashable) else _convert(cls, key, value)
 
 

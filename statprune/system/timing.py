@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,21 +17,29 @@ def phase(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 class Clock:
-    """Adds the time since the last lap to a phase; on a GPU with events in its queue, so that nothing waits for it."""
+    """Adds the time since the last lap to a phase; on a GPU with events in its queue, so that nothing waits for it.
 
-    def __init__(self, device: torch.device):
-        self._seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0)
-        self._device, self._last = device, time.perf_counter()
+    Args:
+        device: where the work is done.
+        earlier: seconds by phase that are counted already.
+
+    Attributes:
+        device: where the work is done.
+    """
+
+    def __init__(self, device: torch.device, earlier: Mapping[str, float] | None = None):
+        self._seconds = dict.fromkeys(("calibrate", "observe", "solve", "propagate"), 0.0) | dict(earlier or {})
+        self.device, self._last = device, time.perf_counter()
         self._events: list[tuple[str, torch.cuda.Event]] = [("", self._event())] if device.type == "cuda" else []
 
     def _event(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     def lap(self, phase: str) -> None:
         """Assign the time since the last lap to ``phase``."""
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             self._events.append((phase, self._event()))
             return
         now = time.perf_counter()
@@ -41,9 +49,17 @@ class Clock:
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds by phase; waits for the GPU."""
+        if self._events:
+            self._events[-1][1].synchronize()
+        return self.so_far
+
+    @property
+    def so_far(self) -> dict[str, float]:
+        """Seconds by phase of the laps that are over; a GPU may still be at work on others."""
         result = dict(self._seconds)
         for (_, first), (phase, last) in itertools.pairwise(self._events):
-            last.synchronize()
+            if not last.query():
+                break
             result[phase] = result.get(phase, 0.0) + first.elapsed_time(last) / 1000
         return result
 
