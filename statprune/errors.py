@@ -28,12 +28,20 @@ class ModelError(StatpruneError):
     """The model can't be opened, or can't be pruned as asked."""
 
 
+class KeptModelError(ModelError):
+    """A pruned model that was kept to be evaluated can't be opened: it has to be pruned again."""
+
+
 class DataError(StatpruneError):
     """A text source can't be read, or is too short."""
 
 
 class ChoiceError(StatpruneError, ValueError):
     """A name or an option that does not exist, or an option's value that is out of range."""
+
+
+class DamagedError(StatpruneError, ValueError):
+    """A file does not hold what was written into it."""
 
 
 class PluginError(StatpruneError):

@@ -134,6 +134,8 @@ class RunRecord:
         pending: what the run still lacks; None where it is finished.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
+        files: sha256 of the run's other files that are read again, by name below its folder, as the record was
+            written; empty in records of versions that did not keep them.
         schema_version: of the file.
     """
 
@@ -152,6 +154,7 @@ class RunRecord:
     reused: list[str] = field(default_factory=list)
     pending: Pending | None = None
     paths: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property
