@@ -1,6 +1,7 @@
 """The errors a user can cause. Each message is one sentence: what is wrong, where, and what to do instead."""
 
 from collections.abc import Sequence
+from signal import SIGINT
 
 
 def first_line(error: BaseException) -> str:
@@ -58,3 +59,12 @@ class Interrupted(StatpruneError):
     def __init__(self, signal: int, message: str = "interrupted"):
         self.signal = signal
         super().__init__(message)
+
+
+def interruption(error: BaseException) -> int | None:
+    """The number of the signal that an error tells of; None where it tells of none."""
+    if isinstance(error, Interrupted):
+        return error.signal
+    if isinstance(error, KeyboardInterrupt):
+        return error.args[0] if error.args and isinstance(error.args[0], int) else SIGINT
+    return None

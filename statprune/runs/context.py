@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 
 import torch
 
 from statprune.config.schema import RunConfig
-from statprune.errors import ModelError
+from statprune.errors import ModelError, interruption
 from statprune.pruning.report import MatrixReport
 from statprune.runs.finals import finals
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MASKS, MODEL, UNSAVED, discard_unsaved, remove_leftovers
 from statprune.runs.tracking import Tracker
 from statprune.runs.workbench import Workbench
+from statprune.system import stop_request
 from statprune.system.devices import choose_device
 from statprune.system.distributed import rank, start
 
@@ -88,9 +90,15 @@ def started(config: RunConfig, folder: Path, bench: Workbench | None) -> Iterato
             context = RunContext(config, folder, device, bench, tracker, cleanup)
             cleanup.callback(discard_unsaved, folder)
             yield context
-    except BaseException:
-        bench.after_a_failure()
-        tracker.finish({}, context.reports if context else [], {}, failed=True)
+    except BaseException as error:
+        with stop_request.cleaning_up():  # a second signal must not leave W&B with a run that looks finished
+            number = interruption(error)
+            if number is not None:
+                log.info("the run was interrupted by %s", Signals(number).name)
+            bench.after_a_failure()
+            summary = {} if number is None else {"interrupted": True}
+            tracker.finish(summary, context.reports if context else [], {}, 1 if number is None else 128 + number)
         raise
     summary = finals(context.record) if context.record is not None else {}
+    summary["interrupted"] = False  # an attempt before may have been
     tracker.finish(summary, context.reports, {"masks": folder / MASKS, "model": folder / MODEL})

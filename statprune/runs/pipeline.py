@@ -14,7 +14,7 @@ from pathlib import Path
 from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import DenseStatistics
-from statprune.errors import ModelError, first_line
+from statprune.errors import Interrupted, ModelError, first_line
 from statprune.model.saving import save_masks, save_model
 from statprune.pruning.loop import prune
 from statprune.pruning.report import MatrixReport
@@ -28,8 +28,9 @@ from statprune.runs.record import RunRecord
 from statprune.runs.resume import reopened
 from statprune.runs.store import MASKS, MODEL, append_reports, clear_reports, finish_record
 from statprune.runs.workbench import Workbench
+from statprune.system import stop_request
 from statprune.system.console import progress
-from statprune.system.distributed import rank
+from statprune.system.distributed import gathered, rank
 from statprune.system.timing import phase
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def prune_blocks(context: RunContext, prepared: Prepared) -> None:
     statistics = _shared_statistics(context, prepared)
     context.bench.about_to_prune(prepared.blocks)
     clear_reports(context.folder)
-    with progress("pruning blocks", len(prepared.blocks)) as advance:
+    with progress("pruning blocks", len(prepared.blocks)) as advance, stop_request.listening():
 
         def on_block(index: int, count: int, reports: Sequence[MatrixReport]) -> None:
             append_reports(context.folder, reports)
@@ -88,6 +89,9 @@ def prune_blocks(context: RunContext, prepared: Prepared) -> None:
             statistics=statistics,
         )
         result = prune(prepared.loaded, prepared.calibration.ids, config.spec, runtime, prepared.blocks)
+    asked = [number for number in gathered(stop_request.requested()) if number is not None]
+    if asked:
+        raise Interrupted(asked[0])
     for name, seconds in result.seconds.items():
         context.seconds[name] = context.seconds.get(name, 0) + seconds
     if "masks" in config.tracking.artifacts and rank() == 0:
