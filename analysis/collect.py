@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from statprune.config.naming import compensation_label, pattern_tag
-from statprune.errors import StatpruneError
+from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
 from statprune.model.location import SAVED_MODEL, model_name
+from statprune.runs.checksums import damage
 from statprune.runs.record import RunRecord
-from statprune.runs.store import DOCUMENTS, RECORD, REPORTS, WINDOWS, read_record
+from statprune.runs.store import DOCUMENTS, RECORD, REPORTS, WINDOWS, damaged_files, read_record
 
 log = logging.getLogger(__name__)
 MACHINE = ("device", "threads", "processes")  # what seconds depend on
@@ -47,13 +48,12 @@ def collect(folder: Path) -> Collected:
     for path in sorted(folder.rglob(RECORD)):
         try:
             record = read_record(path.parent)
+            if record is not None and not record.is_finished:
+                skipped.append(f"{path} lacks its zero-shot evaluation and is left out; start its command again")
+            elif record is not None:
+                rows += _whole_rows(record, path.parent)
         except StatpruneError as error:
             skipped.append(str(error))
-            continue
-        if record is not None and not record.is_finished:
-            skipped.append(f"{path} lacks its zero-shot evaluation and is left out; start its command again")
-        elif record is not None:
-            rows += rows_of(record, path.parent)
     for sentence in skipped:
         log.warning("%s", sentence)
     return Collected(pd.DataFrame(rows), skipped)
@@ -62,6 +62,24 @@ def collect(folder: Path) -> Collected:
 def collect_folders(folders: Iterable[Path]) -> pd.DataFrame:
     """The rows of ``collect`` of several folders."""
     return pd.concat([collect(folder).frame for folder in folders], ignore_index=True)
+
+
+def _whole_rows(record: RunRecord, folder: Path) -> list[Row]:
+    """The rows of a run.
+
+    Raises:
+        DamagedError: its files are not what was written, or its record lacks what every record has.
+    """
+    problems = damaged_files(folder, record)
+    try:
+        rows = rows_of(record, folder) if not problems else []
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problems = [f"{RECORD} lacks {error}" if isinstance(error, KeyError) else f"{RECORD}: {first_line(error)}"]
+    if problems:
+        raise DamagedError(
+            f"{folder} is damaged ({'; '.join(problems)}) and is left out; start its command again, or give rerun=true"
+        )
+    return rows
 
 
 def rows_of(record: RunRecord, folder: Path) -> list[Row]:
@@ -93,18 +111,49 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
 
 
 def windows(folder: Path) -> pd.DataFrame:
-    """The loss of every evaluation window of a run, dense and pruned: mean nats a token."""
-    return pd.read_parquet(folder / WINDOWS)
+    """The loss of every evaluation window of a run, dense and pruned: mean nats a token.
+
+    Raises:
+        DamagedError: they are not what the run wrote.
+    """
+    return _table(folder, WINDOWS)
 
 
 def documents(folder: Path) -> pd.DataFrame:
-    """The answer to every document of a run's zero-shot tasks, dense and pruned, a row for each metric."""
-    return pd.read_parquet(folder / DOCUMENTS)
+    """The answer to every document of a run's zero-shot tasks, dense and pruned, a row for each metric.
+
+    Raises:
+        DamagedError: they are not what the run wrote.
+    """
+    return _table(folder, DOCUMENTS)
 
 
 def layers(folder: Path) -> pd.DataFrame:
-    """What a run reported of every matrix it pruned."""
-    return pd.read_json(folder / REPORTS, lines=True)
+    """What a run reported of every matrix it pruned.
+
+    Raises:
+        DamagedError: they are not what the run wrote.
+    """
+    return _table(folder, REPORTS)
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    """A file of a run.
+
+    Raises:
+        FileNotFoundError: there is none, and the record knows of none.
+        DamagedError: it is not what the run wrote.
+    """
+    record = read_record(folder)
+    expected = record.files if record is not None else {}
+    if problems := damage(folder, {key: value for key, value in expected.items() if key == name}):
+        raise DamagedError(f"{folder} is damaged ({problems[0]}); start its command again, or give rerun=true")
+    try:
+        return pd.read_json(folder / name, lines=True) if name == REPORTS else pd.read_parquet(folder / name)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of pyarrow and pandas, which have errors of many kinds for such files
+        raise DamagedError(f"{folder} is damaged ({name} can't be read: {first_line(error)}); run it again") from error
 
 
 def label_of(method: str, compensation: str) -> str:

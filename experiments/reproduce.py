@@ -1,6 +1,7 @@
 """Plan the runs that tables stand on, and run those that are missing."""
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from statprune.config.compose import compose, plain_values, quote_pattern
 from statprune.config.naming import name_of
 from statprune.config.overrides import named_plugins, override_problems
 from statprune.config.table_spec import Cell, Place, Table, place_name
-from statprune.errors import ConfigError, StatpruneError
+from statprune.errors import ConfigError, StatpruneError, interruption
 from statprune.runs.place import place_of
 from statprune.runs.verdict import Refused, Skip, verdict_on
 from statprune.runs.wording import counted
@@ -125,8 +126,11 @@ def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] 
             while True:
                 try:
                     return process.wait()
-                except KeyboardInterrupt:
-                    continue  # Ctrl-C reaches the sweep, too, which cleans up and tells how its jobs ended
+                except KeyboardInterrupt as error:
+                    # Ctrl-C reaches the sweep, too, which cleans up and tells how its jobs ended
+                    number = interruption(error)
+                    if number is not None and number != signal.SIGINT:
+                        process.send_signal(number)
 
 
 def _checked_job(table: Table, cell: Cell, sweep_folder: str) -> Job:

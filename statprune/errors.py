@@ -1,6 +1,7 @@
 """The errors a user can cause. Each message is one sentence: what is wrong, where, and what to do instead."""
 
 from collections.abc import Sequence
+from signal import SIGINT
 
 
 def first_line(error: BaseException) -> str:
@@ -28,12 +29,20 @@ class ModelError(StatpruneError):
     """The model can't be opened, or can't be pruned as asked."""
 
 
+class KeptModelError(ModelError):
+    """A pruned model that was kept to be evaluated can't be opened: it has to be pruned again."""
+
+
 class DataError(StatpruneError):
     """A text source can't be read, or is too short."""
 
 
 class ChoiceError(StatpruneError, ValueError):
     """A name or an option that does not exist, or an option's value that is out of range."""
+
+
+class DamagedError(StatpruneError, ValueError):
+    """A file does not hold what was written into it."""
 
 
 class PluginError(StatpruneError):
@@ -50,3 +59,12 @@ class Interrupted(StatpruneError):
     def __init__(self, signal: int, message: str = "interrupted"):
         self.signal = signal
         super().__init__(message)
+
+
+def interruption(error: BaseException) -> int | None:
+    """The number of the signal that an error tells of; None where it tells of none."""
+    if isinstance(error, Interrupted):
+        return error.signal
+    if isinstance(error, KeyboardInterrupt):
+        return error.args[0] if error.args and isinstance(error.args[0], int) else SIGINT
+    return None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
-from statprune.cli.interrupts import INTERRUPTED, interrupts
+from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems, report_problems
 
 PIPE_CLOSED = 141  # exit status as shells name it: 128 + the signal's number
@@ -64,12 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if not interrupts.arrived and not isinstance(error, KeyboardInterrupt):
             raise
-        print("statprune: interrupted; start the same command again to go on", file=sys.stderr)
-        status = INTERRUPTED
+        print(f"statprune: {_after_interruption(error)}", file=sys.stderr)
+        status = interrupts.status
     finally:
         interrupts.leave_at_once()  # while Python shuts down
         sys.stdout = output
     return status
+
+
+def _after_interruption(error: BaseException) -> str:
+    """How the command ended, and how to go on."""
+    words = error.args[1] if isinstance(error, KeyboardInterrupt) and len(error.args) > 1 else "interrupted"
+    words = f"interrupted by {interrupts.name}" if words == "interrupted" else words
+    return words if "again" in words else f"{words}; start the same command again to go on"
 
 
 class PipedOutput:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -79,8 +78,6 @@ def run_hydra(arguments: Sequence[str]) -> int:
         if problems := line.problems():
             return print_problems(problems)
         sys.argv[1:] = line.arguments  # where Hydra reads it
-        # how torchrun, Slurm and kill end a process: leave nothing temporary behind
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         with _own_folder(line):
             status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
     stop()
@@ -260,6 +257,7 @@ def _own_folder(line: _CommandLine) -> Iterator[None]:
     if rank() == 0:
         yield
         return
+    interrupts.raise_error()  # there is a folder to remove from now on
     with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as folder:
         relative = os.path.relpath(folder)  # short and plain, whatever the names above it
         line.add(f"hydra.run.dir={relative}", f"hydra.sweep.dir={relative}", last=True)  # after all others

@@ -1,9 +1,10 @@
 """``statprune tables``: plan tables, run what is missing, and build them."""
 
 import argparse
+import signal
 from pathlib import Path
 
-from statprune.cli.interrupts import INTERRUPTED, interrupts
+from statprune.cli.interrupts import interrupts
 from statprune.config.place import place_of, use_place
 from statprune.config.table_files import table_names
 from statprune.config.table_spec import load_table
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     interrupts.raise_error()
     flags = ["--config-dir", options.config_dir] if options.config_dir else []
     status = run_jobs(missing, options.launcher, [*flags, *options.sweep]) if missing else 0
-    if status == INTERRUPTED:
+    if status in (128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         return status
 
     # slow to import, and not needed for a plan

@@ -9,7 +9,8 @@ from statprune.data.windows import Windows
 from statprune.errors import ModelError
 from statprune.runs.checkpoint_files import CheckpointFiles
 from statprune.runs.context import RunContext
-from statprune.runs.dense_cache import fingerprint, identity, software
+from statprune.runs.dense_cache import fingerprint, software
+from statprune.runs.inputs import MODEL, input_key
 from statprune.runs.prepare import Prepared
 from statprune.runs.pruning_checkpoint import Found, PruningCheckpoint
 from statprune.runs.store import CHECKPOINT
@@ -64,7 +65,7 @@ def _parts(context: RunContext, prepared: Prepared, calibration: Windows) -> dic
     """What the last bits of a pruned weight depend on, by what it is, each as a hash."""
     values = {
         "configuration": context.config.hash(),
-        "model": identity(context.config.model.path, prepared.model),
+        "model": [context.config.model.path, input_key(context.inputs, MODEL)],
         "calibration windows": fingerprint(calibration.ids),
         "software": software(),
         "device": device_name(context.device),

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 
 import torch
 
 from statprune.config.schema import RunConfig
-from statprune.errors import Interrupted, ModelError
+from statprune.errors import Interrupted, ModelError, interruption
 from statprune.pruning.report import MatrixReport
-from statprune.runs.finals import finals
+from statprune.runs.finals import Number, finals
 from statprune.runs.inputs import Inputs
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MASKS, MODEL, UNSAVED, discard_unsaved, remove_leftovers
@@ -106,9 +107,15 @@ def started(config: RunConfig, folder: Path, bench: Workbench | None) -> Iterato
             context = RunContext(config, folder, device, bench, tracker, cleanup)
             cleanup.callback(discard_unsaved, folder)
             yield context
-    except BaseException:
-        bench.after_a_failure()
-        tracker.finish({}, context.reports if context else [], {}, failed=True)
+    except BaseException as error:
+        with stop_request.cleaning_up():  # a second signal must not leave W&B with a run that looks finished
+            number = interruption(error)
+            if number is not None:
+                log.info("the run was interrupted by %s", Signals(number).name)
+            bench.after_a_failure()
+            told: dict[str, Number] = {} if number is None else {"interrupted": True}
+            tracker.finish(told, context.reports if context else [], {}, 1 if number is None else 128 + number)
         raise
     summary = finals(context.record) if context.record is not None else {}
+    summary["interrupted"] = False  # an attempt before may have been
     tracker.finish(summary, context.reports, {"masks": folder / MASKS, "model": folder / MODEL})

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from statprune.config.schema import RunConfig
+from statprune.errors import DamagedError
 from statprune.evaluation.accuracy import Answers
+from statprune.runs.checksums import sealed, unsealed
 from statprune.runs.inputs import MODEL, Inputs, input_key
 from statprune.system.devices import device_name
 from statprune.system.distributed import size
-from statprune.system.files import write_json
+from statprune.system.files import remove_abandoned, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,7 +79,10 @@ class DenseCache:
         if path is None:
             return None
         try:
-            return codec.decode(json.loads(path.read_text(encoding="utf-8")))
+            stored = unsealed(json.loads(path.read_text(encoding="utf-8")), is_required=True)
+            if stored["of"] != name:  # a copy of another result's file
+                raise DamagedError("it is another result's")
+            return codec.decode(stored["value"])  # type: ignore[arg-type]  # a mapping, or an error that is caught
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -99,7 +104,8 @@ class DenseCache:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, values)
+            remove_abandoned(path.parent)
+            write_json(path, sealed({"of": name, "value": values}))
         except OSError as error:
             log.warning("%s could not be stored in %s (%s)", codec.what, path.parent, error.strerror)
 

@@ -15,17 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.config.checks import parse_config
 from statprune.config.schema import RunConfig
-from statprune.errors import ConfigError, StatpruneError, first_line
+from statprune.errors import ConfigError, Interrupted, KeptModelError, StatpruneError, first_line
 from statprune.runs.checkpoint_opening import remove_checkpoint
 from statprune.runs.ledger import JobNote, JobState
+from statprune.runs.leftovers import tidy
 from statprune.runs.model_card import SIGNATURE
 from statprune.runs.pipeline import run
 from statprune.runs.place import place_of
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MODEL, RECORD, SAVES
+from statprune.runs.store import MODEL, RECORD, SAVES, discard_kept_model
 from statprune.runs.summary import accuracy_line, shown
 from statprune.runs.tracking import note_on_skipped
-from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on
+from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on, with_whole_model
 from statprune.runs.workbench import Workbench
 from statprune.system.devices import choose_device
 from statprune.system.distributed import all_arrive, gathered, rank, size, start
@@ -114,6 +115,8 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         use_plugin_files([composed.plugins] if isinstance(composed.plugins, str) else composed.plugins)
         config = parse_config(raw)  # type: ignore[arg-type]  # a dictionary with strings as keys
         return _locked_run(config, composed, folder, bench)
+    except Interrupted as error:  # of another kind than what fails a job alone
+        raise KeyboardInterrupt(error.signal, str(error)) from error
     except ConfigError as error:
         return Outcome(folder, JobState.FAILED, error.problems)
     except StatpruneError as error:
@@ -146,16 +149,27 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
                 return Outcome(folder, JobState.SKIPPED, record=record if rank() == 0 else None)
             case Complete(record):
                 _mark_model(config, folder)
-                return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench, record))
+                try:
+                    return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench, record))
+                except KeptModelError as error:
+                    because = f"{error}: the model is pruned again"
+                return _from_the_start(config, composed, folder, bench, because)
             case Run(because):
-                if because is not None:
-                    log.info(because)
-                if rank() == 0:
-                    (folder / RECORD).unlink(missing_ok=True)
-                    remove_own_model(config, folder)
-                    _mark_model(config, folder)
-                    _write_hydra_files(composed, folder)
-                return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench))
+                return _from_the_start(config, composed, folder, bench, because)
+
+
+def _from_the_start(
+    config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench, because: str | None
+) -> Outcome:
+    if because is not None:
+        log.info(because)
+    if rank() == 0:
+        discard_kept_model(folder)
+        (folder / RECORD).unlink(missing_ok=True)
+        remove_own_model(config, folder)
+        _mark_model(config, folder)
+        _write_hydra_files(composed, folder)
+    return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench))
 
 
 def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict:
@@ -164,7 +178,10 @@ def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict
         verdict = verdict_on(config, folder)
         if isinstance(verdict, Run | Complete):
             lock.enter_context(locked(folder))
-            verdict = verdict_on(config, folder)  # another process may have held it until now
+            # another process may have held it until now
+            verdict = with_whole_model(verdict_on(config, folder), folder)
+        if not isinstance(verdict, Run | Complete | Refused):
+            tidy(folder)
         model = folder / MODEL
         is_open = isinstance(verdict, Run | Complete)
         if is_open and config.settings.save_model and model.exists() and not _owns_model(folder):

@@ -1,7 +1,6 @@
 """How the jobs of one command ended: each writes a note, and the process that started them reads all."""
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -11,7 +10,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+from statprune.errors import first_line
+from statprune.runs.checksums import sealed, unsealed
 from statprune.system.files import replacing
 
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it writes its note
@@ -84,10 +86,8 @@ def write_note(number: int, note: JobNote) -> None:
     if place := os.environ.get(LEDGER):
         # an error: that process has ended, and its folder went with it, so that nobody is left to tell
         with suppress(OSError), replacing(Path(place) / f"{number}.json") as file:
-            values = asdict(note)
-            if note.metric is not None and not math.isfinite(note.metric):
-                values["metric"] = str(note.metric)  # JSON has no infinity
-            file.write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
+            metric = None if note.metric is None else repr(note.metric)  # JSON has no infinity
+            file.write_text(json.dumps(sealed(asdict(note) | {"metric": metric}), allow_nan=False), encoding="utf-8")
 
 
 def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
@@ -98,13 +98,22 @@ def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
         interrupted: the jobs were stopped.
     """
     notes = []
-    for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem)):
-        values = json.loads(path.read_text(encoding="utf-8"))
-        metric = None if values["metric"] is None else float(values["metric"])
-        note = JobNote(**(values | {"state": JobState(values["state"]), "metric": metric}))
+    paths = [path for path in folder.glob("*.json") if path.stem.isdecimal()]
+    for path in sorted(paths, key=lambda path: int(path.stem)):
+        note = _read_note(path)
         if note.state is JobState.RUNNING:
             reason = "its process ended before the run did; start the same command again"
             state = JobState.INTERRUPTED if interrupted else JobState.FAILED
             note = replace(note, state=state, reasons=[reason])
         notes.append(note)
     return notes
+
+
+def _read_note(path: Path) -> JobNote:
+    try:
+        values: Any = unsealed(json.loads(path.read_text(encoding="utf-8")), is_required=True)
+        metric = None if values["metric"] is None else float(values["metric"])
+        return JobNote(**(values | {"state": JobState(values["state"]), "metric": metric}))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = f"how it ended can't be read ({first_line(error)}); start the same command again"
+        return JobNote(f"job {path.stem}", JobState.FAILED, [reason], None, "")

@@ -31,6 +31,7 @@ from statprune.runs.record import RunRecord
 from statprune.runs.resume import reopened
 from statprune.runs.store import MASKS, MODEL, append_reports, clear_reports, finish_record
 from statprune.runs.workbench import Workbench
+from statprune.system import stop_request
 from statprune.system.console import progress
 from statprune.system.distributed import rank
 from statprune.system.timing import phase
@@ -81,7 +82,7 @@ def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningChe
     statistics = _shared_statistics(context, prepared)
     context.bench.about_to_prune(prepared.blocks)
     clear_reports(context.folder)
-    with progress("pruning blocks", len(prepared.blocks)) as advance:
+    with progress("pruning blocks", len(prepared.blocks)) as advance, stop_request.listening():
 
         def on_block(index: int, count: int, reports: Sequence[MatrixReport]) -> None:
             append_reports(context.folder, reports)

@@ -139,6 +139,8 @@ class RunRecord:
             empty in records of versions that did not keep them.
         inputs: what was read, by key: model.path, calibration.path, evaluation.path, evaluation.tasks.0 and so on;
             empty in records of versions that did not keep it.
+        files: sha256 of the run's other files that are read again, by name below its folder, as the record was
+            written; empty in records of versions that did not keep them.
         schema_version: of the file.
     """
 
@@ -159,6 +161,7 @@ class RunRecord:
     resumed_blocks: int = 0
     paths: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, InputIdentity] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

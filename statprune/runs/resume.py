@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statprune.errors import first_line
+from statprune.errors import DamagedError, KeptModelError, ModelError, first_line
 from statprune.evaluation.accuracy import Answers
 from statprune.model.loading import LoadedModel, ModelSource, open_model
+from statprune.runs.checksums import damage
 from statprune.runs.context import RunContext
 from statprune.runs.measure import Unfinished
 from statprune.runs.prepare import find_tasks, rehearsed
 from statprune.runs.record import RunRecord
-from statprune.runs.store import UNSAVED, read_dense_answers, read_reports
+from statprune.runs.store import DOCUMENTS, UNSAVED, read_dense_answers, read_reports
 from statprune.system.console import waiting
 from statprune.system.distributed import gathered, rank
 from statprune.system.timing import phase
@@ -31,7 +32,8 @@ def reopened(context: RunContext, pending: RunRecord) -> Unfinished:
         pending: its record, in every process.
 
     Raises:
-        StatpruneError: the tasks can't be run, or the pruned model can't be opened.
+        StatpruneError: the tasks can't be run.
+        KeptModelError: the pruned model can't be opened.
     """
     if pending.pending is None or pending.pending.model is None:
         raise ValueError("the record is not pending, or its pruned model was not saved")
@@ -44,7 +46,7 @@ def reopened(context: RunContext, pending: RunRecord) -> Unfinished:
     log.info("evaluating the pruned model in %s, which is not pruned again", pruned)
     source = replace(context.config.model.source, path=str(pruned), revision=None)
     with phase(context.seconds, "load"):
-        loaded = _opened(context, source)
+        loaded = _reopened_model(context, source)
     context.cleanup.callback(loaded.close)
     zero_shot = rehearsed(context, suite, loaded)
     if zero_shot is None:
@@ -62,11 +64,32 @@ def _dense_answers(context: RunContext, folder: Path, pending: RunRecord, zero_s
     answers = None
     if rank() == 0:  # one reads, so that all do the same
         try:
+            if problems := damage(folder, {name: value for name, value in pending.files.items() if name == DOCUMENTS}):
+                raise DamagedError(problems[0])
             answers = read_dense_answers(folder, before)
         except (OSError, ValueError, KeyError) as error:
             log.info("the dense model's answers can't be read (%s): it is evaluated again", first_line(error))
     answers = gathered(answers)[0]
     return answers if answers is not None else _measured_again(context, zero_shot)
+
+
+def _reopened_model(context: RunContext, source: ModelSource) -> LoadedModel:
+    """The pruned model.
+
+    Raises:
+        KeptModelError: a process can't open it; all processes raise it.
+    """
+    loaded, problem = None, None
+    try:
+        loaded = _opened(context, source)
+    except ModelError as error:
+        problem = str(error)
+    problems = [each for each in gathered(problem) if each is not None]
+    if loaded is None or problems:
+        if loaded is not None:
+            loaded.close()
+        raise KeptModelError(problems[0])
+    return loaded
 
 
 def _opened(context: RunContext, source: ModelSource) -> LoadedModel:

@@ -1,33 +1,40 @@
 """The files of a run's folder: which there are, and how they are read and written.
 
-The record comes last, so that everything it stands beside is whole.
+The record comes last, so that everything it stands beside is whole. Nothing is written once another process has taken
+the folder over.
 """
 
 import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from statprune.data.windows import Windows
-from statprune.errors import StatpruneError
+from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
 from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
+from statprune.runs.checksums import checksums, damage, sealed, unsealed
 from statprune.runs.model_card import model_card
-from statprune.runs.record import RunRecord
+from statprune.runs.record import RunRecord, migrated
 from statprune.system.files import finite, replacing, write_json
+from statprune.system.lock import check_ours, is_lost
 
 RECORD, REPORTS, WINDOWS, DOCUMENTS = RUN_RECORD, "blocks.jsonl", "windows.parquet", "documents.parquet"
 MASKS, MODEL = "masks.npz", SAVED_MODEL
 UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not to be saved
 CHECKPOINT = ".checkpoint"  # folder of pruned blocks, until the run is finished
-SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
 # what a killed process leaves: half-written files, hidden states and converted checkpoints
-LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tmp*.hidden", ".converted-*")
+LEFTOVERS = (
+    *(".result.json.*", ".windows.parquet.*", ".documents.parquet.*", ".now.*", "tmp*.hidden", ".converted-*"),
+    *(f"{model}/.{kind}-*.safetensors" for model in (UNSAVED, MODEL) for kind in ("fused", "block")),
+)
+SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
 
 
 def read_record(folder: Path) -> RunRecord | None:
@@ -38,16 +45,53 @@ def read_record(folder: Path) -> RunRecord | None:
     """
     path = folder / RECORD
     try:
-        return RunRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        migrated(values)  # an unknown version is named as such: its checksum may be another
+        return RunRecord.from_json(unsealed(values, is_required=bool(values.get("files"))))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, StatpruneError) as error:
-        raise StatpruneError(f"{path} can't be read ({error}); delete it, or give rerun=true to replace it") from error
+        raise DamagedError(f"{path} can't be read ({error}); delete it, or give rerun=true to replace it") from error
+
+
+def claimed_hash(folder: Path) -> str | None:
+    """The configuration's hash in a record that may be damaged; None where nobody can tell."""
+    try:
+        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = values.get("config_hash") if isinstance(values, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Write the record atomically."""
-    write_json(folder / RECORD, record.to_json())
+    """Write the record atomically, with the checksums of the files beside it, and of the model that it waits with."""
+    names = [REPORTS, WINDOWS, DOCUMENTS]
+    if record.pending is not None and record.pending.model is not None:
+        model = folder / record.pending.model
+        names += sorted(path.relative_to(folder).as_posix() for path in model.rglob("*"))
+    check_ours(folder)
+    write_json(folder / RECORD, sealed(replace(record, files=checksums(folder, names)).to_json()))
+
+
+def damaged_files(folder: Path, record: RunRecord) -> list[str]:
+    """What is wrong with the files that a record stands beside, half a sentence for each; one that waits for its model's
+    answers needs neither its documents, which can be measured again, nor here its model.
+    """
+    wanted = (REPORTS, WINDOWS) if record.pending is not None else (REPORTS, WINDOWS, DOCUMENTS)
+    problems = damage(folder, {name: value for name, value in record.files.items() if name in wanted})
+    if REPORTS not in record.files and (folder / REPORTS).exists():
+        try:
+            read_reports(folder)
+        except DamagedError as error:
+            problems.append(str(error))
+    return problems
+
+
+def damaged_model(folder: Path, record: RunRecord) -> list[str]:
+    """What is wrong with the pruned model that a pending record waits with, half a sentence for each."""
+    model = record.pending.model if record.pending is not None else None
+    return damage(folder, {name: value for name, value in record.files.items() if name.startswith(f"{model}/")})
 
 
 def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
@@ -59,19 +103,31 @@ def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
 
 def clear_reports(folder: Path) -> None:
     """Begin a new file of reports."""
+    check_ours(folder)
     (folder / REPORTS).write_text("", encoding="utf-8")
 
 
 def append_reports(folder: Path, reports: Iterable[MatrixReport]) -> None:
     """Add the reports of pruned matrices, a line for each."""
+    check_ours(folder)
     with (folder / REPORTS).open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(finite(report.to_json()), allow_nan=False) + "\n" for report in reports)
 
 
 def read_reports(folder: Path) -> list[MatrixReport]:
-    """The reports of the matrices that a run pruned."""
-    lines = (folder / REPORTS).read_text(encoding="utf-8").splitlines()
-    return [MatrixReport.from_json(json.loads(line)) for line in lines]
+    """The reports of the matrices that a run pruned.
+
+    Raises:
+        FileNotFoundError: it pruned none.
+        DamagedError: they can't be read, in half a sentence.
+    """
+    try:
+        lines = (folder / REPORTS).read_text(encoding="utf-8").splitlines()
+        return [MatrixReport.from_json(json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{REPORTS} can't be read: {first_line(error)}") from error
 
 
 def write_windows(
@@ -100,6 +156,7 @@ def write_windows(
         for source, losses in dense.items()
     ]
     empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
+    check_ours(folder)
     with replacing(folder / WINDOWS) as file:
         (pd.concat(frames) if frames else empty).to_parquet(file)
 
@@ -115,6 +172,7 @@ def write_documents(folder: Path, dense: Answers, pruned: Answers | None) -> Non
     else:
         own = pd.DataFrame(map(vars, pruned.documents), columns=[*columns, "value"])
         table = table.merge(own.rename(columns={"value": "pruned"}), on=columns, how="outer")
+    check_ours(folder)
     with replacing(folder / DOCUMENTS) as file:
         table.to_parquet(file)
 
@@ -143,12 +201,32 @@ def can_resume(record: RunRecord | None, folder: Path) -> bool:
 
 def discard_unsaved(folder: Path) -> None:
     """Remove a pruned model that was not to be saved, unless its evaluation has to go on."""
-    if not can_resume(read_record(folder), folder):
+    if is_lost(folder):  # it is another process's
+        return
+    try:
+        record = read_record(folder)
+    except StatpruneError:  # damaged: whoever runs it again decides
+        return
+    if not can_resume(record, folder):
         shutil.rmtree(folder / UNSAVED, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left in a run's folder."""
-    for pattern in LEFTOVERS:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in leftovers(folder):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What a killed process left in a run's folder, besides a pruned model."""
+    return [path for pattern in LEFTOVERS for path in folder.glob(pattern)]
+
+
+def discard_kept_model(folder: Path) -> None:
+    """Remove the pruned model that a pending record waits with, where it was not to be saved: it is pruned again."""
+    try:
+        record = read_record(folder)
+    except StatpruneError:  # damaged
+        return
+    if record is not None and record.pending is not None and record.pending.model == UNSAVED:
+        shutil.rmtree(folder / UNSAVED, ignore_errors=True)

@@ -48,7 +48,7 @@ class Tracker:
         summary: Mapping[str, float | int | None],
         reports: Sequence[MatrixReport],
         files: Mapping[str, Path],
-        failed: bool = False,
+        exit_code: int = 0,
     ) -> None:
         """Write summary, table of matrices and artifacts, and end the W&B run.
 
@@ -56,7 +56,7 @@ class Tracker:
             summary: final numbers.
             reports: one per pruned matrix.
             files: files and folders by the kind of artifact; those that were asked for are uploaded.
-            failed: the run did not come to its end.
+            exit_code: of the run, as a shell names it; 0: it came to its end.
         """
         if (run := self._run) is None:
             return
@@ -66,7 +66,7 @@ class Tracker:
         for kind in self._artifacts:
             if kind in files:
                 self._try(_Upload(run, f"{kind}-{self._id}", kind, files[kind]), f"take the {kind}")
-        self._try(lambda: run.finish(exit_code=int(failed)), "be finished")
+        self._try(lambda: run.finish(exit_code=exit_code), "be finished")
 
     def _start(self, config: RunConfig, folder: Path) -> None:
         import wandb

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from statprune.config.naming import differing_keys
 from statprune.config.schema import RunConfig
+from statprune.errors import DamagedError
 from statprune.runs.inputs import TASKS, changes
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MODEL, can_resume, read_record
+from statprune.runs.store import MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,14 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
         folder: of its run.
 
     Raises:
-        StatpruneError: its record is damaged.
+        StatpruneError: its record is damaged, and may be that of another run.
     """
-    record = None if config.settings.rerun else read_record(folder)
+    try:
+        record = None if config.settings.rerun else read_record(folder)
+    except DamagedError:
+        if claimed_hash(folder) != config.hash():  # it may be another run's, which nobody asked to replace
+            raise
+        return Run(f"the record in {folder} is damaged: it is run again")
     if record is None:
         return Run()
     if record.config_hash != config.hash():
@@ -76,11 +82,8 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
             f"{folder} holds a run with another configuration (differing keys: {keys}); "
             "give another name, or rerun=true to replace it"
         )
-    changed = changes(record.inputs, config)
-    if not record.is_finished:  # its tasks are asked as they are now; everything else has been read already
-        changed = {key: what for key, what in changed.items() if not key.startswith(TASKS)}
-    if changed:
-        return Run(f"{'; '.join(changed.values())}: the run in {folder} is repeated")
+    if reason := _why_again(record, config, folder):
+        return Run(reason)
     if not record.is_finished:
         if can_resume(record, folder):
             return Complete(record)
@@ -88,3 +91,21 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
     if config.settings.save_model and not (folder / MODEL / "config.json").exists():
         return Run(f"{folder} is finished, but its model was not saved: it is run again")
     return Skip(record)
+
+
+def _why_again(record: RunRecord, config: RunConfig, folder: Path) -> str | None:
+    """Why a run of this very configuration is repeated; None: what it measured stands."""
+    if problems := damaged_files(folder, record):
+        return f"{folder} is damaged ({'; '.join(problems)}): it is run again"
+    changed = changes(record.inputs, config)
+    if not record.is_finished:  # its tasks are asked as they are now; everything else has been read already
+        changed = {key: what for key, what in changed.items() if not key.startswith(TASKS)}
+    return f"{'; '.join(changed.values())}: the run in {folder} is repeated" if changed else None
+
+
+def with_whole_model(verdict: Verdict, folder: Path) -> Verdict:
+    """The verdict where a pending run's pruned model is whole, or that it is run again; reads all of the model."""
+    problems = damaged_model(folder, verdict.record) if isinstance(verdict, Complete) else []
+    if not problems:
+        return verdict
+    return Run(f"the pruned model in {folder} is damaged ({'; '.join(problems)}): it is run again")

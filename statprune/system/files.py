@@ -4,10 +4,15 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from statprune.system.machine import start_time, tag
+
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")  # what temporary files of ours are called
 
 
 @contextmanager
@@ -16,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the whole new one; a failure leaves nothing behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{tag()}-{os.getpid()}")
     try:
         yield temporary
         temporary.replace(path)
@@ -54,6 +59,14 @@ def write_json(path: Path, value: object) -> None:
         json.dump(finite(value), file, indent=2, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files of ``replacing`` whose process, of this machine, has ended."""
+    for path in folder.glob(".*"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match is not None and match[1] == tag() and start_time(int(match[2])) is None:
+            path.unlink(missing_ok=True)
 
 
 def finite(value: object) -> object:

@@ -9,22 +9,29 @@ import time
 
 import pytest
 
+from statprune.cli import interrupts
 from statprune.cli.interrupts import INTERRUPTED, Interrupts
+from statprune.system import stop_request
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
-def ours():
+def ours(monkeypatch):
     """Interrupts of this process, which are put back at the end."""
-    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    interrupts = Interrupts()
-    interrupts.leave_at_once()
-    yield interrupts
-    signal.signal(signal.SIGINT, handler)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    handlers, hook = {number: signal.getsignal(number) for number in HANDLED}, sys.unraisablehook
+    own = Interrupts()
+    own.leave_at_once()
+    yield own
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    stop_request.withdraw()
     sys.unraisablehook = hook
 
 
-def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def press(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
 
 
 def test_an_interrupt_is_an_error_while_a_job_runs(ours):
@@ -80,12 +87,88 @@ os.kill(os.getpid(), signal.SIGINT)
 print("still here")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "statprune: interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "statprune: interrupted by SIGINT\n")
 
 
 def test_a_process_that_the_command_did_not_start_keeps_its_handler():
     before = signal.getsignal(signal.SIGINT)
-    interrupts = Interrupts()
-    interrupts.raise_error()
-    interrupts.wait()
+    other = Interrupts()
+    other.raise_error()
+    other.wait()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_every_signal_that_ends_a_process_is_an_error_with_its_own_status(number, ours):
+    ours.raise_error()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        press(number)
+    assert caught.value.args == (number,) and ours.status == 128 + number
+
+
+def test_a_first_signal_waits_for_whoever_listens_and_says_so(ours, capfd):
+    ours.raise_error()
+    with stop_request.listening():
+        press(signal.SIGTERM)
+    assert stop_request.requested() == signal.SIGTERM and ours.arrived
+    line = "statprune: interrupted by SIGTERM: finishing the block, send it again to stop at once"
+    assert capfd.readouterr().err == line + "\n"
+
+
+def test_a_second_signal_stops_at_once_with_the_status_of_the_first(ours, monkeypatch):
+    monkeypatch.setattr(interrupts, "ECHO", 0.0)
+    ours.raise_error()
+    with stop_request.listening():
+        press(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            press(signal.SIGINT)
+    assert ours.status == 143
+
+
+def test_a_signal_that_arrives_twice_is_one(ours, monkeypatch):
+    monkeypatch.setattr(interrupts, "ECHO", 60.0)
+    ours.raise_error()
+    with stop_request.listening():
+        press(signal.SIGTERM)
+        press(signal.SIGTERM)
+    assert stop_request.requested() == signal.SIGTERM
+
+
+def test_what_torchrun_passes_on_after_the_terminals_own_signal_is_no_second_one(ours, monkeypatch):
+    monkeypatch.setattr(interrupts, "ECHO", 0.0)
+    monkeypatch.setattr(interrupts, "ECHO_OF_TORCHRUN", 60.0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ours.raise_error()
+    with stop_request.listening():
+        press()
+        press(signal.SIGTERM)
+    assert stop_request.requested() == signal.SIGINT
+
+
+def test_a_second_signal_does_not_cut_off_what_the_first_began_to_put_away(ours):
+    ours.raise_error()
+    is_put_away = False
+    with pytest.raises(KeyboardInterrupt):
+        try:
+            press()
+        finally:
+            press()
+            with stop_request.cleaning_up():
+                press()
+                is_put_away = True
+    assert is_put_away
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    code = """
+import os, signal
+from statprune.cli.interrupts import Interrupts
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+own = Interrupts()
+own.leave_at_once()
+own.raise_error()
+os.kill(os.getpid(), signal.SIGHUP)
+print("still here")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "still here\n")

@@ -5,15 +5,18 @@ import sys
 
 from statprune.cli.main import main
 
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def verb(*arguments: object) -> int:
     """Carry out ``statprune ARGUMENTS``; returns its exit status.
 
     What the command changes in its process is put back.
     """
-    output, handler = sys.stdout, signal.getsignal(signal.SIGINT)
+    output, handlers = sys.stdout, {number: signal.getsignal(number) for number in HANDLED}
     try:
         return main([str(argument) for argument in arguments])
     finally:
         sys.stdout = output
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

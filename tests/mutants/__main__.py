@@ -68,7 +68,9 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, name: str, path: Path, code: CodeType):
         self._name, self._path, self._code = name, path, code
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._name:
             return None
         return importlib.util.spec_from_file_location(fullname, self._path, loader=self)
@@ -107,7 +109,9 @@ def tests_fail(target: Target, code: CodeType | None, limit: float) -> bool:
 
 
 def _tested(target: Target, code: CodeType | None) -> int:
-    log = os.open("/tmp/mutants.log" if os.environ.get("MUTANTS_LOG") else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(
+        "/tmp/mutants.log" if os.environ.get("MUTANTS_LOG") else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    )
     for stream in (1, 2):
         os.dup2(log, stream)
     if code is not None:

@@ -1,13 +1,7 @@
 """Runs that are interrupted while they prune go on from the last whole block, to the same bits."""
 
-import errno
-import json
-import shutil
-
 import pytest
 
-from statprune.config.sections import Checkpoint
-from statprune.errors import Interrupted, ModelError
 from statprune.runs.pipeline import run
 from statprune.runs.store import CHECKPOINT
 from tests.helpers.command import tiny_job

@@ -1,0 +1,25 @@
+"""What a process leaves that is killed after its run was finished, and nobody runs again."""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from statprune.errors import StatpruneError
+from statprune.runs.store import UNSAVED, leftovers, read_record, remove_leftovers
+from statprune.system.lock import LOCK, locked
+
+CHECKPOINT = ".checkpoint"  # of a pruning that goes on where it was cut off
+
+
+def tidy(folder: Path) -> None:
+    """Remove what dead processes left in the folder of a finished run; nothing while a living one writes there."""
+    unused = [folder / name for name in (UNSAVED, CHECKPOINT)]
+    if not any(path.exists() for path in (*unused, folder / LOCK)) and not leftovers(folder):
+        return
+    with suppress(StatpruneError, OSError), locked(folder, patience=0.0):
+        record = read_record(folder)
+        if record is None or not record.is_finished:  # another process began to run it again
+            return
+        remove_leftovers(folder)
+        for path in unused:
+            shutil.rmtree(path, ignore_errors=True)
