@@ -17,6 +17,7 @@ from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
 from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
+from statprune.runs import own_model
 from statprune.runs.model_card import model_card
 from statprune.runs.record import RunRecord
 from statprune.system.files import finite, replacing, write_json
@@ -24,9 +25,15 @@ from statprune.system.files import finite, replacing, write_json
 RECORD, REPORTS, WINDOWS, DOCUMENTS = RUN_RECORD, "blocks.jsonl", "windows.parquet", "documents.parquet"
 MASKS, MODEL = "masks.npz", SAVED_MODEL
 UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not to be saved
-SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
 # what a killed process leaves: half-written files, hidden states and converted checkpoints
-LEFTOVERS = (".result.json.*", ".windows.parquet.*", ".documents.parquet.*", "tmp*.hidden", ".converted-*")
+LEFTOVERS = (
+    ".result.json.*",
+    "..saves-model.*",
+    ".windows.parquet.*",
+    ".documents.parquet.*",
+    "tmp*.hidden",
+    ".converted-*",
+)
 
 
 def read_record(folder: Path) -> RunRecord | None:
@@ -52,7 +59,8 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
     """Write the record of a finished run, and first the card of its model if that is saved."""
     if is_saved:
-        (folder / MODEL / "README.md").write_text(model_card(record), encoding="utf-8")
+        (folder / MODEL / own_model.CARD).write_text(model_card(record), encoding="utf-8")
+        own_model.complete(folder, MODEL, {})
     write_record(folder, record)
 
 
@@ -142,12 +150,13 @@ def can_resume(record: RunRecord | None, folder: Path) -> bool:
 
 def discard_unsaved(folder: Path) -> None:
     """Remove a pruned model that was not to be saved, unless its evaluation has to go on."""
-    if not can_resume(read_record(folder), folder):
-        shutil.rmtree(folder / UNSAVED, ignore_errors=True)
+    record = read_record(folder)
+    if not can_resume(record, folder):
+        own_model.remove(folder, UNSAVED, record)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left in a run's folder."""
     for pattern in LEFTOVERS:
         for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from statprune.config.naming import differing_keys
 from statprune.config.schema import RunConfig
+from statprune.runs.own_model import was_written
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, can_resume, read_record
 
@@ -79,6 +80,6 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
         if can_resume(record, folder):
             return Complete(record)
         return Run(f"{folder} was not evaluated to its end, and its pruned model is not there: it is run again")
-    if config.settings.save_model and not (folder / MODEL / "config.json").exists():
+    if config.settings.save_model and not was_written(folder, MODEL, record):
         return Run(f"{folder} is finished, but its model was not saved: it is run again")
     return Skip(record)
