@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shutil
 import sys
 import traceback
 from contextlib import ExitStack
@@ -15,15 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.config.checks import parse_config
 from statprune.config.schema import RunConfig
+from statprune.config.sections import Offload
 from statprune.errors import ConfigError, Interrupted, KeptModelError, StatpruneError, first_line
+from statprune.runs import own_model
 from statprune.runs.checkpoint_opening import remove_checkpoint
 from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.leftovers import tidy
-from statprune.runs.model_card import SIGNATURE
 from statprune.runs.pipeline import run
 from statprune.runs.place import place_of
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MODEL, RECORD, SAVES, discard_kept_model
+from statprune.runs.store import MODEL, RECORD, UNSAVED, discard_kept_model, read_record
 from statprune.runs.summary import accuracy_line, shown
 from statprune.runs.tracking import note_on_skipped
 from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on, with_whole_model
@@ -148,7 +148,6 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
                 log.info("%s is finished already; rerun=true runs it again%s", folder, _told(config, folder))
                 return Outcome(folder, JobState.SKIPPED, record=record if rank() == 0 else None)
             case Complete(record):
-                _mark_model(config, folder)
                 try:
                     return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench, record))
                 except KeptModelError as error:
@@ -165,9 +164,8 @@ def _from_the_start(
         log.info(because)
     if rank() == 0:
         discard_kept_model(folder)
-        (folder / RECORD).unlink(missing_ok=True)
         remove_own_model(config, folder)
-        _mark_model(config, folder)
+        (folder / RECORD).unlink(missing_ok=True)
         _write_hydra_files(composed, folder)
     return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench))
 
@@ -182,10 +180,8 @@ def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict
             verdict = with_whole_model(verdict_on(config, folder), folder)
         if not isinstance(verdict, Run | Complete | Refused):
             tidy(folder)
-        model = folder / MODEL
-        is_open = isinstance(verdict, Run | Complete)
-        if is_open and config.settings.save_model and model.exists() and not _owns_model(folder):
-            return Refused(f"{model} is not a run's own, and save_model=true would write there; give another folder")
+        if isinstance(verdict, Run | Complete) and (reason := model_problem(config, folder)):
+            return Refused(reason)
     except StatpruneError as error:
         return Refused(str(error))
     return verdict
@@ -197,30 +193,58 @@ def _told(config: RunConfig, folder: Path) -> str:
     return f"; {note}" if note else ""
 
 
-def _mark_model(config: RunConfig, folder: Path) -> None:
-    """Mark the folder as one whose model a run writes."""
-    if config.settings.save_model and rank() == 0:
-        (folder / SAVES).touch()
+def model_problem(config: RunConfig, folder: Path) -> str | None:
+    """Why the run can't write its model into its folder, in one sentence, or None.
+
+    Args:
+        config: of the run to come.
+        folder: of the run.
+    """
+    record = _record_of(folder)
+    for name in (MODEL, UNSAVED):
+        path = folder / name
+        is_written = config.settings.save_model if name == MODEL else _keeps_model(config)
+        if not (path.exists() or path.is_symlink()):
+            continue
+        if is_written and _is_input(config, path):
+            return f"{path} holds the model that is read, and would be overwritten; give another hydra.run.dir"
+        # a model that a run wrote, and somebody changed, would be taken for the new run's
+        is_replaced = is_written or own_model.was_written(folder, name, record)
+        if is_replaced and not _is_input(config, path) and not own_model.owns(folder, name, record):
+            reason = own_model.foreign(folder, name)
+            return f"{path} {reason}, and would be lost; move it away, or give another hydra.run.dir"
+    return None
 
 
-def _owns_model(folder: Path) -> bool:
-    """Whether a run of this folder wrote its model, or began to."""
-    card = folder / MODEL / "README.md"
-    return (folder / SAVES).exists() or (card.exists() and SIGNATURE in card.read_text(encoding="utf-8"))
+def _keeps_model(config: RunConfig) -> bool:
+    """Whether the run writes its pruned model although it does not save it."""
+    return bool(config.evaluation.tasks) or config.settings.offload is Offload.disk
+
+
+def _is_input(config: RunConfig, model: Path) -> bool:
+    """Whether the run reads its model from that folder."""
+    return Path(config.model.path).expanduser().resolve().is_relative_to(model.resolve())
+
+
+def _record_of(folder: Path) -> RunRecord | None:
+    """The folder's record; None also where it is damaged, and rerun=true replaces it."""
+    try:
+        return read_record(folder)
+    except StatpruneError:
+        return None
 
 
 def remove_own_model(config: RunConfig, folder: Path) -> None:
-    """Remove a model that an earlier run saved: beside a new record it would be taken for the new run's model.
+    """Remove a model that an earlier run of this folder wrote; beside a new record it would be taken for the new run's.
 
     Args:
         config: of the run to come; a model that it prunes stays.
         folder: of the run.
     """
-    model = folder / MODEL
-    is_input = Path(config.model.path).expanduser().resolve().is_relative_to(model.resolve())
-    if _owns_model(folder) and not is_input:
-        shutil.rmtree(model, ignore_errors=True)
-        (folder / SAVES).unlink(missing_ok=True)
+    record = _record_of(folder)
+    for name in (MODEL, UNSAVED):
+        if not _is_input(config, folder / name):
+            own_model.remove(folder, name, record)
 
 
 def _write_hydra_files(composed: DictConfig, folder: Path) -> None:

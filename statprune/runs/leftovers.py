@@ -5,10 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from statprune.errors import StatpruneError
-from statprune.runs.store import UNSAVED, leftovers, read_record, remove_leftovers
+from statprune.runs import own_model
+from statprune.runs.store import CHECKPOINT, UNSAVED, leftovers, read_record, remove_leftovers
 from statprune.system.lock import LOCK, locked
-
-CHECKPOINT = ".checkpoint"  # of a pruning that goes on where it was cut off
 
 
 def tidy(folder: Path) -> None:
@@ -21,5 +20,6 @@ def tidy(folder: Path) -> None:
         if record is None or not record.is_finished:  # another process began to run it again
             return
         remove_leftovers(folder)
-        for path in unused:
-            shutil.rmtree(path, ignore_errors=True)
+        own_model.remove(folder, UNSAVED, record)
+        if not (folder / CHECKPOINT).is_symlink():
+            shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)

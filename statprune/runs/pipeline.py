@@ -6,7 +6,6 @@ was cut off between them is completed by entering the same pipeline at `measure_
 
 import logging
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from statprune.model.saving import save_masks, save_model
 from statprune.pruning.loop import prune
 from statprune.pruning.report import MatrixReport
 from statprune.pruning.spec import Propagation, PruneRuntime
+from statprune.runs import own_model
 from statprune.runs.checkpoint_opening import opened_checkpoint, remove_checkpoint
 from statprune.runs.context import RunContext, started
 from statprune.runs.finals import block_means
@@ -79,6 +79,8 @@ def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningChe
     config = context.config
     if prepared.calibration is None or checkpoint is None:
         return
+    if config.settings.offload is Offload.disk:  # pruned blocks are written there one by one
+        own_model.begin(context.folder, context.model_folder.name)
     statistics = _shared_statistics(context, prepared)
     context.bench.about_to_prune(prepared.blocks)
     clear_reports(context.folder)
@@ -125,7 +127,9 @@ def save(context: RunContext, prepared: Prepared) -> Path | None:
     folder = context.model_folder
     with phase(context.seconds, "save"):
         try:
+            own_model.begin(context.folder, folder.name)
             save_model(prepared.loaded, folder)
+            own_model.complete(context.folder, folder.name, {})
         except Exception as error:  # a full disk, a model class whose saving is broken
             problem = _save_problem(error, folder)
             _remove_half_saved(folder, context.config.settings.offload)
@@ -152,8 +156,7 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     folder = unfinished.model_folder
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:
-        shutil.rmtree(context.folder / MODEL, ignore_errors=True)
-        folder = folder.rename(context.folder / MODEL)
+        folder = own_model.renamed(context.folder, folder.name, MODEL)
     finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
     if context.save_problem is not None:
         raise context.save_problem
@@ -180,4 +183,6 @@ def _save_problem(error: Exception, folder: Path) -> ModelError:
 def _remove_half_saved(folder: Path, offload: Offload) -> None:
     (folder / "config.json").unlink(missing_ok=True)  # without it nobody takes the folder for a model
     if offload is not Offload.disk:  # there the model's blocks are read from the folder, and still to be evaluated
-        shutil.rmtree(folder, ignore_errors=True)  # the remaining files take room on a disk that has too little
+        own_model.remove(
+            folder.parent, folder.name, None
+        )  # the remaining files take room on a disk that has too little

@@ -19,6 +19,7 @@ from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
 from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
+from statprune.runs import own_model
 from statprune.runs.checksums import checksums, damage, sealed, unsealed
 from statprune.runs.model_card import model_card
 from statprune.runs.record import RunRecord, migrated
@@ -31,10 +32,17 @@ UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not t
 CHECKPOINT = ".checkpoint"  # folder of pruned blocks, until the run is finished
 # what a killed process leaves: half-written files, hidden states and converted checkpoints
 LEFTOVERS = (
-    *(".result.json.*", ".windows.parquet.*", ".documents.parquet.*", ".now.*", "tmp*.hidden", ".converted-*"),
+    *(
+        ".result.json.*",
+        "..saves-model.*",
+        ".windows.parquet.*",
+        ".documents.parquet.*",
+        ".now.*",
+        "tmp*.hidden",
+        ".converted-*",
+    ),
     *(f"{model}/.{kind}-*.safetensors" for model in (UNSAVED, MODEL) for kind in ("fused", "block")),
 )
-SAVES = ".saves-model"  # marks a folder whose model a run wrote, or began to write
 
 
 def read_record(folder: Path) -> RunRecord | None:
@@ -97,7 +105,8 @@ def damaged_model(folder: Path, record: RunRecord) -> list[str]:
 def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
     """Write the record of a finished run, and first the card of its model if that is saved."""
     if is_saved:
-        (folder / MODEL / "README.md").write_text(model_card(record), encoding="utf-8")
+        (folder / MODEL / own_model.CARD).write_text(model_card(record), encoding="utf-8")
+        own_model.complete(folder, MODEL, {})
     write_record(folder, record)
 
 
@@ -208,7 +217,7 @@ def discard_unsaved(folder: Path) -> None:
     except StatpruneError:  # damaged: whoever runs it again decides
         return
     if not can_resume(record, folder):
-        shutil.rmtree(folder / UNSAVED, ignore_errors=True)
+        own_model.remove(folder, UNSAVED, record)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -229,4 +238,4 @@ def discard_kept_model(folder: Path) -> None:
     except StatpruneError:  # damaged
         return
     if record is not None and record.pending is not None and record.pending.model == UNSAVED:
-        shutil.rmtree(folder / UNSAVED, ignore_errors=True)
+        own_model.remove(folder, UNSAVED, record)

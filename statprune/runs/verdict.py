@@ -7,6 +7,7 @@ from statprune.config.naming import differing_keys
 from statprune.config.schema import RunConfig
 from statprune.errors import DamagedError
 from statprune.runs.inputs import TASKS, changes
+from statprune.runs.own_model import was_written
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
 
@@ -88,7 +89,7 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
         if can_resume(record, folder):
             return Complete(record)
         return Run(f"{folder} was not evaluated to its end, and its pruned model is not there: it is run again")
-    if config.settings.save_model and not (folder / MODEL / "config.json").exists():
+    if config.settings.save_model and not was_written(folder, MODEL, record):
         return Run(f"{folder} is finished, but its model was not saved: it is run again")
     return Skip(record)
 

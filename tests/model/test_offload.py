@@ -235,7 +235,7 @@ def test_a_run_from_disk_leaves_no_thread(runs):
 
 def test_a_run_from_disk_leaves_only_the_files_of_a_run(runs):
     files = {"result.json", "blocks.jsonl", "windows.parquet"}
-    assert runs.files == files | ({"model"} if runs.saves_model else set())
+    assert runs.files == files | ({"model", ".saves-model"} if runs.saves_model else set())
 
 
 @pytest.fixture(scope="module")

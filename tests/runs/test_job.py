@@ -11,7 +11,7 @@ from statprune.errors import ConfigError, ModelError
 from statprune.runs import job
 from statprune.runs.job import Outcome, carry_out, remove_own_model
 from statprune.runs.ledger import JobState
-from statprune.runs.store import SAVES
+from statprune.runs.own_model import complete
 from statprune.runs.verdict import Complete, Run
 from statprune.runs.workbench import Workbench
 from statprune.system.lock import locked
@@ -39,7 +39,7 @@ def own_model(tmp_path):
 @pytest.mark.usefixtures("own_model")
 def test_a_model_that_no_run_wrote_is_not_replaced(tmp_path, tiny_folder):
     outcome = carried_out(composed_job(tiny_folder, save_model=True), tmp_path)
-    assert outcome.state == JobState.FAILED and "model is not a run's own" in outcome.reasons[0]
+    assert outcome.state == JobState.FAILED and "was not written by this run, and would" in outcome.reasons[0]
 
 
 def test_a_model_that_no_run_wrote_stays_beside_a_run_that_saves_none(tmp_path, tiny_folder, own_model):
@@ -63,13 +63,14 @@ def test_a_model_that_a_run_wrote_goes_when_the_next_saves_none(tmp_path, tiny_f
 def test_a_model_that_a_run_began_to_write_goes_too(tmp_path, tiny_folder):
     assert carried_out(composed_job(tiny_folder, save_model=True), tmp_path).state == JobState.FINISHED
     (tmp_path / "model" / "README.md").unlink()
+    (tmp_path / "result.json").unlink()
     assert carried_out(composed_job(tiny_folder, rerun=True), tmp_path).state == JobState.FINISHED
     assert not (tmp_path / "model").exists()
 
 
 def test_a_model_of_an_earlier_run_does_not_stay_beside_another_record(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, tmp_path / "model")
-    (tmp_path / SAVES).touch()
+    complete(tmp_path, "model", {})
     remove_own_model(tiny_job(tiny_folder), tmp_path)
     assert not (tmp_path / "model").exists()
 
@@ -80,7 +81,7 @@ def test_a_model_of_an_earlier_run_stays_where_the_next_prunes_that_very_model(
 ):
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copytree(tiny_folder, tmp_path / "model")
-    (tmp_path / SAVES).touch()
+    complete(tmp_path, "model", {})
     remove_own_model(tiny_job(path.format(folder=tmp_path)), tmp_path)
     assert (tmp_path / "model").exists()
 

@@ -79,7 +79,7 @@ def full_disk(tmp_path, tiny_folder, monkeypatch):
     """The error of a run whose model does not fit the disk; the run is in ``tmp_path``."""
 
     def full(loaded, folder):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "model.safetensors").touch()
         raise OSError("no space left on device")
 

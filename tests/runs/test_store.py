@@ -8,6 +8,7 @@ import pytest
 
 from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import Answers, DocumentAnswer
+from statprune.runs import own_model
 from statprune.runs.store import (
     UNSAVED,
     can_resume,
@@ -89,6 +90,7 @@ def unsaved(tmp_path):
     """A folder with a pruned model that is not to be saved."""
     (tmp_path / UNSAVED).mkdir()
     (tmp_path / UNSAVED / "config.json").touch()
+    own_model.complete(tmp_path, UNSAVED, {})
     return tmp_path
 
 
