@@ -11,6 +11,7 @@ import torch
 from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import StatisticsKind
+from statprune.data.text_files import stamps
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
 from statprune.errors import ModelError
 from statprune.evaluation.tasks import TaskSuite, load_tasks
@@ -168,8 +169,8 @@ def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
 
 def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:
     options, seed = context.config.calibration, context.config.settings.seed
-    arguments = (options.source, options.samples, options.seq_len, seed, options.path)
-    key = [*arguments, identity(options.path or "")]
+    arguments = (options.source, options.samples, options.seq_len, seed, options.path, options.field)
+    key = [*arguments, identity(options.path or ""), stamps(options.path)]
     return context.bench.windows("calibration", key, lambda: calibration_windows(tokenizer, *arguments))
 
 
@@ -191,8 +192,8 @@ def _evaluation_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase
 
 def _evaluation_windows_of(context: RunContext, tokenizer: "PreTrainedTokenizerBase", source: str) -> Windows:
     options = context.config.evaluation
-    arguments = (source, options.seq_len, options.max_windows, options.path_of(source))
-    key = [*arguments, identity(options.path_of(source) or "")]
+    arguments = (source, options.seq_len, options.max_windows, options.path_of(source), options.field_of(source))
+    key = [*arguments, identity(options.path_of(source) or ""), stamps(options.path_of(source))]
     return context.bench.windows("evaluation", key, lambda: evaluation_windows(tokenizer, *arguments))
 
 
