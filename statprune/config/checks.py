@@ -22,7 +22,7 @@ from statprune.core.methods import (
 from statprune.core.refinement import REFINEMENTS
 from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, field_owner, source_problem
 from statprune.errors import ConfigError
-from statprune.evaluation.tasks import name_problems
+from statprune.evaluation.tasks import is_path, name_problems
 from statprune.model.location import model_path_problem, offload_problem
 from statprune.system.options import PlainValues, build
 from statprune.system.registry import Registry
@@ -147,6 +147,11 @@ class _Parser:
 
     def _check_tasks(self, evaluation: EvaluationConfig) -> None:
         self.problems += name_problems(evaluation.tasks)
+        if evaluation.trust_task_code and not any(is_path(name) for name in evaluation.tasks):
+            self.problems.append(
+                "evaluation.trust_task_code=true has no effect without a task YAML of your own in evaluation.tasks; "
+                "leave it out"
+            )
         if evaluation.name in ("zero_shot", "full") and not evaluation.tasks:
             other = "none" if evaluation.name == "zero_shot" else "perplexity"
             self.problems.append(

@@ -170,6 +170,7 @@ class EvaluationConfig:
             batch_size=self.task_batch_size,
             add_bos_token=self.add_bos_token,
             chat_template=self.chat_template,
+            trust_task_code=self.trust_task_code,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statprune.data.chats import Chat, chat_of, rendered
 from statprune.data.sources import PathUse, Source
 from statprune.data.tables import CHATS, Column, read_column
-from statprune.data.text_files import PROSE, checked_files, kind_of, read_prose
+from statprune.data.text_files import PROSE, checked_files, files_of, kind_of, read_prose
 from statprune.data.token_windows import Tokenize, Windows
 from statprune.errors import DataError
 
@@ -63,7 +63,8 @@ class TextFile(Source):
 
     def holds_chats(self, part: str, path: str | None) -> bool:
         """Whether the files hold conversations, which need a chat template."""
-        return bool(self._read(part, path).chats)
+        files = files_of(path) if path is not None else []
+        return bool(files) and kind_of(files[0]) not in PROSE and bool(self._read(part, path).chats)
 
     def _read(self, part: str, path: str | None) -> _Read:
         if path is None:

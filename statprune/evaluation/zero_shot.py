@@ -28,6 +28,7 @@ from statprune.evaluation.accuracy import (
 )
 from statprune.evaluation.harness import Harness, Rehearsal, quiet
 from statprune.evaluation.prompts import check_tokenizer, prompt_tokens, prompts_of
+from statprune.evaluation.task_code import sandboxed
 from statprune.evaluation.tasks import TaskOptions, TaskSuite, is_group
 from statprune.model.loading import check_tokens
 from statprune.system.console import progress
@@ -149,7 +150,7 @@ class ZeroShot:
     ) -> dict[str, Any]:
         """lm-eval's results, the same in every process."""
         options = self._options
-        with quiet():
+        with quiet(), sandboxed(self._suite.is_sandboxed):
             results = simple_evaluate(
                 model=harness,
                 tasks=self._suite.items if items is None else items,

@@ -29,6 +29,7 @@ from statprune.pruning.budget import (
 )
 from statprune.pruning.loop import automatic_batch_size
 from statprune.pruning.spec import Propagation
+from statprune.runs.checked_tokenizer import check_tokenizer_alone
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import fingerprint, identity
 from statprune.system.console import waiting
@@ -98,6 +99,7 @@ def prepare(context: RunContext) -> Prepared:
     config = context.config
     restart_peaks(context.device)  # a sweep's earlier runs had theirs
     suite = find_tasks(context)
+    check_tokenizer_alone(context, suite)
     loaded = _opened(context)
     context.cleanup.callback(loaded.close)
     _check_lengths(config, loaded.model)
@@ -127,7 +129,7 @@ def find_tasks(context: RunContext) -> TaskSuite | None:
     if not context.config.evaluation.tasks:
         return None
     with phase(context.seconds, "tasks"):
-        return load_tasks(context.config.evaluation.tasks)
+        return load_tasks(context.config.evaluation.tasks, context.config.evaluation.trust_task_code)
 
 
 def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel) -> "ZeroShot | None":
