@@ -101,7 +101,7 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
     versions = {name: record.environment.packages.get(name) for name in PACKAGES}
     rows = []
     for source, perplexity in record.perplexity.items():
-        shared = ("seq_len", "windows", "sha256", "begins_with_bos")
+        shared = ("seq_len", "windows", "sha256", "windows_with_bos")
         protocol = {key: getattr(perplexity, key) for key in shared} | versions
         measured = {"metric": "perplexity", "on": source, "n": perplexity.windows, "protocol": protocol}
         rows.append(about | measured | {"dense": perplexity.dense, "pruned": perplexity.pruned})
@@ -203,7 +203,7 @@ def _count_reports(folder: Path) -> int:
 
 
 def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> list[Row]:
-    shared = ("limit", "num_fewshot", "chat_template", "begins_with_bos", "requests_sha256")
+    shared = ("limit", "num_fewshot", "chat_template", "requests_with_bos", "requests_sha256")
     protocol = {key: getattr(zero_shot.protocol, key) for key in shared} | versions
     rows: list[Row] = []
     for name, task in zero_shot.tasks.items():

@@ -165,7 +165,8 @@ def _other_windows(own: PerplexityResult, other: PerplexityResult) -> str | None
     if own.windows != other.windows:
         return f"it has {own.windows} windows, and the first run {other.windows}"
     tokens = {own.text_tokens, other.text_tokens} - {None}  # older records do not tell
-    if own.begins_with_bos != other.begins_with_bos or len(tokens) > 1:
+    with_bos = {own.windows_with_bos, other.windows_with_bos} - {None}
+    if len(with_bos) > 1 or len(tokens) > 1:
         return "its tokenizer cuts the text otherwise"
     return None
 

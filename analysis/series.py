@@ -15,7 +15,7 @@ from statprune.errors import StatpruneError
 
 PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")
 # protocol keys that make two perplexities incomparable; package versions rarely move one enough to see
-COMPARABLE = ("seq_len", "windows", "sha256", "begins_with_bos")
+COMPARABLE = ("seq_len", "windows", "sha256", "windows_with_bos")
 GROUPS = ("model", "calibration", "sparsity", "method", "compensation")  # of keys that can change a pruned model
 # keys that the label or the pattern tells of
 NAMED_KEYS = (

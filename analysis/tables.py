@@ -23,7 +23,7 @@ SHARED_BY_ALL = (
     "tasks",
     *PACKAGES,
 )
-SHARED_BY_MODEL = ("windows", "sha256", "begins_with_bos", "requests_sha256")
+SHARED_BY_MODEL = ("windows", "sha256", "windows_with_bos", "requests_with_bos", "requests_sha256")
 
 Runs = Mapping[Place, Sequence["pd.Series"]]  # rows of ``collect`` by place
 
@@ -147,7 +147,10 @@ def _check_alike(table: Table, runs: Runs) -> None:
     for model in {row["model.path"] for _, row in rows}:
         own_rows = [(place, row) for place, row in rows if row["model.path"] == model]
         for key in by_model:
-            _check_same(table, key, [(place, row, row["protocol"].get(key)) for place, row in own_rows])
+            values = [(place, row, row["protocol"].get(key)) for place, row in own_rows]
+            if key.endswith("_with_bos"):  # older records do not always tell
+                values = [known for known in values if known[2] is not None]
+            _check_same(table, key, values)
 
 
 def _check_same(table: Table, key: str, values: Sequence[tuple[Place, pd.Series, object]]) -> None:

@@ -174,10 +174,11 @@ class _Tasks:
         own = tokenizer_of(model, tokenizer, "to ask tasks")
         if problems := name_problems(names):
             raise ConfigError(problems)
-        suite = load_tasks(names)
+        own_options = options or TaskOptions()
+        suite = load_tasks(names, own_options.trust_task_code)
         from statprune.evaluation.zero_shot import ZeroShot  # lm-eval takes seconds to import
 
-        self._zero_shot = ZeroShot(suite, opened_model(model, "evaluate"), own, options or TaskOptions())
+        self._zero_shot = ZeroShot(suite, opened_model(model, "evaluate"), own, own_options)
 
     def measured(self, network: "PreTrainedModel") -> dict[str, TaskAccuracy]:
         """Ask the model."""

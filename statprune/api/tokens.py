@@ -125,8 +125,9 @@ def _windows_of_texts(model: "PreTrainedModel", texts: object, tokenizer: "PreTr
             f"the windows are {what}; give a list of texts, a tensor of token ids (windows, seq_len), "
             "or what calibration_windows() returns"
         )
-    whole = Tokenize(tokenizer, "texts").whole("\n\n".join(texts))
+    tokenize = Tokenize(tokenizer, "texts")
+    whole = tokenize.whole("\n\n".join(texts))
     seq_len = min(usual_length(model), len(whole.ids))
     if seq_len < 2:
         raise DataError(f"the texts have {len(whole.ids)} tokens, too few for a window; give longer ones")
-    return consecutive_windows(whole, seq_len, None)
+    return tokenize.counted(consecutive_windows(whole, seq_len, None))

@@ -20,9 +20,9 @@ from statprune.core.methods import (
     unknown_method,
 )
 from statprune.core.refinement import REFINEMENTS
-from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, get_source
+from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, field_owner, source_problem
 from statprune.errors import ConfigError
-from statprune.evaluation.tasks import name_problems
+from statprune.evaluation.tasks import is_path, name_problems
 from statprune.model.location import model_path_problem, offload_problem
 from statprune.system.options import PlainValues, build
 from statprune.system.registry import Registry
@@ -147,6 +147,11 @@ class _Parser:
 
     def _check_tasks(self, evaluation: EvaluationConfig) -> None:
         self.problems += name_problems(evaluation.tasks)
+        if evaluation.trust_task_code and not any(is_path(name) for name in evaluation.tasks):
+            self.problems.append(
+                "evaluation.trust_task_code=true has no effect without a task YAML of your own in evaluation.tasks; "
+                "leave it out"
+            )
         if evaluation.name in ("zero_shot", "full") and not evaluation.tasks:
             other = "none" if evaluation.name == "zero_shot" else "perplexity"
             self.problems.append(
@@ -165,10 +170,16 @@ class _Parser:
     def _check_paths(self, model: ModelConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig) -> None:
         checks = [model_path_problem(model.path)]
         if calibration.source in SOURCES:
-            checks.append(get_source(calibration.source).problem(CALIBRATION, calibration.path))
+            checks.append(source_problem(CALIBRATION, calibration.source, calibration.path, calibration.field))
         if all(source in SOURCES for source in evaluation.datasets):
             owners = {source: evaluation.path_of(source) for source in evaluation.datasets}
-            checks += [get_source(source).problem(EVALUATION, path) for source, path in owners.items()]
+            checks += [
+                source_problem(EVALUATION, source, path, evaluation.field_of(source)) for source, path in owners.items()
+            ]
+            if evaluation.field is not None and field_owner(evaluation.datasets) is None:
+                checks.append(
+                    "evaluation.field is given, but no dataset of evaluation.datasets reads a column; add text"
+                )
             if evaluation.path is not None and not any(owners.values()):
                 checks.append(
                     "evaluation.path is given, but serves none or several of evaluation.datasets; "

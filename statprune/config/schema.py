@@ -31,6 +31,8 @@ NOT_IN_HASH = (
 )
 # keys of evaluation that mean nothing where no task is run
 TASK_KEYS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
+# keys of calibration and evaluation that are absent at their defaults, as in older records
+LATER_KEYS = ("field", "trust_task_code")
 
 
 @dataclass
@@ -118,15 +120,15 @@ class RunConfig:
         """The configuration as plain values, as the record holds it."""
         evaluation = asdict(self.evaluation)
         if not self.evaluation.tasks:
-            evaluation = {key: value for key, value in evaluation.items() if key not in TASK_KEYS}
+            evaluation = {key: value for key, value in evaluation.items() if key not in (*TASK_KEYS, "trust_task_code")}
         values = {
             **asdict(self.settings),
             "model": asdict(self.model),
-            "calibration": asdict(self.calibration),
+            "calibration": _without_defaults(asdict(self.calibration)),
             "sparsity": self.sparsity.resolved(),
             "method": _resolved(self.method, DENSE),
             "compensation": _resolved(self.compensation, NONE),
-            "evaluation": evaluation,
+            "evaluation": _without_defaults(evaluation),
             "tracking": asdict(self.tracking),
         }
         if self.refinement is not None:
@@ -140,6 +142,10 @@ class RunConfig:
         """16 hex digits over everything that can change a number."""
         values = {key: value for key, value in self.resolved().items() if key not in NOT_IN_HASH}
         return digest(values, 16)
+
+
+def _without_defaults(values: PlainValues) -> PlainValues:
+    return {key: value for key, value in values.items() if key not in LATER_KEYS or value not in (None, False)}
 
 
 def _resolved(chosen: Chosen[Any] | None, absent: str) -> PlainValues:

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 from statprune.core.patterns import Group
-from statprune.data.sources import path_owner
+from statprune.data.sources import field_owner, path_owner
 from statprune.evaluation.tasks import TaskOptions
 from statprune.model.loading import ModelSource
 from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM
@@ -74,7 +74,8 @@ class CalibrationConfig:
         samples: how many windows are used [windows].
         seq_len: length of a window [tokens].
         batch_size: how many windows run together; None: as many as keep the device busy [windows].
-        path: the text file, or a local copy of the hub's dataset folder; None: none.
+        path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
+        field: the column of tables that is read; None: text, or else messages or conversations.
         min_expert_tokens: an expert that fewer tokens reach is pruned with the statistics of its mixture [tokens].
     """
 
@@ -83,6 +84,7 @@ class CalibrationConfig:
     seq_len: int = 2048
     batch_size: int | None = None
     path: str | None = None
+    field: str | None = None
     min_expert_tokens: int = 32
 
 
@@ -130,14 +132,16 @@ class EvaluationConfig:
         seq_len: length of an evaluation window [tokens].
         max_windows: how many of each dataset, at most; None: all [windows].
         batch_size: how many windows run together [windows].
-        path: the text file, or a local copy of the hub's dataset folder; None: none.
+        path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
         tasks: of lm-eval: names, folders of task YAMLs, and the sets bundled, paper and wanda7.
+        field: the column of tables that is read; None: text, or else messages or conversations.
         metric: stands for each task that has it, acc or acc_norm; all are recorded.
         num_fewshot: how many examples are in each prompt; None: as each task defines [examples].
         limit: how many of each task are asked, at most; None: all [documents].
         task_batch_size: how many requests run together [requests].
         add_bos_token: whether prompts begin with BOS; None: as the tokenizer does.
         chat_template: whether prompts are messages of a chat.
+        trust_task_code: run code that task YAMLs of your own bring along.
     """
 
     name: str = "perplexity"
@@ -147,16 +151,22 @@ class EvaluationConfig:
     batch_size: int = 4
     path: str | None = None
     tasks: list[str] = field(default_factory=list)
+    field: str | None = None
     metric: str = "acc"
     num_fewshot: int | None = None
     limit: int | None = None
     task_batch_size: int = 16
     add_bos_token: bool | None = None
     chat_template: bool = False
+    trust_task_code: bool = False
 
     def path_of(self, source: str) -> str | None:
         """The path that a dataset reads: the one that needs a path has it, or else the only one that may have one."""
         return self.path if source == path_owner(self.datasets) else None
+
+    def field_of(self, source: str) -> str | None:
+        """The column that a dataset reads, if it is the one that reads columns."""
+        return self.field if source == field_owner(self.datasets) else None
 
     @property
     def task_options(self) -> TaskOptions:
@@ -168,6 +178,7 @@ class EvaluationConfig:
             batch_size=self.task_batch_size,
             add_bos_token=self.add_bos_token,
             chat_template=self.chat_template,
+            trust_task_code=self.trust_task_code,
         )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -11,6 +11,9 @@ from statprune.data.sources import CALIBRATION, PathUse, Source
 from statprune.data.token_windows import TextOrigin, Tokenize, Windows
 from statprune.errors import DataError, first_line
 from statprune.system.hub import hub_access
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 DRAWS = 10_000  # of C4's documents for one window, before giving up
 EVALUATION_DOCUMENTS = 1100  # of C4, as in Wanda's loader
@@ -55,8 +58,7 @@ class HubDataset(Source):
         own = folder / self.files[part]
         kind = "parquet" if own.suffix == ".parquet" else "json"
         try:
-            texts: Sequence[str] = datasets.load_dataset(kind, data_files=str(own), split="train")["text"]
-            return texts
+            return self._texts(datasets.load_dataset(kind, data_files=str(own), split="train"))
         except Exception as error:  # each reader has its own errors for a damaged file or a missing column
             raise DataError(
                 f"{own} can't be read ({type(error).__name__}: {first_line(error)}); {part}.path needs an undamaged "
@@ -68,16 +70,31 @@ class HubDataset(Source):
 
         with hub_access() as online:
             try:
-                texts: Sequence[str] = datasets.load_dataset(
-                    self.name, data_files={part: self.files[part]}, split=part
-                )["text"]
-                return texts
+                return self._texts(datasets.load_dataset(self.name, data_files={part: self.files[part]}, split=part))
             except Exception as error:  # as above
                 reason = first_line(error) if online else "no network, and not in the local cache"
                 raise DataError(
                     f"the {part} dataset {self.name} can't be loaded ({reason}); connect to the network, or give a "
                     f"local copy of its folder with {part}.path="
                 ) from error
+
+    def _texts(self, table: "Dataset") -> Sequence[str]:
+        """The column of texts without its nulls, which are counted.
+
+        Raises:
+            TypeError: it holds something else.
+        """
+        dtype = getattr(table.features["text"], "dtype", "list")
+        if dtype not in ("string", "large_string", "null"):
+            raise TypeError(f"its column text is of the type {dtype}")
+        self.skipped_rows = table.data.column("text").null_count
+        texts: Sequence[str] = table["text"]
+        if not self.skipped_rows:
+            return texts
+        filled = [text for text in texts if text is not None]
+        if not filled:
+            raise ValueError("its column text has nothing but nulls")
+        return filled
 
 
 class WikiText2(HubDataset):
@@ -110,7 +127,7 @@ class C4(HubDataset):
         """A window of each drawn document that is longer than one (Wanda's loader)."""
         texts = self.documents(CALIBRATION, path)
         digest = hashlib.sha256()
-        windows, starts, all_begin_with_bos = [], [], True
+        windows, starts = [], []
         for _ in range(samples):
             for _ in range(DRAWS):
                 number = int(torch.randint(0, len(texts), (1,), generator=generator))
@@ -123,8 +140,7 @@ class C4(HubDataset):
                 )
             start = int(torch.randint(0, len(ids) - seq_len - 1, (1,), generator=generator))
             digest.update(texts[number].encode())
-            all_begin_with_bos &= ids[0] == tokenize.bos_token_id
             windows.append(torch.tensor(ids[start : start + seq_len]))
             starts.append([number, start])
-        origin = TextOrigin(tokenize.source, digest.hexdigest(), all_begin_with_bos, starts=starts)
+        origin = TextOrigin(tokenize.source, digest.hexdigest(), starts=starts, skipped_rows=self.skipped_rows)
         return Windows(torch.stack(windows), origin)

@@ -27,10 +27,20 @@ class Source(ABC):
     """Text in two parts that have nothing in common; a class whose instances are made without arguments.
 
     ``documents`` is all that a source needs. The name of the source is that of the registry.
+
+    Attributes:
+        path_use: whether it reads the part's path.
+        reads_field: whether it reads a column that the part's field names.
+        field: the name of that column; None: the source's own choice.
+        separator: between the documents, where they are read as one text.
+        skipped_rows: rows without text that the last reading of ``documents`` passed over.
     """
 
     path_use: PathUse = PathUse.none
-    separator: str = "\n\n"  # between the documents, where they are read as one text
+    reads_field: bool = False
+    field: str | None = None
+    separator: str = "\n\n"
+    skipped_rows: int = 0
 
     @abstractmethod
     def documents(self, part: str, path: str | None) -> Sequence[str]:
@@ -69,6 +79,20 @@ class Source(ABC):
         """
         return self.separator.join(self.documents(part, path))
 
+    def tokens(self, tokenize: Tokenize, part: str, path: str | None) -> Windows:
+        """One part tokenised whole, as one row of ids, (tokens,).
+
+        Args:
+            tokenize: a text to its tokens.
+            part: calibration or evaluation.
+            path: as for ``documents``.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        text = self.text(part, path)
+        return tokenize.whole(text, self.skipped_rows)
+
     def calibration_windows(
         self, tokenize: Tokenize, samples: int, seq_len: int, generator: Generator, path: str | None
     ) -> Windows:
@@ -84,7 +108,7 @@ class Source(ABC):
         Raises:
             DataError: the text can't be read, or is too short for one window.
         """
-        return random_windows(tokenize.whole(self.text(CALIBRATION, path)), samples, seq_len, generator)
+        return random_windows(self.tokens(tokenize, CALIBRATION, path), samples, seq_len, generator)
 
     def evaluation_windows(
         self, tokenize: Tokenize, seq_len: int, max_windows: int | None, path: str | None
@@ -100,7 +124,7 @@ class Source(ABC):
         Raises:
             DataError: the text can't be read, or is too short for one window.
         """
-        return consecutive_windows(tokenize.whole(self.text(EVALUATION, path)), seq_len, max_windows)
+        return consecutive_windows(self.tokens(tokenize, EVALUATION, path), seq_len, max_windows)
 
 
 def _source_problem(value: object) -> str | None:
@@ -122,8 +146,12 @@ SOURCES: Registry[Callable[[], Source]] = Registry(
 )
 
 
-def get_source(name: str) -> Source:
+def get_source(name: str, field: str | None = None) -> Source:
     """The source called ``name``.
+
+    Args:
+        name: of the source.
+        field: name of the column that it reads, for a source that reads one.
 
     Raises:
         ChoiceError: there is none.
@@ -131,10 +159,28 @@ def get_source(name: str) -> Source:
     """
     cls = SOURCES.get(name)
     try:
-        return cls()
+        source = cls()
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise PluginError(f"{SOURCES.described(name)} can't be made without arguments ({reason}); mend it") from error
+    if field is not None:
+        source.field = field
+    return source
+
+
+def source_problem(part: str, name: str, path: str | None, field: str | None) -> str | None:
+    """What is wrong with the path and the column of one part's source, in a sentence, or None.
+
+    Args:
+        part: calibration or evaluation.
+        name: of the source.
+        path: that it reads.
+        field: the column that it reads.
+    """
+    source = get_source(name, field)
+    if field is not None and not source.reads_field:
+        return f"{part}.field={field} is given, but the source {name} reads no column; leave it out, or choose text"
+    return source.problem(part, path)
 
 
 def path_owner(names: Sequence[str]) -> str | None:
@@ -144,3 +190,9 @@ def path_owner(names: Sequence[str]) -> str | None:
     optional = [name for name, use in uses.items() if use is PathUse.optional]
     candidates = required or optional
     return candidates[0] if len(candidates) == 1 else None
+
+
+def field_owner(names: Sequence[str]) -> str | None:
+    """Which of several sources a column's name is for: the one that reads columns; None where none or several do."""
+    readers = [name for name in names if get_source(name).reads_field]
+    return readers[0] if len(readers) == 1 else None

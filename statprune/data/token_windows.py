@@ -20,16 +20,19 @@ class TextOrigin:
     Attributes:
         source: name of the source.
         sha256: of the text; of the drawn documents for C4's calibration.
-        begins_with_bos: whether the tokenizer puts its BOS token first.
+        windows_with_bos: how many windows' first token is the tokenizer's BOS token, 0 where it has none; None where
+            nothing was cut, or where a record of an older version does not tell.
         text_tokens: tokens of the whole text; None where it was not tokenised whole (C4's calibration).
         starts: token number at which each calibration window starts, or (document, token) for C4; None for evaluation.
+        skipped_rows: rows without text (null, or nothing but blanks in a table of the user's) that are not in the text.
     """
 
     source: str
     sha256: str
-    begins_with_bos: bool
+    windows_with_bos: int | None = None
     text_tokens: int | None = None
     starts: list[int] | list[list[int]] | None = None
+    skipped_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,18 +65,29 @@ class Tokenize:
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
         return ids
 
-    @property
-    def bos_token_id(self) -> int | None:
-        """Of the tokenizer; None where it has no BOS token."""
-        token: int | None = self.tokenizer.bos_token_id
-        return token
+    def whole(self, text: str, skipped_rows: int = 0, adds_special_tokens: bool = True) -> Windows:
+        """The whole text as one row of ids, (tokens,).
 
-    def whole(self, text: str) -> Windows:
-        """The whole text as one row of ids, (tokens,)."""
-        ids = self(text)
-        begins_with_bos = bool(ids) and ids[0] == self.bos_token_id
+        Args:
+            text: to cut windows from.
+            skipped_rows: rows without text that are not in it.
+            adds_special_tokens: whether the tokenizer adds those that it adds by itself; not where a chat template
+                has written them.
+        """
+        ids = self(text) if adds_special_tokens else self._plain(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return Windows(torch.tensor(ids, dtype=torch.long), TextOrigin(self.source, digest, begins_with_bos, len(ids)))
+        origin = TextOrigin(self.source, digest, text_tokens=len(ids), skipped_rows=skipped_rows)
+        return Windows(torch.tensor(ids, dtype=torch.long), origin)
+
+    def counted(self, windows: Windows) -> Windows:
+        """The windows, and in their origin how many of them begin with BOS."""
+        bos: int | None = self.tokenizer.bos_token_id
+        count = 0 if bos is None else int((windows.ids[:, 0] == bos).sum())
+        return replace(windows, origin=replace(windows.origin, windows_with_bos=count))
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
+        return ids
 
 
 def random_windows(text: Windows, samples: int, seq_len: int, generator: Generator) -> Windows:

@@ -20,6 +20,7 @@ def calibration_windows(
     seq_len: int = 2048,
     seed: int = 0,
     path: str | None = None,
+    field: str | None = None,
 ) -> Windows:
     """Random windows of a source's calibration part.
 
@@ -29,7 +30,8 @@ def calibration_windows(
         samples: number of windows.
         seq_len: tokens of a window.
         seed: of the generator that draws them.
-        path: the file for ``text``; for wikitext2 and c4 an optional local copy of the hub's dataset folder.
+        path: for ``text`` the file, folder or pattern; for wikitext2 and c4 an optional local copy of the hub's folder.
+        field: the column of tables that ``text`` reads; None: ``text``, or else ``messages`` or ``conversations``.
 
     Raises:
         DataError: the text can't be read, or is too short for one window.
@@ -43,7 +45,8 @@ def calibration_windows(
     """
     generator = torch.Generator().manual_seed(seed)
     tokenize = Tokenize(tokenizer, source)
-    return get_source(source).calibration_windows(tokenize, samples, seq_len, generator, path)
+    own = get_source(source, field)
+    return tokenize.counted(own.calibration_windows(tokenize, samples, seq_len, generator, path))
 
 
 def evaluation_windows(
@@ -52,6 +55,7 @@ def evaluation_windows(
     seq_len: int = 2048,
     max_windows: int | None = None,
     path: str | None = None,
+    field: str | None = None,
 ) -> Windows:
     """Consecutive windows of a source's evaluation part; the remainder is dropped.
 
@@ -61,6 +65,7 @@ def evaluation_windows(
         seq_len: tokens of a window.
         max_windows: at most so many, the first ones; None: all.
         path: as for ``calibration_windows``.
+        field: as for ``calibration_windows``.
 
     Raises:
         DataError: the text can't be read, or is too short for one window.
@@ -71,4 +76,5 @@ def evaluation_windows(
         >>> evaluation_windows(load_model().tokenizer, "bundled", seq_len=64, max_windows=2).ids.shape
         torch.Size([2, 64])
     """
-    return get_source(source).evaluation_windows(Tokenize(tokenizer, source), seq_len, max_windows, path)
+    tokenize = Tokenize(tokenizer, source)
+    return tokenize.counted(get_source(source, field).evaluation_windows(tokenize, seq_len, max_windows, path))

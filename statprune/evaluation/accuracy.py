@@ -137,7 +137,8 @@ class ZeroShotProtocol:
         dtype: of the model.
         seeds: of the harness.
         bootstrap_iters: samples for standard errors without a formula.
-        begins_with_bos: whether prompts did begin with BOS.
+        requests_with_bos: requests whose tokens begin with the tokenizer's BOS token, before any is cut off; None where
+            a record of an older version does not tell.
         max_length: longest context, in tokens.
         requests: how many questions are asked.
         requests_sha256: hash of all documents, prompts and expected answers.
@@ -153,7 +154,7 @@ class ZeroShotProtocol:
     dtype: str
     seeds: dict[str, int]
     bootstrap_iters: int
-    begins_with_bos: bool
+    requests_with_bos: int | None
     max_length: int
     requests: int
     requests_sha256: str

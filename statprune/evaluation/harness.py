@@ -1,6 +1,5 @@
 """lm-eval's own model class over a model in memory; its requests are seen, counted and shared between processes."""
 
-import copy
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ import tqdm
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from statprune.evaluation.prompts import for_prompts
+from statprune.model.loading import positions
 from statprune.system.console import SilentBar
 from statprune.system.distributed import gathered, rank, size
 
@@ -64,11 +65,14 @@ class Harness(HFLM):
     ):
         super().__init__(
             pretrained=model,
-            tokenizer=copy.deepcopy(tokenizer),
+            tokenizer=for_prompts(tokenizer, add_bos_token),
             backend="causal",
             batch_size=batch_size,
             add_bos_token=add_bos_token,
         )
+        limit = positions(model)  # under names, too, that lm-eval does not know
+        if limit is not None and self.max_length > limit:
+            self._max_length = limit
         self._rank, self._world_size = rank(), size()
         self.truncated = 0
         self.set_cache_hook(_Counter(advance))

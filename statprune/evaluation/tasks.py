@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from statprune.errors import ConfigError, first_line
+from statprune.evaluation.task_code import OWN_TASKS, code_problems, sandboxed
 from statprune.system.hub import hub_access
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
@@ -28,7 +29,6 @@ TASK_SETS = {
     # Wanda's seven
     "wanda7": ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
 }
-OWN_TASKS = "statprune.experiments.tasks"  # the package whose YAMLs come with statprune
 FILE_READERS = ("json", "csv", "parquet", "arrow", "text", "xml", "webdataset", "imagefolder")  # of datasets
 
 
@@ -43,6 +43,7 @@ class TaskOptions:
         batch_size: requests per forward.
         add_bos_token: whether prompts begin with BOS; None: as the tokenizer does.
         chat_template: whether prompts are messages of a chat.
+        trust_task_code: run code that task YAMLs of the user's bring along.
     """
 
     metric: str = "acc"
@@ -51,6 +52,7 @@ class TaskOptions:
     batch_size: int = 16
     add_bos_token: bool | None = None
     chat_template: bool = False
+    trust_task_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,12 @@ class TaskSuite:
     Attributes:
         manager: lm-eval's index of tasks.
         items: lm-eval's tasks and groups in the order asked for, their documents read.
+        is_sandboxed: whether their templates are kept from running code.
     """
 
     manager: "TaskManager"
     items: "list[Item]"
+    is_sandboxed: bool = False
 
     @property
     def tasks(self) -> "list[Task]":
@@ -102,11 +106,12 @@ def expanded(names: Sequence[str]) -> list[str]:
     return [task for name in names for task in TASK_SETS.get(name, (name,))]
 
 
-def load_tasks(names: Sequence[str]) -> TaskSuite:
+def load_tasks(names: Sequence[str], trust_code: bool = False) -> TaskSuite:
     """Find the tasks and read their documents.
 
     Args:
         names: task sets (paper, wanda7), tasks, groups and tags of lm-eval, bundled, folders of task YAMLs.
+        trust_code: run code that YAMLs of the user's bring along.
 
     Raises:
         ConfigError: a sentence for each name that is unknown, or whose task or data can't be loaded.
@@ -119,18 +124,25 @@ def load_tasks(names: Sequence[str]) -> TaskSuite:
             wanted.append(name)
             continue
         yaml_problems, inside = _yaml_problems(_absolute(name)), _names_in(_absolute(name))
+        if not trust_code and (code := code_problems(_absolute(name))):
+            problems += code
+            continue
         problems += yaml_problems
         wanted += inside
         if not (inside or yaml_problems):
             problems.append(f"evaluation.tasks has {name}, which holds no YAML of an lm-eval task; give another folder")
     items: list[Item] = []
-    with hub_access() if _reads_hub(manager, wanted) else nullcontext(True) as online:
+    is_sandboxed = not trust_code and any(is_path(name) for name in names)
+    with (
+        hub_access() if _reads_hub(manager, wanted) else nullcontext(True) as online,
+        sandboxed(is_sandboxed),
+    ):
         for name in wanted:
             try:
                 items += _load(manager, name, online)
             except ConfigError as error:
                 problems += error.problems
-    suite = TaskSuite(manager, items)
+    suite = TaskSuite(manager, items, is_sandboxed)
     loaded = [task.task_name for task in suite.tasks]
     twice = sorted({name for name in loaded if loaded.count(name) > 1})
     if twice:

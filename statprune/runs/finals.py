@@ -28,8 +28,9 @@ def perplexity_results(
             tokens=windows.ids.shape[0] * (windows.ids.shape[1] - 1),
             source=windows.origin.source,
             sha256=windows.origin.sha256,
-            begins_with_bos=windows.origin.begins_with_bos,
+            windows_with_bos=windows.origin.windows_with_bos,
             text_tokens=windows.origin.text_tokens,
+            skipped_rows=windows.origin.skipped_rows,
         )
         for source, windows in evaluation.items()
     }

@@ -28,6 +28,7 @@ from statprune.pruning.budget import (
 )
 from statprune.pruning.calibration import automatic_batch_size
 from statprune.pruning.spec import Propagation
+from statprune.runs.checked_tokenizer import check_tokenizer_alone
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import fingerprint
 from statprune.runs.inputs import MODEL, add_hub_model, input_key
@@ -98,6 +99,7 @@ def prepare(context: RunContext) -> Prepared:
     config = context.config
     restart_peaks(context.device)  # a sweep's earlier runs had theirs
     suite = find_tasks(context)
+    check_tokenizer_alone(context, suite)
     loaded = _opened(context)
     context.cleanup.callback(loaded.close)
     add_hub_model(context.inputs, loaded.model)
@@ -128,7 +130,7 @@ def find_tasks(context: RunContext) -> TaskSuite | None:
     if not context.config.evaluation.tasks:
         return None
     with phase(context.seconds, "tasks"):
-        return load_tasks(context.config.evaluation.tasks)
+        return load_tasks(context.config.evaluation.tasks, context.config.evaluation.trust_task_code)
 
 
 def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel) -> "ZeroShot | None":
@@ -170,7 +172,7 @@ def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
 
 def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:
     options, seed = context.config.calibration, context.config.settings.seed
-    arguments = (options.source, options.samples, options.seq_len, seed, options.path)
+    arguments = (options.source, options.samples, options.seq_len, seed, options.path, options.field)
     key = [*arguments, input_key(context.inputs, "calibration.path")]
     return context.bench.windows("calibration", key, lambda: calibration_windows(tokenizer, *arguments))
 
@@ -193,7 +195,7 @@ def _evaluation_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase
 
 def _evaluation_windows_of(context: RunContext, tokenizer: "PreTrainedTokenizerBase", source: str) -> Windows:
     options = context.config.evaluation
-    arguments = (source, options.seq_len, options.max_windows, options.path_of(source))
+    arguments = (source, options.seq_len, options.max_windows, options.path_of(source), options.field_of(source))
     key = [*arguments, input_key(context.inputs, "evaluation.path")]
     return context.bench.windows("evaluation", key, lambda: evaluation_windows(tokenizer, *arguments))
 

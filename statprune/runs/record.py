@@ -14,7 +14,8 @@ from statprune.model.coverage import Coverage
 from statprune.runs.environment import Environment
 from statprune.runs.inputs import InputIdentity
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OWN_SOURCES = ("bundled", "text", "wikitext2", "c4")  # of schemas 1 and 2
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class PerplexityResult:
         tokens: predicted tokens of all windows.
         source: of the text.
         sha256: of the text.
-        begins_with_bos: whether the tokenizer puts its BOS token first.
+        windows_with_bos: how many windows begin with BOS, as ``TextOrigin`` counts them.
         text_tokens: tokens of the whole text.
+        skipped_rows: rows of a table that had no text.
     """
 
     dense: float | None
@@ -40,8 +42,9 @@ class PerplexityResult:
     tokens: int
     source: str
     sha256: str
-    begins_with_bos: bool
+    windows_with_bos: int | None
     text_tokens: int | None = None
+    skipped_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,8 +233,39 @@ def _from_1(values: Mapping[str, Any]) -> dict[str, Any]:
     return result | {"schema_version": 2}
 
 
+def _from_2(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema 2 told whether a tokenised text begins with BOS, not how many windows or requests do.
+
+    Our sources cut evaluation windows from the text's beginning on, so that the first one alone begins with its BOS;
+    calibration windows do that start at token 0. How a plugin's source cuts is not known.
+    """
+    result = dict(values)
+    try:
+        result["perplexity"] = {
+            dataset: _with_counted_bos(perplexity, 1) for dataset, perplexity in values["perplexity"].items()
+        }
+        if origin := values.get("calibration"):
+            starts = [start[-1] if isinstance(start, list) else start for start in origin.get("starts") or [0]]
+            result["calibration"] = _with_counted_bos(origin, starts.count(0) if origin.get("starts") else None)
+        if zero_shot := values.get("zero_shot"):
+            protocol = dict(zero_shot["protocol"])
+            # BOS before every prompt; where there was none, prompts without a context had one all the same
+            protocol["requests_with_bos"] = protocol["requests"] if protocol.pop("begins_with_bos") else None
+            result["zero_shot"] = zero_shot | {"protocol": protocol}
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise StatpruneError(f"{error} is missing or damaged") from error
+    return result | {"schema_version": 3}
+
+
+def _with_counted_bos(origin: Mapping[str, Any], count: int | None) -> dict[str, Any]:
+    """Values with a number in place of the yes or no; ``count`` is the number where the text begins with BOS."""
+    result = dict(origin)
+    begins, is_own = result.pop("begins_with_bos"), result["source"] in OWN_SOURCES
+    return result | {"windows_with_bos": (count if begins else 0) if is_own else None}
+
+
 # by version: makes the values of the next one
-MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _from_1}
+MIGRATIONS: dict[int, Callable[[Mapping[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 
 
 @cache

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from statprune.data.windows import calibration_windows, evaluation_windows
 from statprune.errors import DataError
+from tests.helpers.models import tiny_tokenizer
 
 
 def test_c4_draws_documents_longer_than_a_window_with_one_generator(c4, tokenizer):
@@ -68,3 +70,20 @@ def test_an_unfit_text_is_refused_in_a_sentence(cut, content, message, tmp_path,
         (tmp_path / "text").write_bytes(content)
     with pytest.raises(DataError, match=message):
         cut(tokenizer, "text", seq_len=64, path=str(tmp_path / "text"))
+
+
+def test_windows_that_begin_with_bos_are_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("words <s> " * 40)
+    beginning = tiny_tokenizer()
+    beginning.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    for tokenizer in (tiny_tokenizer(), beginning):
+        for cut in (calibration_windows, evaluation_windows):
+            windows = cut(tokenizer, "text", seq_len=8, path=str(tmp_path / "a.txt"))
+            assert windows.origin.windows_with_bos == sum(row[0] == 1 for row in windows.ids.tolist())
+    assert windows.ids[0, 0] == 1 and windows.origin.windows_with_bos > 0
+
+
+def test_a_text_that_the_tokenizer_begins_has_one_window_with_bos(words):
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    assert evaluation_windows(tokenizer, "text", seq_len=16, path=str(words)).origin.windows_with_bos == 1

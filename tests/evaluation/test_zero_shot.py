@@ -46,7 +46,7 @@ def test_the_protocol_holds_everything_else_that_changes_a_number(measured):
     protocol = measured[0].zero_shot.protocol
     assert protocol.lm_eval.startswith("0.4.") and protocol.dtype == "float32"
     assert protocol.batch_size == 16 and protocol.limit is None and protocol.max_length == 64
-    assert protocol.chat_template is False and protocol.begins_with_bos is False
+    assert protocol.chat_template is False and protocol.requests_with_bos == 0
     assert protocol.requests == 4 * (23 + 9 + 30)  # acc_norm asks for nothing more
     assert re.fullmatch(r"[0-9a-f]{64}", protocol.requests_sha256)
 
@@ -128,7 +128,7 @@ def test_several_processes_give_the_answers_of_one(in_two_processes):
     assert two.equals(one)
 
 
-@pytest.mark.parametrize(("asked", "begins"), [("null", True), ("true", True), ("false", False)])
+@pytest.mark.parametrize(("asked", "begins"), [("null", 24), ("true", 24), ("false", 0)])
 def test_bos_and_truncated_requests_are_in_the_protocol(asked, begins, lively_folder, tmp_path):
     choices("long", tmp_path, 6, doc_to_text="{{question * 40}}")
     shutil.copytree(lively_folder, tmp_path / "model")
@@ -137,7 +137,7 @@ def test_bos_and_truncated_requests_are_in_the_protocol(asked, begins, lively_fo
     tokenizer.save_pretrained(tmp_path / "model")
     config = evaluated(tmp_path / "model", tmp_path / "long.yaml", f"evaluation.add_bos_token={asked}")
     protocol = run(config, tmp_path / "run").zero_shot.protocol
-    assert protocol.begins_with_bos is begins and protocol.add_bos_token is yaml.safe_load(asked)
+    assert protocol.requests_with_bos == begins and protocol.add_bos_token is yaml.safe_load(asked)
     assert protocol.truncated_requests == 24
 
 
@@ -210,7 +210,13 @@ def odd_runs(lively_folder, odd_tasks, tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd_runs")
     return [
         run(
-            evaluated(lively_folder, odd_tasks, f"cache={folder / 'cache'}", f"seed={seed}"),
+            evaluated(
+                lively_folder,
+                odd_tasks,
+                f"cache={folder / 'cache'}",
+                f"seed={seed}",
+                "evaluation.trust_task_code=true",
+            ),
             folder / str(seed),
             Workbench(holds_model=False),
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas
 
-PROTOCOL = {"seq_len": 64, "windows": 2, "sha256": "0", "begins_with_bos": False, "torch": "2.13.0"}
+PROTOCOL = {"seq_len": 64, "windows": 2, "sha256": "0", "windows_with_bos": 0, "torch": "2.13.0"}
 QUALITY = {"magnitude": 400, "wanda": 60, "wanda + energy": 61, "cvr + energy": 70}  # perplexity at half sparsity
 
 

@@ -31,7 +31,7 @@ def test_a_text_that_is_too_short_is_refused(tmp_path, tiny_folder):
 
 
 def calibration_of(samples, seq_len, text_tokens):
-    return Windows(torch.zeros(samples, seq_len, dtype=torch.long), TextOrigin("text", "hash", False, text_tokens))
+    return Windows(torch.zeros(samples, seq_len, dtype=torch.long), TextOrigin("text", "hash", 0, text_tokens))
 
 
 def test_windows_that_hold_more_tokens_than_their_text_are_warned_of():

@@ -158,7 +158,13 @@ def killed(lively_folder, tmp_path_factory):
     (folder / "tasks" / "killer.py").write_text(KILLER)
     path = folder / "tasks" / "deadly.yaml"
     path.write_text(path.read_text() + "process_results: !function killer.results\n")
-    changes = ["evaluation=full", "evaluation.tasks=./tasks", f"model.path={lively_folder}", "calibration.samples=4"]
+    changes = [
+        "evaluation=full",
+        "evaluation.tasks=./tasks",
+        "evaluation.trust_task_code=true",
+        f"model.path={lively_folder}",
+        "calibration.samples=4",
+    ]
     changes += ["calibration.seq_len=32", "evaluation.max_windows=4", "tracking=disabled"]
     (folder / "armed").touch()
     assert statprune(*changes, cwd=folder).returncode == -9
