@@ -54,11 +54,13 @@ class MemoryPlan:
         placement: of the windows' hidden states between two blocks.
         predicted: peaks from the plan on.
         load_peak: bytes of the host at the peak of loading.
+        waits: whether hidden states wait at all.
     """
 
     placement: Placement
     predicted: PredictedPeak
     load_peak: int
+    waits: bool
 
 
 @dataclass(frozen=True)
@@ -265,4 +267,4 @@ def _plan_memory(
     available = available_host()
     if available is not None and predicted.host - resident() > available:
         log.warning("only %.2f GiB more are available on the host; lower the batch sizes", available / 2**30)
-    return MemoryPlan(placement, predicted, load_peak)
+    return MemoryPlan(placement, predicted, load_peak, waits=need.activations > 0)

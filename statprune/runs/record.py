@@ -23,10 +23,10 @@ class PerplexityResult:
 
     Attributes:
         dense: of the dense model: exp of the mean window loss; None where it is not finite.
-        pruned: of the pruned model.
+        pruned: of the model that the run ends with: the pruned one, and the dense one again where nothing was pruned.
         seq_len: tokens of a window.
         windows: how many there are.
-        tokens: predicted tokens of all windows.
+        tokens: predicted tokens of all windows, one less than each has.
         source: of the text.
         sha256: of the text.
         begins_with_bos: whether the tokenizer puts its BOS token first.
@@ -49,9 +49,10 @@ class SparsityResult:
     """Sparsity as it was wanted and as it was counted.
 
     Attributes:
-        target: over the pruned matrices; None where nothing was pruned by an allocation.
+        target: fraction of the pruned matrices' weights that their patterns remove, before rounding down; None where
+            nothing was pruned (0 in records of older versions).
         achieved: exact zeros among all matrix weights of all blocks, counted on the stored weights.
-        blocks: by block, over its pruned matrices; None where it has none.
+        blocks: exact zeros among the weights of each block's pruned matrices; None where it has none.
     """
 
     target: float | None
@@ -82,7 +83,9 @@ class CorrectionResult:
 
 @dataclass(frozen=True)
 class MemoryResult:
-    """Bytes at the peak of the largest process, measured and predicted.
+    """Bytes at the peak of the largest process, measured and predicted; of the attempt that pruned.
+
+    Where the system can't measure a peak anew, it counts from the start of the process.
 
     Attributes:
         peak_host_bytes: of the host, after the plan was made.
@@ -90,7 +93,8 @@ class MemoryResult:
         load_peak_host_bytes: of the host while the model was loaded.
         peak_device_bytes: of the GPU; 0 without one.
         predicted_device_bytes: the prediction for it.
-        activations: where the windows' hidden states waited.
+        activations: where the windows' hidden states waited between blocks: device, host or disk; none where no
+            window had to wait.
     """
 
     peak_host_bytes: int
@@ -121,15 +125,15 @@ class RunRecord:
     Attributes:
         config: the resolved configuration.
         config_hash: over everything in it that can change a number.
-        date: when the record was made (UTC, ISO 8601).
-        environment: versions, commit and machine.
+        date: when the record was written (UTC, ISO 8601).
+        environment: versions, commit and machine, of the attempt that pruned.
         perplexity: by dataset.
         zero_shot: None where no task was run.
         sparsity: wanted and counted.
         coverage: how many matrix weights were pruned, and which were not.
         correction: None where no compensation judged itself.
         calibration: where the calibration windows come from; None where nothing was pruned.
-        seconds: by phase.
+        seconds: by phase that succeeded, of all attempts; what was reused took none.
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
         pending: what the run still lacks; None where it is finished.
@@ -137,6 +141,8 @@ class RunRecord:
             empty in records of versions that did not keep them.
         inputs: what was read, by key: model.path, calibration.path, evaluation.path, evaluation.tasks.0 and so on;
             empty in records of versions that did not keep it.
+        resumed: versions, commit and machine of the attempt that asked the tasks, where another one pruned and they
+            differ; None: they don't.
         schema_version: of the file.
     """
 
@@ -156,6 +162,7 @@ class RunRecord:
     pending: Pending | None = None
     paths: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, InputIdentity] = field(default_factory=dict)
+    resumed: Environment | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
