@@ -9,6 +9,7 @@ from statprune.config.choices import LIST_KEYS, NONE, Chosen
 from statprune.config.schema import RunConfig
 from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, Settings, TrackingConfig
 from statprune.config.sparsity import expression_problems, parse_sparsity
+from statprune.config.unused import unused_problems
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.methods import (
     DENSE,
@@ -75,6 +76,7 @@ class _Parser:
         self._check_paths(model, calibration, evaluation)
         self._check_tracking(settings, model, tracking)
         self._check_device(settings.device)
+        self.problems += unused_problems(model, evaluation, sections["method"])
         sparsity, problems = parse_sparsity(sections["sparsity"], method)
         self.problems += problems
         if method is not None and sparsity.pattern is not None:

@@ -14,6 +14,7 @@ from statprune.config.sections import (
     SparsityConfig,
     TrackingConfig,
 )
+from statprune.config.unused import TASK_KEYS
 from statprune.core.compensation import Compensation
 from statprune.core.methods import DENSE, Method
 from statprune.core.patterns import Pattern
@@ -29,8 +30,6 @@ NOT_IN_HASH = (
     *("name", "tracking", "verbose", "save_model", "offload", "activations", "checkpoint", "rerun", "cache", "plugins"),
     "verify_inputs",
 )
-# keys of evaluation that mean nothing where no task is run
-TASK_KEYS = ("tasks", "metric", "num_fewshot", "limit", "task_batch_size", "add_bos_token", "chat_template")
 # keys of calibration and evaluation that are absent at their defaults, as in older records
 LATER_KEYS = ("field", "trust_task_code")
 

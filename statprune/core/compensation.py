@@ -10,6 +10,7 @@ from torch import Tensor
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.core.switches import check_unused
 from statprune.system.registry import Registry, subclass_of
 
 OFF = "off"  # in a variant: neither half is on
@@ -98,6 +99,9 @@ class Energy(Compensation):
         check_clamp(self.min_scale, self.max_scale)
         if not self.epsilon >= 0:
             raise ValueError(f"compensation.epsilon={self.epsilon} is negative; give a small number such as 1e-12")
+        for half in ("columns", "rows"):
+            if not getattr(self, half):
+                check_unused(self, ("rows_first",), "compensation", f"{half}=false")
 
     def variant(self) -> tuple[str, ...]:
         """Which half is on where one is off, and whether the rows come first."""
@@ -123,8 +127,9 @@ class Energy(Compensation):
             Ẽ/E that remain, since the mask comes last and rows change columns, so that neither energy is met exactly.
         """
         chunks = row_chunks(dense)
-        if self.rows and self.rows_first:
-            rows_only, columns_only = replace(self, columns=False, rows_first=False), replace(self, rows=False)
+        if self.rows_first:
+            rows_only = replace(self, columns=False, rows_first=False)
+            columns_only = replace(self, rows=False, rows_first=False)
             pruned, of_rows = rows_only.apply(dense, pruned, keep, statistics)
             result, of_columns = columns_only.apply(dense, pruned, keep, statistics)
             return result, of_rows | of_columns

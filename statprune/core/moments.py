@@ -13,6 +13,7 @@ from statprune.core.output_errors import output_errors
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.core.switches import check_unused
 
 ROWS_PER_SCALE = 4  # with fewer rows to fit each scale, as experts have that few tokens reach, there are fewer scales
 HELD_OUT_EVERY = 4  # every fourth sampled row is held out, and judges whether the correction helps
@@ -86,6 +87,11 @@ class Moments(Compensation):
             raise ValueError(
                 f"compensation.min_gain={self.min_gain} is outside [0, 1); give a small share such as 0.02"
             )
+        if not self.mean:
+            check_unused(self, ("floor",), "compensation", "mean=false")
+        if not self.scale:
+            names = ("groups", "shrinkage", "min_scale", "max_scale")
+            check_unused(self, names, "compensation", "scale=false")
 
     def variant(self) -> tuple[str, ...]:
         """Which half is on where one is off, and whether the energy compensation comes first."""

@@ -13,6 +13,7 @@ from statprune.core.patterns import Group
 from statprune.core.row_chunks import row_chunks
 from statprune.core.score import NoOptions, score
 from statprune.core.statistics import InputStatistics, StatisticsKind
+from statprune.core.switches import check_unused
 
 
 class Activation(Enum):
@@ -62,6 +63,11 @@ class CvrOptions:
             raise ValueError(f"method.epsilon={self.epsilon} is not positive; give a small number such as 1e-8")
         if self.activation_power < 0:
             raise ValueError(f"method.activation_power={self.activation_power} is negative; the paper has 0.25")
+        if not self.statistic_calibration:
+            names = ("alpha", "epsilon", "activation", "activation_power")
+            check_unused(self, names, "method", "statistic_calibration=false")
+        if self.activation is Activation.norm:
+            check_unused(self, ("activation_power",), "method", "activation=norm")
 
 
 @score(needs=StatisticsKind.NONE, group=Group.matrix)

@@ -91,7 +91,7 @@ class TaskResult(TaskPlan):
 
     Attributes:
         dense: the dense model's metrics and their standard errors.
-        pruned: the pruned model's; None while unfinite.
+        pruned: those of the model that the run ends with; None while it is not measured.
         difference: pruned minus dense, of the standing metric.
         difference_stderr: its standard error over the same documents.
     """
@@ -104,7 +104,7 @@ class TaskResult(TaskPlan):
 
 @dataclass(frozen=True)
 class MeanAccuracy:
-    """The mean over tasks with standard errors of independent tasks; None where a task's number is unfinite.
+    """The mean over tasks with standard errors of independent tasks; None where a task's number is not finite.
 
     Attributes:
         dense: of the dense model.

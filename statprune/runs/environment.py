@@ -26,6 +26,7 @@ class Environment:
         device: product name of the GPU, or the CPU's architecture.
         threads: of PyTorch.
         processes: that worked together.
+        has_local_changes: whether files of the checkout differ from the commit; None without a commit.
     """
 
     python: str
@@ -35,19 +36,22 @@ class Environment:
     device: str | None = None
     threads: int | None = None
     processes: int | None = None
+    has_local_changes: bool | None = None
 
 
 def describe_environment(device: torch.device) -> Environment:
     """This process's environment."""
     is_gpu = device.type == "cuda"
+    commit = _git_commit()
     return Environment(
         python=sys.version.split()[0],
         packages={name: _version(name) for name in PACKAGES},
-        git_commit=_git_commit(),
+        git_commit=commit,
         platform=platform.platform(),
         device=torch.cuda.get_device_name(device) if is_gpu else f"cpu ({platform.machine()})",
         threads=torch.get_num_threads(),
         processes=size(),
+        has_local_changes=_has_local_changes() if commit is not None else None,
     )
 
 
@@ -60,10 +64,25 @@ def _version(name: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Commit of this checkout; None for an installed wheel, which another project's checkout may hold."""
-    checkout = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(checkout), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        top, commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-        return commit if Path(top).resolve() == checkout else None
+        top, commit = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
+        return commit if Path(top).resolve() == _checkout() else None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _has_local_changes() -> bool | None:
+    """Whether tracked files differ from the commit; None where git does not say."""
+    try:
+        return bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_checkout()), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _checkout() -> Path:
+    return Path(__file__).resolve().parents[2]

@@ -39,7 +39,7 @@ def perplexity_results(
 def sparsity_result(config: RunConfig, blocks: Sequence[Block], reports: Sequence[MatrixReport]) -> SparsityResult:
     """Wanted over the pruned matrices, counted over all the blocks' matrices, and by block over its pruned ones."""
     by_block = {block.index: [report for report in reports if report.block == block.index] for block in blocks}
-    target: float | None = config.pattern.value.target if reports else 0.0
+    target: float | None = config.pattern.value.target if reports else None
     if config.allocation is not None and reports:
         target = _weighted_mean([(report.target_sparsity, report.weights) for report in reports])
     return SparsityResult(

@@ -156,6 +156,11 @@ def measure_answers(context: RunContext, run: Unfinished) -> Unfinished:
     return replace(run, record=record)
 
 
+def now() -> str:
+    """The time in UTC (ISO 8601)."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def memory_result(plan: MemoryPlan, device: torch.device) -> MemoryResult:
     """Bytes at the peak of the largest process, before and after the plan was made, and the prediction for after."""
     on_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
@@ -165,7 +170,7 @@ def memory_result(plan: MemoryPlan, device: torch.device) -> MemoryResult:
         load_peak_host_bytes=max(gathered(plan.load_peak)),
         peak_device_bytes=max(gathered(on_device)),
         predicted_device_bytes=plan.predicted.device,
-        activations=plan.placement.value,
+        activations=plan.placement.value if plan.waits else "none",
     )
 
 
@@ -203,7 +208,7 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
     return RunRecord(
         config=context.config.resolved(),
         config_hash=context.config.hash(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=now(),
         environment=describe_environment(context.device),
         perplexity=perplexity_results(prepared.evaluation, dense, pruned),
         sparsity=sparsity_result(context.config, prepared.blocks, reports),

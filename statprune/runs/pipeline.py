@@ -21,9 +21,10 @@ from statprune.pruning.spec import Propagation, PruneRuntime
 from statprune.runs import own_model
 from statprune.runs.checkpoint_opening import opened_checkpoint, remove_checkpoint
 from statprune.runs.context import RunContext, started
+from statprune.runs.environment import describe_environment
 from statprune.runs.finals import block_means
 from statprune.runs.inputs import TASKS, read_inputs
-from statprune.runs.measure import Unfinished, measure_answers, measure_dense, measure_losses
+from statprune.runs.measure import Unfinished, measure_answers, measure_dense, measure_losses, now
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
 from statprune.runs.pruning_checkpoint import PruningCheckpoint
@@ -152,7 +153,16 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     paths = absolute_paths(config, context.folder)  # where they are now: another attempt may have made the measurements
     tasks = {key: own for key, own in context.inputs.items() if key.startswith(TASKS)}  # of this attempt
     inputs = unfinished.record.inputs | tasks
-    result = replace(unfinished.record, seconds=context.seconds, config=config.resolved(), paths=paths, inputs=inputs)
+    environment = describe_environment(context.device)
+    result = replace(
+        unfinished.record,
+        seconds=context.seconds,
+        config=config.resolved(),
+        paths=paths,
+        inputs=inputs,
+        date=now(),
+        resumed=environment if environment != unfinished.record.environment else None,
+    )
     folder = unfinished.model_folder
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:

@@ -12,8 +12,8 @@ from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import StatisticsKind
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
-from statprune.errors import ModelError
-from statprune.evaluation.tasks import TaskSuite, load_tasks
+from statprune.errors import ConfigError, ModelError
+from statprune.evaluation.tasks import TaskOptions, TaskSuite, load_tasks
 from statprune.model.coverage import Coverage, measure_coverage
 from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model, vocabulary_size
 from statprune.model.matrix import Block
@@ -55,11 +55,13 @@ class MemoryPlan:
         placement: of the windows' hidden states between two blocks.
         predicted: peaks from the plan on.
         load_peak: bytes of the host at the peak of loading.
+        waits: whether hidden states wait at all.
     """
 
     placement: Placement
     predicted: PredictedPeak
     load_peak: int
+    waits: bool
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,14 @@ def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel)
         return None
     from statprune.evaluation.zero_shot import ZeroShot
 
+    options = context.config.evaluation.task_options
     with phase(context.seconds, "tasks"):
-        return ZeroShot(suite, loaded.model, loaded.tokenizer, context.config.evaluation.task_options)
+        result = ZeroShot(suite, loaded.model, loaded.tokenizer, options)
+    standing = sorted({task.metric.partition(",")[0] for task in result.plan.tasks.values()})
+    if options.metric not in (TaskOptions().metric, *standing):
+        have = ", ".join(standing)
+        raise ConfigError([f"evaluation.metric={options.metric} is a metric of no task; they have {have}, or others"])
+    return result
 
 
 def _opened(context: RunContext) -> LoadedModel:
@@ -261,4 +269,4 @@ def _plan_memory(
     available = available_host()
     if available is not None and predicted.host - resident() > available:
         log.warning("only %.2f GiB more are available on the host; lower the batch sizes", available / 2**30)
-    return MemoryPlan(placement, predicted, load_peak)
+    return MemoryPlan(placement, predicted, load_peak, waits=need.activations > 0)

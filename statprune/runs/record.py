@@ -24,10 +24,10 @@ class PerplexityResult:
 
     Attributes:
         dense: of the dense model: exp of the mean window loss; None where it is not finite.
-        pruned: of the pruned model.
+        pruned: of the model that the run ends with: the pruned one, and the dense one again where nothing was pruned.
         seq_len: tokens of a window.
         windows: how many there are.
-        tokens: predicted tokens of all windows.
+        tokens: predicted tokens of all windows, one less than each has.
         source: of the text.
         sha256: of the text.
         windows_with_bos: how many windows begin with BOS, as ``TextOrigin`` counts them.
@@ -52,9 +52,10 @@ class SparsityResult:
     """Sparsity as it was wanted and as it was counted.
 
     Attributes:
-        target: over the pruned matrices; None where nothing was pruned by an allocation.
+        target: fraction of the pruned matrices' weights that their patterns remove, before rounding down; None where
+            nothing was pruned (0 in records of older versions).
         achieved: exact zeros among all matrix weights of all blocks, counted on the stored weights.
-        blocks: by block, over its pruned matrices; None where it has none.
+        blocks: exact zeros among the weights of each block's pruned matrices; None where it has none.
     """
 
     target: float | None
@@ -85,7 +86,9 @@ class CorrectionResult:
 
 @dataclass(frozen=True)
 class MemoryResult:
-    """Bytes at the peak of the largest process, measured and predicted.
+    """Bytes at the peak of the largest process, measured and predicted; of the attempt that pruned.
+
+    Where the system can't measure a peak anew, it counts from the start of the process.
 
     Attributes:
         peak_host_bytes: of the host, after the plan was made.
@@ -93,7 +96,8 @@ class MemoryResult:
         load_peak_host_bytes: of the host while the model was loaded.
         peak_device_bytes: of the GPU; 0 without one.
         predicted_device_bytes: the prediction for it.
-        activations: where the windows' hidden states waited.
+        activations: where the windows' hidden states waited between blocks: device, host or disk; none where no
+            window had to wait.
     """
 
     peak_host_bytes: int
@@ -124,16 +128,16 @@ class RunRecord:
     Attributes:
         config: the resolved configuration.
         config_hash: over everything in it that can change a number.
-        date: when the record was made (UTC, ISO 8601).
-        environment: versions, commit and machine.
+        date: when the record was written (UTC, ISO 8601).
+        environment: versions, commit and machine, of the attempt that pruned.
         perplexity: by dataset.
         zero_shot: None where no task was run.
         sparsity: wanted and counted.
         coverage: how many matrix weights were pruned, and which were not.
         correction: None where no compensation judged itself.
         calibration: where the calibration windows come from; None where nothing was pruned.
-        seconds: by phase; those of pruning (observe, solve, propagate; allocate) are over all attempts of the run, each
-            up to its last kept block.
+        seconds: by phase that succeeded, of all attempts; what was reused took none. Those of pruning (observe, solve,
+            propagate; allocate) are, of an attempt that was cut off, up to its last kept block.
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
         pending: what the run still lacks; None where it is finished.
@@ -144,6 +148,8 @@ class RunRecord:
             empty in records of versions that did not keep it.
         files: sha256 of the run's other files that are read again, by name below its folder, as the record was
             written; empty in records of versions that did not keep them.
+        resumed: versions, commit and machine of the attempt that asked the tasks, where another one pruned and they
+            differ; None: they don't.
         schema_version: of the file.
     """
 
@@ -165,6 +171,7 @@ class RunRecord:
     paths: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, InputIdentity] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    resumed: Environment | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

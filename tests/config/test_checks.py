@@ -54,3 +54,12 @@ def test_all_problems_are_reported_together():
 def test_an_unfit_allocation_is_a_problem_of_the_configuration(overrides, message):
     with pytest.raises(ConfigError, match=message):
         composed(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("cuda:99", "is not there"), ("mps", "is not supported"), ("gpu", "is unknown")],
+)
+def test_a_device_that_is_not_there_is_refused(name, message):
+    with pytest.raises(ConfigError, match=f"device={name} {message}"):
+        composed(f"device={name}")

@@ -8,6 +8,7 @@ import yaml
 
 from statprune.config.checks import parse_config
 from statprune.config.compose import compose, plain_values
+from statprune.config.unused import TASK_KEYS
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.methods import method_names, options_class
 from statprune.core.moments import Moments
@@ -59,7 +60,8 @@ def test_settings_of_tasks_are_no_part_of_a_run_without_tasks(key):
 
 
 def test_settings_of_tasks_are_not_hashed_in_a_run_without_tasks():
-    assert composed("evaluation.limit=3").hash() == composed().hash()
+    assert composed("evaluation=full", "evaluation.tasks=[bundled]").hash() != composed().hash()
+    assert composed().resolved()["evaluation"].keys().isdisjoint(TASK_KEYS)
 
 
 def test_recorded_configurations_have_the_hashes_they_had():

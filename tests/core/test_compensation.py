@@ -37,7 +37,7 @@ def compensated(steps):
     """Weight and mask of a half-pruned matrix, and what the compensation makes of it."""
     w, _, statistics = random_matrix()
     keep = Unstructured(0.5).select(w.abs())
-    energy = Energy("columns" in steps, "rows" in steps, rows_first=steps[0] == "rows")
+    energy = Energy("columns" in steps, "rows" in steps, rows_first=len(steps) > 1 and steps[0] == "rows")
     return w, keep, *energy.apply(w, w * keep, keep, statistics)
 
 

@@ -36,3 +36,10 @@ def test_packages_have_their_versions(package):
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
     assert describe_environment(CPU).packages == {"torch": version("torch"), "no-such-package": None}
+
+
+def test_files_that_differ_from_the_commit_are_told(monkeypatch):
+    for status, changed in ((" M statprune/cli/main.py\n", True), ("", False)):
+        told = {"rev-parse": f"{environment._checkout()}\n{'a' * 40}\n", "status": status}
+        monkeypatch.setattr(environment, "_git", lambda verb, *options, told=told: told[verb])
+        assert describe_environment(CPU).has_local_changes is changed

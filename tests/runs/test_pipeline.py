@@ -49,7 +49,7 @@ def dense(tmp_path_factory, tiny_folder):
 
 def test_a_dense_run_prunes_nothing(dense):
     record, _ = dense
-    assert (record.sparsity.target, record.sparsity.achieved, record.coverage.pruned) == (0, 0, 0)
+    assert (record.sparsity.target, record.sparsity.achieved, record.coverage.pruned) == (None, 0, 0)
 
 
 def test_a_dense_run_measures_the_model_once(dense):

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from statprune.data.windows import TextOrigin, Windows
-from statprune.errors import DataError, ModelError
+from statprune.errors import ConfigError, DataError, ModelError
 from statprune.runs.pipeline import run
 from statprune.runs.prepare import overlap_warning
 from tests.helpers.command import tiny_job
+from tests.helpers.tasks import evaluated
 
 
 def test_windows_longer_than_the_models_positions_are_refused(tmp_path, tiny_folder):
@@ -50,3 +51,8 @@ def test_a_run_logs_the_warning_once(tmp_path, tiny_folder, caplog):
     short.write_text("a few words, and then a few more of them " * 8)
     run(tiny_job(tiny_folder, "calibration=text", f"calibration.path={short}", "calibration.samples=99"), tmp_path)
     assert sum("they overlap" in message for message in caplog.messages) == 1
+
+
+def test_a_metric_that_no_task_has_is_refused_before_pruning(lively_folder, tasks, tmp_path):
+    with pytest.raises(ConfigError, match=r"evaluation\.metric=f1 is a metric of no task; they have acc, or others"):
+        run(evaluated(lively_folder, tasks / "alone.yaml", "evaluation.metric=f1"), tmp_path)

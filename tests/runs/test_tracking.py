@@ -174,3 +174,12 @@ def test_a_skipped_run_that_was_not_tracked_is_only_sent_when_it_is_run_again(ti
 def test_a_skipped_run_without_tracking_says_nothing_of_it(tiny_folder, tmp_path):
     (tmp_path / "wandb" / "offline-run-20260101_000000-x").mkdir(parents=True)
     assert note_on_skipped(tiny_job(tiny_folder, "tracking=disabled"), tmp_path) is None
+
+
+def test_wandb_is_told_project_entity_group_and_type(tiny_folder, tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setattr(wandb, "init", lambda **options: told.update(options) or 1 / 0)
+    keys = {"project": "own", "entity": "lab", "group": "first", "job_type": "try"}
+    changes = [f"tracking.{key}={value}" for key, value in keys.items()]
+    Tracker(tiny_job(tiny_folder, "tracking=offline", *changes), tmp_path, active=True)
+    assert {key: told[key] for key in keys} == keys and told["mode"] == "offline"
