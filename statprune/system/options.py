@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from statprune.errors import ChoiceError
 
@@ -125,7 +125,10 @@ def _converted(cls: type, key: str, value: object) -> object:
         return value
     if isinstance(value, list) and get_origin(get_type_hints(cls)[key]) is tuple:
         return tuple(value)
-    return _convert_hashable(cls, key, value) if isinstance(value, Hashable) else _convert(cls, key, value)
+    converted = _convert_hashable(cls, key, value) if isinstance(value, Hashable) else _convert(cls, key, value)
+    if get_type_hints(cls)[key] == list[str] and not all(isinstance(item, str) for item in converted):  # type: ignore[attr-defined]
+        raise ValidationError("it is a list of texts, which holds no list and no dictionary")  # OmegaConf lets it pass
+    return converted
 
 
 @functools.cache
