@@ -5,6 +5,7 @@ from functools import cache
 from hypothesis import strategies as st
 
 from statprune.config.compose import choice_names, compose, group_names, plain_values
+from statprune.config.place import own_place, use_place
 
 WRONG = ["null", "true", "0", "-1", "0.5", "1e400", "nan", "inf", "", "[]", "{}", "[null]", "[[a]]", "{a:b}", "[{a:1}]"]
 HUGE = ["9" * 40, "9" * 5000, "-" + "9" * 30, "1e-400", "x" * 300, "a/" * 3000, "[" * 60 + "]" * 60, "[" * 2000]
@@ -139,11 +140,18 @@ FLAGS += [
 
 
 @cache
+def our_choices() -> dict[str, list[str]]:
+    """The choices of each of our own groups, wherever earlier commands of this process composed from."""
+    use_place(own_place())
+    return {group: choice_names(group) for group in group_names() if "hydra" not in group}
+
+
+@cache
 def our_keys() -> list[str]:
     """Every key of the default configuration and of each choice, by full name."""
     keys: dict[str, None] = {}
-    for group in group_names():
-        for choice in choice_names(group) if "hydra" not in group else ():
+    for group, choices in our_choices().items():
+        for choice in choices:
             keys |= dict.fromkeys(_leaves(plain_values(compose([f"{group}='{choice}'"]).config), ""))
     return list(keys)
 
@@ -154,12 +162,6 @@ def _leaves(values: dict[str, object], prefix: str) -> list[str]:
         below = _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else []
         names += [f"{prefix}{key}", *below]
     return names
-
-
-@cache
-def our_groups() -> list[str]:
-    """Our own groups."""
-    return [group for group in group_names() if "hydra" not in group]
 
 
 def values() -> st.SearchStrategy[str]:
@@ -175,12 +177,12 @@ def values() -> st.SearchStrategy[str]:
 def overrides() -> st.SearchStrategy[str]:
     """One override; most are near to ones that mean something."""
     operators = st.sampled_from(["", "", "", "", "", "+", "++", "~"])
-    groups = st.sampled_from(our_groups())
-    chosen = groups.flatmap(lambda group: st.sampled_from(choice_names(group)).map(lambda name: f"{group}={name}"))
+    groups = st.sampled_from(list(our_choices()))
+    chosen = groups.flatmap(lambda group: st.sampled_from(our_choices()[group]).map(lambda name: f"{group}={name}"))
     any_key = st.sampled_from([*our_keys(), *PLACES, *OTHERS, *STRANGE]) | groups
     assigned = st.tuples(operators, any_key, values()).map(lambda parts: f"{parts[0]}{parts[1]}={parts[2]}")
     deleted = any_key.map(lambda key: f"~{key}")
-    return chosen | assigned | assigned | assigned | deleted | st.text(max_size=20)
+    return chosen | chosen | assigned | assigned | assigned | deleted | st.text(max_size=20)
 
 
 def command_lines() -> st.SearchStrategy[list[str]]:
