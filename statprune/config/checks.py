@@ -31,6 +31,7 @@ from statprune.system.registry import Registry
 T = TypeVar("T")
 SECTIONS = ("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "tracking")
 EVALUATIONS = ("perplexity", "zero_shot", "full", "none")
+EXPERIMENT = "experiment"  # a group without a section: its files set keys of others
 ORIGINS = "origins"  # of plugins: in records, and not to be given
 
 
@@ -61,6 +62,11 @@ class _Parser:
             values = sections[section] if section else self.raw
             if isinstance(values.get(name), str):
                 values[name] = [values[name]]
+        if self.raw.pop(EXPERIMENT, None) is not None:
+            self.problems.append(
+                f"{EXPERIMENT} has keys of its own, which set nothing; the first line of an experiment's file "
+                "has to be # @package _global_"
+            )
         settings = self._build(Settings, self.raw, "")
         model = self._build(ModelConfig, sections["model"], "model.")
         calibration = self._build(CalibrationConfig, sections["calibration"], "calibration.")

@@ -5,6 +5,7 @@ import pickle
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -205,7 +206,8 @@ class _Configs:
         if overrides not in self._pickled:
             base = self._composed(overrides)
             self._pickled[overrides] = pickle.dumps(base)
-            self._plain.setdefault(_key(base.choices), plain_values(base.config))
+            with suppress(OmegaConfBaseException):  # an interpolation that an override may replace
+                self._plain.setdefault(_key(base.choices), plain_values(base.config))
         return self._pickled[overrides]
 
     def plain(self, choices: Mapping[str, str]) -> PlainValues:
@@ -217,15 +219,21 @@ class _Configs:
         return self._plain[key]
 
     def _composed(self, choices: tuple[str, ...]) -> Composition:
-        defaults = create_defaults_list(
-            repo=self.files,
-            config_name=self._name,
-            overrides_list=parse_overrides(choices),
-            prepend_hydra=False,
-            skip_missing=False,
-        )
+        try:
+            defaults = create_defaults_list(
+                repo=self.files,
+                config_name=self._name,
+                overrides_list=parse_overrides(choices),
+                prepend_hydra=False,
+                skip_missing=False,
+            )
+        except RecursionError as error:
+            made = ", ".join(choices) or self._name
+            raise ConfigError([f"the defaults of {made} lead to themselves; mend the file's defaults list"]) from error
         whole = self.loader._compose_config_from_defaults_list(defaults=defaults.defaults, repo=self.files)
         hydra = whole.pop("hydra") if "hydra" in whole else OmegaConf.create()
+        if not isinstance(hydra, DictConfig):
+            raise ConfigError([f"a configuration file sets hydra to {hydra}; write its keys below it, one a line"])
         OmegaConf.set_struct(whole, True)
         return Composition(whole, hydra, dict(defaults.overrides.known_choices))
 

@@ -18,7 +18,7 @@ def composing_problem(error: Exception) -> str:
     """
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException):
-        return first_line(error)
+        return _of_hydra(error)
     what = first_line(cause)
     own = f"{ConfigError.__name__} raised while resolving interpolation: "
     if what.startswith(own):  # a sentence of ours, from a resolver of ours
@@ -28,6 +28,13 @@ def composing_problem(error: Exception) -> str:
     key = cause.full_key
     where = f"{key}: " if key and key not in what else ""
     return f"{where}{what}; {_advice(cause)}"
+
+
+def _of_hydra(error: Exception) -> str:
+    """What Hydra, or one of our own errors, says, which goes on after a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) if lines and lines[0].endswith(":") else first_line(error)
+    return f"{text.rstrip('.')}; mend that file, or its defaults list" if text.startswith("In '") else text
 
 
 def _advice(error: OmegaConfBaseException) -> str:

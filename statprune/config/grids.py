@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config.compose import compose, parse_overrides
@@ -35,7 +35,9 @@ def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
     if hydra.get("mode") != RunMode.MULTIRUN.name:
         return None
     overridden = {item.key_or_group for item in parsed}
-    grid = OmegaConf.select(hydra, "sweeper.params") or {}
+    grid = OmegaConf.select(hydra, "sweeper.params")
+    if not isinstance(grid, DictConfig):
+        return {}
     return {str(key): str(values) for key, values in grid.items() if key not in overridden}
 
 

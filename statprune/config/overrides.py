@@ -201,26 +201,31 @@ def _value_problems(choices: list[str], values: Sequence[Override]) -> list[str]
             good.append(str(override.input_line))
         else:
             problems.append(_unknown_key(base, override.key_or_group))
+    return problems + _composed_problems(choices + good)
+
+
+def _composed_problems(overrides: Sequence[str]) -> list[str]:
+    """What is wrong with the configuration that overrides compose, whose keys exist."""
     try:
-        composed = compose(choices + good).config
+        composed = compose(overrides).config
         if found := composed_secrets(composed):
-            return problems + found
-        config = parse_config(plain_values(composed))
-        if problem := link_problem(config.settings.name):
-            problems.append(problem)
+            return found
+        if absent := sorted(OmegaConf.missing_keys(composed)):
+            return [f"{key} has no value (???); give {key}=VALUE" for key in absent]
+        problem = link_problem(parse_config(plain_values(composed)).settings.name)
     except ConfigError as error:
-        problems += error.problems
+        return error.problems
     except (HydraException, OmegaConfBaseException, StatpruneError) as error:  # the last is a plugin's
-        problems.append(composing_problem(error))
-    return problems
+        return [composing_problem(error)]
+    return [problem] if problem else []
 
 
 def _has_key(config: DictConfig, key: str) -> bool:
     node: object = config
     for name in key.split("."):
-        if not isinstance(node, DictConfig) or name not in node:
+        if not isinstance(node, DictConfig) or name not in node.keys():  # noqa: SIM118 - "in node" resolves the value
             return False
-        node = node[name]
+        node = node._get_node(name)
     return key != "hydra"  # its keys are checked by Hydra
 
 

@@ -44,7 +44,7 @@ def build(cls: type[T], values: Mapping[str, object], prefix: str) -> Built[T]:
     problems: list[str] = []
     for key, value in values.items():
         if key not in names:
-            problems.append(_unknown(key, names, prefix))
+            problems.append(_unknown(str(key), names, prefix))  # a file may have a number for a key
         elif isinstance(value, float) and not math.isfinite(value):
             problems.append(f"{prefix}{key}={value} is not a finite number; give one")
         else:
