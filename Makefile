@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies test test-long test-cluster check bench clean
+.PHONY: run tables studies test test-long fuzz test-cluster check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -24,6 +24,11 @@ test: $(STAMP)
 # what takes half a minute or more for each
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+
+# 5,000 random command lines of a new seed, which is printed: make fuzz SEED=3 repeats one
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+fuzz: $(STAMP)
+	STATPRUNE_FUZZ=5000 $(BIN)/python -m pytest tests/cli/test_fuzz.py -k new_random --hypothesis-seed=$(SEED)
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

@@ -30,7 +30,7 @@ def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
     try:
         parsed = parse_overrides(overrides)
         hydra = compose([str(item.input_line) for item in parsed if not item.is_sweep_override()]).hydra
-    except (HydraException, OmegaConfBaseException, StatpruneError, ValueError):
+    except (HydraException, OmegaConfBaseException, StatpruneError, ValueError, TypeError):  # the last: of a list
         return None  # the overrides' problems are reported elsewhere
     if hydra.get("mode") != RunMode.MULTIRUN.name:
         return None

@@ -3,41 +3,60 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, note, seed, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, note, settings
 
-from statprune.cli.run import command_problems
-from statprune.config.place import own_place, use_place
 from statprune.errors import LONGEST_SENTENCE, one_line
 from statprune.system.plugin_files import PLUGINS
+from tests.helpers.commands import problems_of
 from tests.helpers.fuzz import command_lines
 
-RELAXED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+SECRET = "hf_0123456789"
+EXAMPLES = "STATPRUNE_FUZZ"  # in the environment: how many random commands, of a new seed; make fuzz sets it
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder that nothing is in, whatever earlier commands of this process chose."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
-    monkeypatch.setenv(PLUGINS, "")
-    yield tmp_path
-    use_place(own_place())
+@pytest.fixture(scope="module", autouse=True)
+def workplace(tmp_path_factory):
+    """A folder that nothing is in, and an environment with a secret."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("fuzz"))
+        patch.setenv("HF_TOKEN", SECRET)
+        patch.setenv(PLUGINS, "")
+        yield
 
 
 def check(arguments: list[str]) -> bool:
     """Whether the command is accepted."""
-    os.environ[PLUGINS] = ""
     note(repr(arguments))
-    problems = command_problems(arguments)
+    problems = problems_of(*arguments)
     for problem in problems:
         line = one_line(problem)
-        assert line and "\n" not in line and len(line) <= LONGEST_SENTENCE and line.isprintable(), problem
-        assert "Traceback" not in line and "hf_0123456789" not in line, problem
+        assert line and line.isprintable() and len(line) <= LONGEST_SENTENCE, problem
+        assert "Traceback" not in line and SECRET not in line, problem
     return not problems
 
 
-@settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=RELAXED, database=None)
-@given(arguments=command_lines())
-def test_a_random_command_is_accepted_or_refused_in_sentences(workplace, arguments):
+def fuzz(examples: int, derandomize: bool = True):
+    """A check of so many random commands, the same ones each time or new ones."""
+    relaxed = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    chosen = settings(
+        max_examples=examples, derandomize=derandomize, deadline=None, suppress_health_check=relaxed, print_blob=True
+    )
+    return chosen(given(command_lines())(check_only))
+
+
+def check_only(arguments: list[str]) -> None:
     check(arguments)
+
+
+def test_random_commands_are_accepted_or_refused_in_sentences():
+    fuzz(60)()
+
+
+@pytest.mark.long
+def test_more_random_commands_are_accepted_or_refused_in_sentences():
+    fuzz(300)()
+
+
+@pytest.mark.skipif(EXAMPLES not in os.environ, reason="make fuzz runs this")
+def test_new_random_commands_are_accepted_or_refused_in_sentences():
+    fuzz(int(os.environ[EXAMPLES]), derandomize=False)()
