@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies test test-long test-cluster kills check bench clean
+.PHONY: run tables studies test test-long fuzz test-cluster kills mutants coverage check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -28,6 +28,11 @@ test-long: $(STAMP)
 # fifty kills at random moments of each kind of command: a quarter of an hour
 kills: $(STAMP)
 	STATPRUNE_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -s tests/test_kills.py
+
+# 5,000 random command lines of a new seed, which is printed: make fuzz SEED=3 repeats one
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+fuzz: $(STAMP)
+	STATPRUNE_FUZZ=5000 $(BIN)/python -m pytest tests/cli/test_fuzz.py -k new_random --hypothesis-seed=$(SEED)
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

@@ -1,12 +1,37 @@
 """The errors a user can cause. Each message is one sentence: what is wrong, where, and what to do instead."""
 
+import re
 from collections.abc import Sequence
 from signal import SIGINT
+
+LONGEST_WORD, LONGEST_SENTENCE = 300, 2000  # characters of what a user typed, and of the whole, that are shown
 
 
 def first_line(error: BaseException) -> str:
     """The first line of another library's error message, short enough for a sentence."""
     return (str(error).strip() or "no reason given").splitlines()[0]
+
+
+def one_line(text: str) -> str:
+    """A sentence that fits on a terminal, whatever a user typed into it.
+
+    Lines become one, and signs that can't be printed are shown as escapes. A word of more than ``LONGEST_WORD``
+    characters, such as a path, loses its middle, and a sentence of more than ``LONGEST_SENTENCE`` its end.
+    """
+    text = re.sub(r"\s*[\n\r]\s*", " ", text.strip())
+    printable = "".join(sign if sign.isprintable() else _escaped(sign) for sign in text)
+    words = [word if len(word) <= LONGEST_WORD else _without_middle(word) for word in printable.split(" ")]
+    line = " ".join(words)
+    return line if len(line) <= LONGEST_SENTENCE else line[: LONGEST_SENTENCE - 1] + "…"
+
+
+def _without_middle(word: str) -> str:
+    half = LONGEST_WORD // 2 - 1
+    return f"{word[:half]}…{word[-half:]}"
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class StatpruneError(Exception):

@@ -2,6 +2,30 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import NoReturn
+
+from statprune.errors import ConfigError
+
+
+class SentenceParser(argparse.ArgumentParser):
+    """A parser that says in a sentence what is wrong with arguments, without its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError([f"{message}; {self.prog} --help lists what there is"])
+
+
+def flags_parser() -> argparse.ArgumentParser:
+    """The parser of Hydra's flags, which says in a sentence what is wrong with them."""
+    from hydra._internal.utils import get_args_parser  # slow to import: not for the verbs
+
+    parser: argparse.ArgumentParser = get_args_parser()
+    parser.__class__, parser.prog = SentenceParser, "statprune"
+    return parser
 
 
 def overrides_first(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:

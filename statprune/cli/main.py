@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from statprune.cli.arguments import SentenceParser
 from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems, report_problems
 
@@ -131,7 +132,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _run_verb(name: str, arguments: list[str]) -> int:
     verb = VERBS[name]
     module: VerbModule = importlib.import_module(verb.module)
-    parser = argparse.ArgumentParser(
+    parser = SentenceParser(
         prog=f"statprune {name}",
         description=verb.help[0].upper() + verb.help[1:] + ".",
         epilog=f"example:\n  {module.EXAMPLE}",

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
-from statprune.errors import ConfigError, StatpruneError
+from statprune.errors import ConfigError, StatpruneError, one_line
 
 
 def report_problems(act: Callable[[], int]) -> int:
@@ -20,7 +20,7 @@ def report_problems(act: Callable[[], int]) -> int:
 def print_problems(problems: Iterable[str]) -> int:
     """Print problems, in one of several processes; returns the exit status."""
     for problem in problems if _speaks() else ():
-        print(f"statprune: {problem}", file=sys.stderr)
+        print(f"statprune: {one_line(problem)}", file=sys.stderr)
     return 1
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from statprune.cli.arguments import overrides_first
+from statprune.cli.arguments import flags_parser, overrides_first
 from statprune.cli.folders import no_empty_folders
+from statprune.cli.hydra_errors import hydras_errors_in_sentences
 from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems, report_problems
 from statprune.config.compose import quote_pattern
@@ -31,7 +31,9 @@ from statprune.config.overrides import (
     searchpath_of,
 )
 from statprune.config.place import place_of, use_place
-from statprune.errors import StatpruneError
+from statprune.config.secrets import guard_environment
+from statprune.errors import ConfigError, StatpruneError
+from statprune.runs.agent import AGENT
 from statprune.runs.ledger import (
     LEDGER,
     SWEEPS,
@@ -52,6 +54,7 @@ from statprune.system.plugin_files import use_plugin_files, use_what_can_be_impo
 if TYPE_CHECKING:
     from statprune.runs.workbench import Workbench
 
+guard_environment()
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
 OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
@@ -65,10 +68,8 @@ def run_hydra(arguments: Sequence[str]) -> int:
     Args:
         arguments: overrides and Hydra's flags.
     """
-    arguments = overrides_first(arguments, get_args_parser())
-    line = _CommandLine([quote_pattern(argument) for argument in arguments])
     try:
-        line.use_configurations()
+        line = _read(arguments)
     except StatpruneError as error:
         return print_problems(str(error).splitlines())
     if line.asks_for_help:
@@ -82,6 +83,33 @@ def run_hydra(arguments: Sequence[str]) -> int:
             status = _sweep(line) if line.is_sweep and line.runs_jobs and rank() == 0 else _start_hydra()
     stop()
     return status
+
+
+def command_problems(arguments: Sequence[str]) -> list[str]:
+    """Everything wrong with a command in Hydra's grammar, in sentences; no job is started.
+
+    Args:
+        arguments: overrides and Hydra's flags.
+    """
+    try:
+        line = _read(arguments)
+    except StatpruneError as error:
+        return str(error).splitlines()
+    if line.asks_for_help:
+        return line.plugin_problems
+    line.start_preset_grid()
+    return line.problems()
+
+
+def _read(arguments: Sequence[str]) -> "_CommandLine":
+    """The command line, from whose folders and plugins everything is composed from now on.
+
+    Raises:
+        StatpruneError: a flag, a folder or a plugin does not exist.
+    """
+    line = _CommandLine([quote_pattern(argument) for argument in overrides_first(arguments, flags_parser())])
+    line.use_configurations()
+    return line
 
 
 @hydra.main(version_base="1.3", config_path="pkg://statprune.conf", config_name="config")
@@ -134,7 +162,9 @@ class _CommandLine:
 
     def __init__(self, arguments: list[str]):
         self.arguments = arguments
-        parsed = get_args_parser().parse_known_args(arguments)[0]
+        parsed, unknown = flags_parser().parse_known_args(arguments)
+        if unknown:
+            raise ConfigError([f"{flag} is no flag; statprune --hydra-help lists them" for flag in unknown])
         self._overrides: list[str] = parsed.overrides
         self.is_sweep: bool = parsed.multirun
         self.asks_for_help = bool(parsed.help)
@@ -148,7 +178,7 @@ class _CommandLine:
         Raises:
             StatpruneError: a folder or a plugin is not there.
         """
-        parsed = get_args_parser().parse_known_args(self.arguments)[0]
+        parsed = flags_parser().parse_args(self.arguments)
         if parsed.config_path is not None and "://" not in parsed.config_path:
             # Hydra takes a relative one from this file's folder; the last of a flag counts
             self.arguments += ["--config-path", os.path.abspath(parsed.config_path)]
@@ -164,7 +194,18 @@ class _CommandLine:
         if self._asks_hydra:
             return []
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
-        return problems or (folder_problems(self._overrides) if self.runs_jobs else [])
+        if not problems and self.runs_jobs:
+            problems = self._agent_problems() or folder_problems(self._overrides)
+        return problems
+
+    def _agent_problems(self) -> list[str]:
+        """A sentence where an agent of W&B's, which gives each command the id of one run, would start several."""
+        if not (AGENT in os.environ and self.is_sweep) or self.count_jobs() == 1:
+            return []
+        return [
+            f"a W&B agent ({AGENT} is set) gives this command the id of one run, and -m or a preset's grid starts "
+            "several; put the values into the sweep's file, for a command of one run each"
+        ]
 
     def count_jobs(self) -> int | None:
         """How many jobs the sweep has; None where only its sweeper knows."""
@@ -183,7 +224,7 @@ class _CommandLine:
 
     def add(self, *overrides: str, last: bool = False) -> None:
         """Put overrides beside the others: argparse accepts a single group of them."""
-        others = get_args_parser().parse_known_args(self.arguments)[0].overrides
+        others = flags_parser().parse_args(self.arguments).overrides
         place = len(self.arguments)
         if others:
             place = self.arguments.index(others[0]) + (len(others) if last else 0)
@@ -214,7 +255,8 @@ def _print_help() -> int:
 
 
 def _start_hydra() -> int:
-    job()
+    with hydras_errors_in_sentences(job.__wrapped__.__code__):  # type: ignore[attr-defined]  # what the decorator wraps
+        job()
     return 0
 
 
@@ -232,7 +274,7 @@ def _sweep(line: _CommandLine) -> int:
         sys.argv[1:] = line.arguments
         interrupts.wait() if line.runs_jobs_here else interrupts.raise_error()
         try:
-            job()
+            _start_hydra()
         finally:
             notes = read_notes(folder, interrupts.arrived)
             _made.extend(Path(note.folder) for note in notes)

@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 
 from statprune.config.choices import LIST_KEYS, NONE, Chosen
+from statprune.config.run_folder import name_problem, path_problem
 from statprune.config.schema import RunConfig
 from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, Settings, TrackingConfig
 from statprune.config.sparsity import expression_problems, parse_sparsity
@@ -30,6 +31,8 @@ from statprune.system.registry import Registry
 
 T = TypeVar("T")
 SECTIONS = ("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "tracking")
+EVALUATIONS = ("perplexity", "zero_shot", "full", "none")
+EXPERIMENT = "experiment"  # a group without a section: its files set keys of others
 ORIGINS = "origins"  # of plugins: in records, and not to be given
 
 
@@ -54,12 +57,17 @@ class _Parser:
 
     def config(self) -> RunConfig:
         """The configuration, or a ConfigError with every problem."""
-        sections = {name: dict(self.raw.pop(name, None) or {}) for name in SECTIONS}
+        sections = {name: self._section(name) for name in SECTIONS}
         for key in LIST_KEYS:
             section, _, name = key.rpartition(".")
             values = sections[section] if section else self.raw
             if isinstance(values.get(name), str):
                 values[name] = [values[name]]
+        if self.raw.pop(EXPERIMENT, None) is not None:
+            self.problems.append(
+                f"{EXPERIMENT} has keys of its own, which set nothing; the first line of an experiment's file "
+                "has to be # @package _global_"
+            )
         settings = self._build(Settings, self.raw, "")
         model = self._build(ModelConfig, sections["model"], "model.")
         calibration = self._build(CalibrationConfig, sections["calibration"], "calibration.")
@@ -97,6 +105,12 @@ class _Parser:
             tracking=tracking,
             settings=settings,
         )
+
+    def _section(self, name: str) -> dict[str, object]:
+        values = self.raw.pop(name, None)
+        if values is not None and not isinstance(values, dict):
+            raise ConfigError([f"{name} is {values!r} and holds no keys; write its keys below it, one a line"])
+        return dict(values or {})
 
     def _build(self, cls: type[T], values: dict[str, object], prefix: str) -> T:
         """An instance of one of our dataclasses, which have defaults; what is wrong becomes problems."""
@@ -148,12 +162,15 @@ class _Parser:
             self.problems.append("evaluation.datasets names a dataset twice; name each once")
 
     def _check_tasks(self, evaluation: EvaluationConfig) -> None:
-        self.problems += name_problems(evaluation.tasks)
+        unseen = [problem for task in evaluation.tasks if (problem := path_problem("evaluation.tasks", task))]
+        self.problems += unseen or name_problems(evaluation.tasks)
         if evaluation.trust_task_code and not any(is_path(name) for name in evaluation.tasks):
             self.problems.append(
                 "evaluation.trust_task_code=true has no effect without a task YAML of your own in evaluation.tasks; "
                 "leave it out"
             )
+        if evaluation.name not in EVALUATIONS:
+            self.problems.append(f"evaluation.name={evaluation.name} is unknown; choose {' or '.join(EVALUATIONS)}")
         if evaluation.name in ("zero_shot", "full") and not evaluation.tasks:
             other = "none" if evaluation.name == "zero_shot" else "perplexity"
             self.problems.append(
@@ -161,6 +178,12 @@ class _Parser:
             )
 
     def _check_settings(self, settings: Settings, model: ModelConfig, calibration: CalibrationConfig) -> None:
+        if problem := name_problem(settings.name):
+            self.problems.append(problem)
+        if settings.cache is not None and not settings.cache.strip():
+            self.problems.append("cache is empty; name a folder, or give cache=null for none")
+        elif settings.cache is not None and (problem := path_problem("cache", settings.cache)):
+            self.problems.append(problem)
         if not 0 <= settings.seed < 2**63:
             self.problems.append(f"seed={settings.seed} is outside [0, 2**63); give another")
         if calibration.min_expert_tokens < 0:
@@ -170,6 +193,10 @@ class _Parser:
         self.problems += expression_problems(model.exclude, "model.exclude")
 
     def _check_paths(self, model: ModelConfig, calibration: CalibrationConfig, evaluation: EvaluationConfig) -> None:
+        paths = {"model.path": model.path, "calibration.path": calibration.path, "evaluation.path": evaluation.path}
+        if problems := [problem for key, path in paths.items() if path and (problem := path_problem(key, path))]:
+            self.problems += problems
+            return
         checks = [model_path_problem(model.path)]
         if calibration.source in SOURCES:
             checks.append(source_problem(CALIBRATION, calibration.source, calibration.path, calibration.field))

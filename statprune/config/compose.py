@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -11,14 +13,18 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from statprune.config.place import ConfigPlace, current_place, searched_folders
 from statprune.config.quoting import quote_equals
-from statprune.errors import ConfigError
+from statprune.errors import ConfigError, first_line
 from statprune.system.options import PlainValues
 
 
@@ -35,7 +41,11 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     Raises:
         HydraException: one of them can't be read.
     """
-    return [_parse_override(quote_pattern(line)) for line in overrides]
+    parsed = [_parse_override(quote_pattern(line)) for line in overrides]
+    for override in parsed:
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:  # its choices are those of the place
+            override.config_loader = _configs().loader
+    return parsed
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,12 @@ def set_by_file(path: str, key: str) -> object:
 
 @lru_cache(maxsize=4096)
 def _parse_override(line: str) -> Override:
-    return OverridesParser.create().parse_override(line)
+    try:
+        return OverridesParser.create().parse_override(line)
+    except ValueError as error:  # a number of more digits than Python reads
+        raise OverrideParseException(line, f"a number in it can't be read: {first_line(error)}") from error
+    except RecursionError as error:
+        raise OverrideParseException(line, "its brackets are too deep") from error
 
 
 class _Configs:
@@ -158,7 +173,7 @@ class _Configs:
     def __init__(self, place: ConfigPlace):
         place = _with_primary_searchpath(place)
         self._name = place.name
-        self._loader = ConfigLoaderImpl(place.search_path())
+        self.loader = ConfigLoaderImpl(place.search_path())
         self.files = _Files(place.search_path())
         self._pickled: dict[tuple[str, ...], bytes] = {}  # by overrides
         self._plain: dict[frozenset[tuple[str, str]], PlainValues] = {}  # by group and choice
@@ -167,12 +182,12 @@ class _Configs:
     @cached_property
     def groups(self) -> list[str]:
         """Names of the groups."""
-        return list(self._loader.list_groups(""))
+        return list(self.loader.list_groups(""))
 
     @cached_property
     def hydra_groups(self) -> list[str]:
         """Names of Hydra's own groups."""
-        return list(self._loader.list_groups("hydra"))
+        return list(self.loader.list_groups("hydra"))
 
     @cached_property
     def default_choices(self) -> dict[str, str | None]:
@@ -183,7 +198,7 @@ class _Configs:
     def choices(self, group: str) -> list[str]:
         """Names of a group's choices."""
         if group not in self._choices:
-            self._choices[group] = list(self._loader.get_group_options(group))
+            self._choices[group] = list(self.loader.get_group_options(group))
         return self._choices[group]
 
     def pickled(self, overrides: tuple[str, ...]) -> bytes:
@@ -191,7 +206,8 @@ class _Configs:
         if overrides not in self._pickled:
             base = self._composed(overrides)
             self._pickled[overrides] = pickle.dumps(base)
-            self._plain.setdefault(_key(base.choices), plain_values(base.config))
+            with suppress(OmegaConfBaseException):  # an interpolation that an override may replace
+                self._plain.setdefault(_key(base.choices), plain_values(base.config))
         return self._pickled[overrides]
 
     def plain(self, choices: Mapping[str, str]) -> PlainValues:
@@ -203,15 +219,21 @@ class _Configs:
         return self._plain[key]
 
     def _composed(self, choices: tuple[str, ...]) -> Composition:
-        defaults = create_defaults_list(
-            repo=self.files,
-            config_name=self._name,
-            overrides_list=parse_overrides(choices),
-            prepend_hydra=False,
-            skip_missing=False,
-        )
-        whole = self._loader._compose_config_from_defaults_list(defaults=defaults.defaults, repo=self.files)
+        try:
+            defaults = create_defaults_list(
+                repo=self.files,
+                config_name=self._name,
+                overrides_list=parse_overrides(choices),
+                prepend_hydra=False,
+                skip_missing=False,
+            )
+        except RecursionError as error:
+            made = ", ".join(choices) or self._name
+            raise ConfigError([f"the defaults of {made} lead to themselves; mend the file's defaults list"]) from error
+        whole = self.loader._compose_config_from_defaults_list(defaults=defaults.defaults, repo=self.files)
         hydra = whole.pop("hydra") if "hydra" in whole else OmegaConf.create()
+        if not isinstance(hydra, DictConfig):
+            raise ConfigError([f"a configuration file sets hydra to {hydra}; write its keys below it, one a line"])
         OmegaConf.set_struct(whole, True)
         return Composition(whole, hydra, dict(defaults.overrides.known_choices))
 
@@ -251,6 +273,29 @@ class _Files(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self._pickled:
-            self._pickled[config_path] = pickle.dumps(super().load_config(config_path))
+            self._pickled[config_path] = pickle.dumps(self._read(config_path))
         result: ConfigResult | None = pickle.loads(self._pickled[config_path])
         return result
+
+    def _read(self, config_path: str) -> ConfigResult | None:
+        try:
+            result = super().load_config(config_path)
+        except (YAMLError, OmegaConfBaseException, HydraException, OSError, ValueError, TypeError) as error:
+            raise ConfigError([f"{self._named(config_path)} can't be read ({_reason(error)}); mend it"]) from error
+        if result is not None and not isinstance(result.config, DictConfig):
+            raise ConfigError([f"{self._named(config_path)} holds no keys with values; write key: value"])
+        return result
+
+    def _named(self, config_path: str) -> str:
+        """The file as a user knows it."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        folder = source.path if source is not None else ""
+        return f"the configuration file {posixpath.join(folder, config_path.removesuffix('.yaml'))}.yaml"
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, and in which line."""
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, MarkedYAMLError) and mark is not None:
+        return f"line {mark.line + 1}: {error.problem or first_line(error)}"
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config.compose import compose, parse_overrides
-from statprune.errors import ConfigError, StatpruneError
+from statprune.errors import ConfigError, StatpruneError, first_line
+
+MOST_JOBS = 10_000  # of one command
 
 
 def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
@@ -28,12 +30,14 @@ def preset_grid(overrides: Sequence[str]) -> dict[str, str] | None:
     try:
         parsed = parse_overrides(overrides)
         hydra = compose([str(item.input_line) for item in parsed if not item.is_sweep_override()]).hydra
-    except (HydraException, OmegaConfBaseException, StatpruneError, ValueError):
+    except (HydraException, OmegaConfBaseException, StatpruneError, ValueError, TypeError):  # the last: of a list
         return None  # the overrides' problems are reported elsewhere
     if hydra.get("mode") != RunMode.MULTIRUN.name:
         return None
     overridden = {item.key_or_group for item in parsed}
-    grid = OmegaConf.select(hydra, "sweeper.params") or {}
+    grid = OmegaConf.select(hydra, "sweeper.params")
+    if not isinstance(grid, DictConfig):
+        return {}
     return {str(key): str(values) for key, values in grid.items() if key not in overridden}
 
 
@@ -49,6 +53,40 @@ def swept_grids(overrides: Sequence[str]) -> list[str]:
         if item.key_or_group == "experiment" and item.is_discrete_sweep()
         if any(preset_grid([f"experiment={choice}"]) is not None for choice in item.sweep_string_iterator())
     ]
+
+
+def grid_problems(overrides: Sequence[Override]) -> list[str]:
+    """A sentence where a grid has no job, or more than ``MOST_JOBS``: each would have to be composed and checked.
+
+    Args:
+        overrides: of the command, without search spaces.
+    """
+    problems = []
+    for item in overrides:
+        if item.is_sweep_override():
+            try:
+                count = _count_values(item)
+            except (HydraException, ValueError, ArithmeticError) as error:
+                problems.append(f"{item.input_line} can't be listed ({first_line(error)}); list the values themselves")
+                continue
+            if count == 0:
+                problems.append(f"{item.input_line} lists no value; give one at least")
+    if problems:
+        return problems
+    count = math.prod(_count_values(item) for item in overrides if item.is_sweep_override())
+    advice = "list fewer values, or start a part of them after the other"
+    shown = str(count) if count < 10**12 else "more than 10**12"
+    return [f"the command stands for {shown} runs, and {MOST_JOBS} are the most; {advice}"] if count > MOST_JOBS else []
+
+
+def _count_values(swept: Override) -> int:
+    """How many values a swept override lists, without listing those of a range."""
+    value = swept.value()
+    if not isinstance(value, RangeSweep):
+        return len(list(swept.sweep_string_iterator()))
+    if value.start is None or value.stop is None or not value.step:
+        raise HydraException("a range has a start, a stop, and a step other than 0")
+    return max(0, math.ceil((value.stop - value.start) / value.step))
 
 
 def count_jobs(overrides: Sequence[str]) -> int | None:

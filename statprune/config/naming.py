@@ -1,6 +1,7 @@
 """Names of runs' folders: what a person asks for first, and a short hash of everything else that was changed."""
 
 import glob
+import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -33,6 +34,7 @@ NAMED_KEYS = (
 )
 
 
+LONGEST_MODEL = 180  # bytes of a model's name in that of a run, which a file system takes with what follows
 MOST_OF_A_RUN = 100  # characters of a run's name in the name of another run, which prunes or measures its model
 
 
@@ -88,7 +90,12 @@ def other_names(name: str, model_path: str) -> list[str]:
 def _model_component(path: str) -> str:
     """The model in a run's name; a run's own name, which it has where that run saved it, may have to be cut."""
     name = model_name(path)
-    return name.removesuffix(".gguf") if name == Path(path).name else name[:MOST_OF_A_RUN]
+    if name != Path(path).name:
+        return name[:MOST_OF_A_RUN]
+    name = name.removesuffix(".gguf")
+    if len(os.fsencode(name)) <= LONGEST_MODEL:
+        return name
+    return f"{name[: LONGEST_MODEL // 4]}-{digest(name, 8)}"  # a letter may have four bytes
 
 
 def _plain(text: str) -> str:

@@ -2,10 +2,8 @@
 
 import difflib
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,25 +18,22 @@ from statprune.config.compose import (
     Composition,
     choice_names,
     compose,
+    default_choices,
     group_names,
-    hydra_groups,
     parse_overrides,
     plain_values,
     set_by_file,
 )
-from statprune.config.grids import read_cells
+from statprune.config.composing import composing_problem
+from statprune.config.grids import grid_problems, read_cells
+from statprune.config.hydra_choices import choice_problem, hydra_group_problems
+from statprune.config.hydra_part import hydra_part_problems
+from statprune.config.operators import key_problem
 from statprune.config.place import current_place, searched_folders
+from statprune.config.run_folder import link_problem
+from statprune.config.secrets import composed_secrets, typed_secrets
+from statprune.config.unreadable import unreadable_overrides
 from statprune.errors import ConfigError, StatpruneError, first_line
-from statprune.system.extras import install_command
-
-# what brings a launcher or sweeper: our extra, and the distribution of its plugin
-PLUGINS = {
-    "joblib": ("joblib", "hydra-joblib-launcher"),
-    "submitit_slurm": ("slurm", "hydra-submitit-launcher"),
-    "submitit_local": ("slurm", "hydra-submitit-launcher"),
-    "ray": ("ray", "hydra-ray-launcher"),
-    "optuna": ("optuna", "hydra-optuna-sweeper"),
-}
 
 
 def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[str]:
@@ -51,14 +46,18 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
     Returns:
         Nothing where the jobs can start.
     """
+    if typed := [problem for argument in arguments for problem in typed_secrets(argument)]:
+        return typed
     try:
         overrides = parse_overrides(arguments)
     except HydraException as error:
-        found = [problem for argument in arguments if (problem := _unreadable(argument))]
+        found = unreadable_overrides(arguments)
         return found or [f"an override can't be read: {first_line(error)}; write key=value"]
     swept = [override for override in overrides if override.is_sweep_override()]
     if swept and not multirun:
         return [_lists_several(override) for override in swept]
+    if of_hydra := [override for override in swept if override.is_hydra_override()]:
+        return [f"{override.input_line} holds for a whole sweep; give one value" for override in of_hydra]
     # a sweeper's own search spaces (interval) are not listed, and checked when it draws from them
     listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
     values = {override.key_or_group: override.value() for override in overrides}
@@ -68,14 +67,23 @@ def override_problems(arguments: Sequence[str], multirun: bool = False) -> list[
             for override in overrides
             if override not in listed
         ]
+    if problems := grid_problems(listed):
+        return problems
     (jobs,) = BasicSweeper.split_arguments(listed, None) if swept else ([list(arguments)],)
     if values.get("hydra/sweeper") == "cells":
         try:
             jobs = [[*arguments, *cell] for cell in read_cells(values.get("hydra.sweeper.file"))]
         except ConfigError as error:
             return error.problems
-    problems = [problem for job in jobs for problem in _job_problems(parse_overrides(job))]
-    return list(dict.fromkeys(problems))
+    problems = [problem for job in jobs for problem in _problems_of_a_job(job)]
+    return list(dict.fromkeys(problems or hydra_part_problems(jobs[0], multirun)))
+
+
+def _problems_of_a_job(arguments: Sequence[str]) -> list[str]:
+    try:
+        return _job_problems(parse_overrides(arguments))
+    except HydraException:  # what a file of cells lists
+        return unreadable_overrides(arguments)
 
 
 def named_plugins(arguments: Sequence[str]) -> list[str]:
@@ -113,20 +121,6 @@ def searchpath_of(arguments: Sequence[str]) -> Sequence[str]:
     return searched_folders(given[0]) if given else []
 
 
-def _unreadable(argument: str) -> str | None:
-    """What is wrong with an override that can't be read; of brackets Hydra's parser names its own signs."""
-    try:
-        parse_overrides([argument])
-    except HydraException as error:
-        for opening, closing in ("[]", "{}", "()"):
-            missing = argument.count(opening) - argument.count(closing)
-            if missing:
-                absent = closing if missing > 0 else opening
-                return f"{argument} lacks a {absent}; add it, and put the whole into quotes for the shell"
-        return f"{argument} can't be read ({first_line(error)}); write key=value, and quote what the shell may change"
-    return None
-
-
 def _lists_several(override: Override) -> str:
     """What a command without -m means by several values: a list, if the key takes one, or a sweep."""
     key, values = override.key_or_group, str(override.input_line).partition("=")[2]
@@ -137,12 +131,16 @@ def _lists_several(override: Override) -> str:
 
 
 def _choices_of(override: Override) -> list[str]:
-    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    return [] if override.is_sweep_override() else [str(override.value())]
 
 
 def output_folder(overrides: Sequence[str]) -> Path | None:
     """The folder that runs are written to, as far as the overrides say; None where it depends on the configuration."""
-    folders = [override.partition("=")[2] for override in overrides if re.match(r"hydra\.(run|sweep)\.dir=", override)]
+    folders = [
+        override.partition("=")[2] for override in overrides if re.match(r"\+*hydra\.(run|sweep)\.dir=", override)
+    ]
     folder = Path(folders[-1].strip("'\"") if folders else "outputs")
     return None if "${" in str(folder) else folder
 
@@ -175,10 +173,10 @@ def _job_problems(overrides: Sequence[Override]) -> list[str]:
         elif key.startswith("hydra.") or override.input_line is None:
             continue
         elif key.startswith("hydra/"):
-            problems += _hydra_problems(override)
+            problems += hydra_group_problems(override)
         elif key not in groups:
             values.append(override)
-        elif problem := _choice_problem(override, choice_names(key)):
+        elif problem := choice_problem(override, choice_names(key), key in default_choices()):
             problems.append(problem)
         else:
             choices.append(override.input_line)
@@ -189,66 +187,45 @@ def _value_problems(choices: list[str], values: Sequence[Override]) -> list[str]
     """What is wrong with keys and values beside choices that exist."""
     try:
         base = compose(choices)
-    except (HydraException, OmegaConfBaseException, StatpruneError) as error:
-        return [str(error).splitlines()[0]]
-    existing = [override for override in values if override.is_add() or _has_key(base.config, override.key_or_group)]
-    problems = [_unknown_key(base, override.key_or_group) for override in values if override not in existing]
-    try:
-        parse_config(plain_values(compose(choices + [str(override.input_line) for override in existing]).config))
-    except (HydraException, OmegaConfBaseException) as error:
-        problems.append(str(error).splitlines()[0])
     except ConfigError as error:
-        problems += error.problems
-    except StatpruneError as error:  # a plugin's
-        problems.append(str(error))
-    return problems
+        return error.problems
+    except (HydraException, OmegaConfBaseException, StatpruneError) as error:
+        return [composing_problem(error)]
+    problems: list[str] = []
+    good: list[str] = []
+    for override in values:
+        exists = _has_key(base.config, override.key_or_group)
+        if problem := key_problem(override, exists):
+            problems.append(problem)
+        elif exists or override.is_add():
+            good.append(str(override.input_line))
+        else:
+            problems.append(_unknown_key(base, override.key_or_group))
+    return problems + _composed_problems(choices + good)
 
 
-def _hydra_problems(override: Override) -> list[str]:
-    """What is wrong with the choice of a launcher or sweeper; other groups of Hydra's are its own business."""
-    known = [f"hydra/{group}" for group in hydra_groups()]
-    if override.key_or_group not in known:
-        near = difflib.get_close_matches(override.key_or_group, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-        return [f"{override.key_or_group} is no group of Hydra's; {hint}"]
-    if override.key_or_group not in ("hydra/launcher", "hydra/sweeper"):
-        return []
-    problem = _choice_problem(override, choice_names(override.key_or_group)) or _plugin_problem(override)
-    return [problem] if problem else []
-
-
-def _choice_problem(override: Override, options: Sequence[str]) -> str | None:
-    key, choice = override.key_or_group, override.value()
-    if override.is_delete():
-        return f"~{key} would leave the run without it; choose one of {', '.join(options)}"
-    if choice in options:
-        return None
-    shown = "null" if choice is None else str(choice)
-    near = [f"{key}={name}" for name in difflib.get_close_matches(shown, options, 1)]
-    if isinstance(choice, float) and key == "sparsity":
-        near = [f"sparsity.ratio={choice}"]
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{key}={shown} is not a choice; choose one of {', '.join(options)}{hint}"
-
-
-def _plugin_problem(override: Override) -> str | None:
-    """What the chosen launcher or sweeper lacks here; Hydra itself ends in a traceback."""
-    extra, distribution = PLUGINS.get(str(override.value()), ("", ""))
+def _composed_problems(overrides: Sequence[str]) -> list[str]:
+    """What is wrong with the configuration that overrides compose, whose keys exist."""
     try:
-        version(distribution or "statprune")
-    except PackageNotFoundError:
-        return f"{override.input_line} needs a package that is not installed; run {install_command(extra)}"
-    if override.value() == "submitit_slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
-        return f"{override.input_line} finds no sbatch or srun on this machine; start it where Slurm's commands are"
-    return None
+        composed = compose(overrides).config
+        if found := composed_secrets(composed):
+            return found
+        if absent := sorted(OmegaConf.missing_keys(composed)):
+            return [f"{key} has no value (???); give {key}=VALUE" for key in absent]
+        problem = link_problem(parse_config(plain_values(composed)).settings.name)
+    except ConfigError as error:
+        return error.problems
+    except (HydraException, OmegaConfBaseException, StatpruneError) as error:  # the last is a plugin's
+        return [composing_problem(error)]
+    return [problem] if problem else []
 
 
 def _has_key(config: DictConfig, key: str) -> bool:
     node: object = config
     for name in key.split("."):
-        if not isinstance(node, DictConfig) or name not in node:
+        if not isinstance(node, DictConfig) or name not in node.keys():  # noqa: SIM118 - "in node" resolves the value
             return False
-        node = node[name]
+        node = node._get_node(name)
     return key != "hydra"  # its keys are checked by Hydra
 
 

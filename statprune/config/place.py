@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from statprune.config.config_sources import OWN, RegistrySource, StatpruneSearchPath
+from statprune.config.secrets import guard_environment
 from statprune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ class ConfigPlace:
 
 @cache
 def prepare_plugins() -> None:
-    """Register our sweeper and sources, and drop the plugins' stored configs that conf/hydra replaces.
+    """Register our sweeper, sources and guard of secrets, and drop the stored configs that conf/hydra replaces.
 
     Hydra looks for plugins in folders, where an editable installation has none; and it would take the stored configs
     for schemas of ours.
     """
+    guard_environment()
     plugins = Plugins.instance()  # finds the others, which store their configs; it runs their modules anew
     from hydra_plugins.statprune_cells import CellSweeper
 

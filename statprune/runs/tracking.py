@@ -12,6 +12,7 @@ from statprune.config.naming import pattern_tag
 from statprune.config.schema import RunConfig
 from statprune.model.location import model_name
 from statprune.pruning.report import MatrixReport
+from statprune.runs.agent import AGENT
 from statprune.system.files import finite
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Tracker:
     def _start(self, config: RunConfig, folder: Path) -> None:
         import wandb
 
-        options, is_agent = config.tracking, "WANDB_SWEEP_ID" in os.environ
+        options, is_agent = config.tracking, AGENT in os.environ
         self._run = wandb.init(
             mode="online" if options.mode == "online" else "offline",
             project=options.project,

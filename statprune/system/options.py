@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from statprune.errors import ChoiceError
 
@@ -44,7 +44,7 @@ def build(cls: type[T], values: Mapping[str, object], prefix: str) -> Built[T]:
     problems: list[str] = []
     for key, value in values.items():
         if key not in names:
-            problems.append(_unknown(key, names, prefix))
+            problems.append(_unknown(str(key), names, prefix))  # a file may have a number for a key
         elif isinstance(value, float) and not math.isfinite(value):
             problems.append(f"{prefix}{key}={value} is not a finite number; give one")
         else:
@@ -128,7 +128,10 @@ def _converted(cls: type, key: str, value: object) -> object:
         return tuple(value)
     if isinstance(value, bool) and isinstance(annotation, type) and issubclass(annotation, Enum):
         value = str(value).lower()  # a choice called true, which YAML and Hydra read as a boolean
-    return _convert_hashable(cls, key, value) if isinstance(value, Hashable) else _convert(cls, key, value)
+    converted = _convert_hashable(cls, key, value) if isinstance(value, Hashable) else _convert(cls, key, value)
+    if annotation == list[str] and not all(isinstance(item, str) for item in converted):  # type: ignore[attr-defined]
+        raise ValidationError("it is a list of texts, which holds no list and no dictionary")  # OmegaConf lets it pass
+    return converted
 
 
 @functools.cache

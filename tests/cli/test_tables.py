@@ -86,16 +86,13 @@ def test_what_is_wrong_with_a_command_is_a_sentence(arguments, problem, tmp_path
 
 @pytest.mark.parametrize("argument", ["--tabel", "--scales=paper"])
 def test_an_option_that_does_not_exist_is_refused(argument, capsys):
-    with pytest.raises(SystemExit) as ended:
-        verb("tables", "ppl", argument)
-    assert ended.value.code == 2
-    assert f"statprune tables: error: unrecognized arguments: {argument}" in capsys.readouterr().err
+    assert verb("tables", "ppl", argument) == 1
+    assert f"statprune: unrecognized arguments: {argument}; statprune tables --help" in capsys.readouterr().err
 
 
 def test_seeds_have_to_be_numbers(capsys):
-    with pytest.raises(SystemExit) as ended:
-        verb("tables", "ladder", "--seeds", "first")
-    assert ended.value.code == 2 and "argument --seeds: invalid int value: 'first'" in capsys.readouterr().err
+    assert verb("tables", "ladder", "--seeds", "first") == 1
+    assert "argument --seeds: invalid int value: 'first'" in capsys.readouterr().err
 
 
 def test_a_dry_run_lists_cells_and_cost(capsys):

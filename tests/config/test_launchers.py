@@ -9,7 +9,8 @@ from hydra import compose as compose_with_hydra
 from hydra import initialize_config_module
 from omegaconf import OmegaConf
 
-from statprune.config.overrides import PLUGINS, override_problems
+from statprune.config.hydra_choices import PLUGINS
+from statprune.config.overrides import override_problems
 from statprune.config.place import prepare_plugins
 from statprune.system.extras import install_command
 from tests.helpers.command import composed
@@ -55,13 +56,13 @@ def no_plugins(monkeypatch):
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("statprune.config.overrides.version", version)
+    monkeypatch.setattr("statprune.config.hydra_choices.version", version)
 
 
 @pytest.fixture
 def all_plugins(monkeypatch):
     """Every launcher and sweeper is installed, but Slurm's commands are not there."""
-    monkeypatch.setattr("statprune.config.overrides.version", lambda name: "1")
+    monkeypatch.setattr("statprune.config.hydra_choices.version", lambda name: "1")
     monkeypatch.setattr("shutil.which", lambda name: None)
 
 

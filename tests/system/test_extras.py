@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from statprune.config.overrides import PLUGINS
+from statprune.config.hydra_choices import PLUGINS
 from statprune.system.extras import install_command
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
