@@ -188,6 +188,23 @@ def check_loaded(
     return sorted(found.ignored | computed)
 
 
+def check_own_weights(model: nn.Module) -> None:
+    """Raise ModelError where a model that somebody else opened does not compute with plain weights of its own."""
+    name = type(model).__name__
+    adapter = sorted(own for own, _ in model.named_parameters() if ADAPTER.search(own))
+    if adapter:
+        raise ModelError(
+            f"{name} has an adapter ({named_few(adapter)}), and only whole models can be pruned; "
+            "merge it first, with PEFT's merge_and_unload()"
+        )
+    codes = [own for own, part in model.named_parameters() if part.ndim > 1 and not part.is_floating_point()]
+    if codes:
+        raise ModelError(
+            f"{name} holds weights that were quantised ({named_few(codes)}), and only dense ones can be pruned; "
+            "open it without quantization_config, or dequantise it first"
+        )
+
+
 def _is_computed(name: str, model: nn.Module | None, stored: StoredCheckpoint | None) -> bool:
     """Whether a tensor holds what the model computes itself: masks and frequencies that old versions stored."""
     if model is not None and name in dict(model.named_buffers()):  # those it would not store today

@@ -202,6 +202,7 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         calibration=prepared.calibration.origin if prepared.calibration is not None else None,
         seconds=context.seconds,
         reused=context.bench.reused,
+        opened=prepared.loaded.opened,
         memory=memory_result(prepared.memory, context.device),
         paths=absolute_paths(context.config, context.folder),
     )

@@ -11,6 +11,7 @@ from statprune.data.windows import TextOrigin
 from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
+from statprune.model.opened import Opened
 from statprune.runs.environment import Environment
 
 SCHEMA_VERSION = 2
@@ -131,6 +132,7 @@ class RunRecord:
         seconds: by phase.
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
+        opened: what opening the model left out or was warned of; None in records of versions that did not keep it.
         pending: what the run still lacks; None where it is finished.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
@@ -150,6 +152,7 @@ class RunRecord:
     correction: CorrectionResult | None = None
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)
+    opened: Opened | None = None
     pending: Pending | None = None
     paths: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
