@@ -163,7 +163,7 @@ def tell_of(loaded: LoadedModel) -> None:
     opened, name = loaded.opened, type(loaded.model).__name__
     if opened.ignored_tensors:
         few = ", ".join(opened.ignored[:3])
-        log.info("%s leaves out %d tensors of its checkpoint, such as %s", name, opened.ignored_tensors, few)
+        log.warning("%s leaves out %d tensors of its checkpoint, such as %s", name, opened.ignored_tensors, few)
     for warning in opened.warnings:
         log.warning("transformers warns of this model: %s", warning)
 

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from tqdm import tqdm
 
+LIBRARIES = ("transformers", "accelerate", "py.warnings")  # their warnings go to the log
 CONSOLE = Console(stderr=True)  # one for bars and lines, so that lines go above a bar
 
 
@@ -60,6 +61,16 @@ class OnceInTheLog(logging.Handler):
             logging.getLogger().handle(record)
 
 
+def warn_in_the_log() -> None:
+    """Send the libraries' and Python's own warnings to the run's log file, and not to the terminal."""
+    logging.captureWarnings(True)
+    handler = OnceInTheLog()
+    for library in LIBRARIES:
+        own = logging.getLogger(library)
+        own.handlers, own.propagate = [handler], False
+        own.setLevel(logging.WARNING)
+
+
 def configure_logging(verbose: bool, quiet: bool = False) -> None:
     """Show statprune's own messages; the libraries' bars are silenced, their warnings go to the run's log file.
 
@@ -76,12 +87,7 @@ def configure_logging(verbose: bool, quiet: bool = False) -> None:
     modeling_gguf_pytorch_utils.tqdm = SilentBar  # the GGUF reader draws a bar that no setting reaches
     logger = logging.getLogger("statprune")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    logging.captureWarnings(True)
-    handler = OnceInTheLog()
-    for library in ("transformers", "accelerate", "py.warnings"):
-        own = logging.getLogger(library)
-        own.handlers, own.propagate = [handler], False
-        own.setLevel(logging.WARNING)
+    warn_in_the_log()
     if quiet:
         CONSOLE.quiet = True
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False, show_time=False)

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from statprune.api.arguments import opened_model
 from statprune.errors import ModelError
 from statprune.model.loading import LoadedModel, load_model
-from statprune.model.opened import noticed
+from statprune.model.opened import LoadingInfo, check_loaded, noticed
 from tests.helpers.checkpoints import change_config, change_weights
 from tests.helpers.families import tiny_model
 from tests.helpers.loading import saved
@@ -206,3 +206,18 @@ def test_a_model_that_a_caller_quantised_is_refused():
     model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), False)
     with pytest.raises(ModelError, match=r"were quantised \(model\.layers\.0\.mlp\.up_proj\.weight"):
         opened_model(model, "prune")
+
+
+@pytest.mark.parametrize("config", ["vision_config", None])
+def test_the_language_model_of_a_multimodal_checkpoint_is_opened_and_the_rest_counted(config):
+    model, rest = tiny_llama(), {"vision_model.layers.0.weight", "projector.weight"}
+    found = LoadingInfo("Llama", unexpected=set(rest))
+    if config is None:
+        with pytest.raises(ModelError, match="no place for 2 of the checkpoint's tensors"):
+            check_loaded(found, None, {}, model)
+        return
+    parts = {"text_config": {}, config: {}}
+    assert check_loaded(found, None, parts, model) == sorted(rest)
+    found.unexpected.add("model.layers.9.mlp.up_proj.weight")
+    with pytest.raises(ModelError, match=r"no place for 1 of the checkpoint's tensors \(model\.layers\.9"):
+        check_loaded(found, None, parts, model)
