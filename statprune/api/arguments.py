@@ -16,6 +16,7 @@ from statprune.core.refinement import REFINEMENTS, Refinement
 from statprune.core.score import Score
 from statprune.errors import ChoiceError, ConfigError, ModelError, StatpruneError
 from statprune.model.loading import LoadedModel
+from statprune.model.opened import check_own_weights
 from statprune.pruning.allocation import ALLOCATIONS, UNIFORM, Allocation
 from statprune.system.options import built
 from statprune.system.registry import Registry
@@ -52,6 +53,7 @@ def opened_model(model: object, function: str) -> "PreTrainedModel":
     if isinstance(model, LoadedModel):
         return model.model
     if isinstance(model, PreTrainedModel):
+        check_own_weights(model)
         return model
     if isinstance(model, str | Path):
         raise ModelError(f"{function}() takes an opened model; open it with model = load_model({str(model)!r}) first")

@@ -234,20 +234,18 @@ class _Opening:
         check_sizes(config, stored)
         if stored is not None and (empty := empty_or_none(location, options)) is not None:
             check_parameters(config, empty, stored)
-        architectures = config.get("architectures")
-        named = ", ".join(map(str, architectures)) if isinstance(architectures, list) else ""
         with noticed() as warnings, watched_loading() as found, ExitStack() as unless_it_fits:
             tokenizer = AutoTokenizer.from_pretrained(location, **options)
             try:
                 model, streamer = self._weights(location, options, found)
             except Exception:
                 if found.tells_of_problems:  # what transformers came to grief on
-                    check_loaded(found, stored, named, None)
+                    check_loaded(found, stored, config, None)
                 raise
             if streamer is not None:
                 unless_it_fits.callback(streamer.close)
             stored = stored or downloaded(location, config, self.source.revision)
-            ignored = check_loaded(found, stored, named, model)
+            ignored = check_loaded(found, stored, config, model)
             unless_it_fits.pop_all()
         return LoadedModel(model, tokenizer, streamer, self.source, Opened(len(ignored), ignored[:FEW], warnings))
 

@@ -24,6 +24,7 @@ QUANTIZED = re.compile(
     r"|\.(absmax|quant_map|nested_absmax|quant_state\.\w+)$"
 )
 ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|hada_w|ia3_l)\b")
+OTHER_PARTS = ("vision_config", "audio_config", "vq_config")  # of a multimodal model's config.json
 QUIET = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)  # about code, not about what is computed
 
 
@@ -148,25 +149,27 @@ def noticed() -> Iterator[list[str]]:
 
 
 def check_loaded(
-    found: LoadingInfo, stored: StoredCheckpoint | None, architectures: str, model: nn.Module | None
+    found: LoadingInfo, stored: StoredCheckpoint | None, config: Mapping[str, object], model: nn.Module | None
 ) -> list[str]:
     """Check that each of the model's tensors came from the checkpoint, and each of the checkpoint's went into it.
 
     Args:
         found: what transformers found out.
         stored: the checkpoint's tensors; None where they are not known.
-        architectures: that config.json names.
+        config: what config.json holds.
         model: as opened; None where that ended in an error.
 
     Returns:
-        Names of the checkpoint's tensors that the class leaves out, or that the model computes itself.
+        Names of the checkpoint's tensors that the class leaves out, that the model computes itself, or that belong to
+        the other parts of a multimodal model whose language model was opened.
 
     Raises:
         ModelError: it is not so.
     """
     missing, mismatched = sorted(found.missing - found.failed.keys()), sorted(found.mismatched)
-    computed = {name for name in found.unexpected if _is_computed(name, model, stored)}
-    unexpected = sorted(found.unexpected - computed)
+    left_out = {name for name in found.unexpected if _is_computed(name, model, stored)}
+    left_out |= _of_other_parts(found.unexpected, config, model)
+    unexpected = sorted(found.unexpected - left_out)
     problems = _coded(model, stored)
     if missing:
         lacks = f"the checkpoint lacks {len(missing)} of the model's tensors ({named_few(missing)})"
@@ -180,12 +183,31 @@ def check_loaded(
     if found.failed:
         problems.append(f"what the checkpoint has can't be made into {named_few(sorted(found.failed))}")
     if problems:
-        other = f" (config.json says {architectures})" if architectures not in ("", found.own) else ""
+        architectures = config.get("architectures")
+        named = ", ".join(map(str, architectures)) if isinstance(architectures, list) else ""
+        other = f" (config.json says {named})" if named not in ("", found.own) else ""
         raise ModelError(
             f"its checkpoint does not fit {found.own}{other}: {'; '.join(problems)}; "
             "give the checkpoint and the config.json of one causal language model"
         )
-    return sorted(found.ignored | computed)
+    return sorted(found.ignored | left_out)
+
+
+def check_own_weights(model: nn.Module) -> None:
+    """Raise ModelError where a model that somebody else opened does not compute with plain weights of its own."""
+    name = type(model).__name__
+    adapter = sorted(own for own, _ in model.named_parameters() if ADAPTER.search(own))
+    if adapter:
+        raise ModelError(
+            f"{name} has an adapter ({named_few(adapter)}), and only whole models can be pruned; "
+            "merge it first, with PEFT's merge_and_unload()"
+        )
+    codes = [own for own, part in model.named_parameters() if part.ndim > 1 and not part.is_floating_point()]
+    if codes:
+        raise ModelError(
+            f"{name} holds weights that were quantised ({named_few(codes)}), and only dense ones can be pruned; "
+            "open it without quantization_config, or dequantise it first"
+        )
 
 
 def _is_computed(name: str, model: nn.Module | None, stored: StoredCheckpoint | None) -> bool:
@@ -197,6 +219,15 @@ def _is_computed(name: str, model: nn.Module | None, stored: StoredCheckpoint | 
         return False
     is_mask = len(tensor.shape) == 4 and tensor.shape[:2] == (1, 1) and tensor.shape[2] == tensor.shape[3] > 1
     return is_mask or (name.endswith("masked_bias") and tensor.numel == 1)
+
+
+def _of_other_parts(names: set[str], config: Mapping[str, object], model: nn.Module | None) -> set[str]:
+    """Tensors of what reads images or sounds for a language model, which transformers may open without it."""
+    has_parts = "text_config" in config and any(part in config for part in OTHER_PARTS)
+    if model is None or not has_parts:
+        return set()
+    own = {name for name, _ in model.named_children()}
+    return {name for name in names if name.partition(".")[0] not in own}
 
 
 def _stored(name: str, stored: StoredCheckpoint | None) -> StoredTensor | None:

@@ -221,6 +221,7 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         calibration=prepared.calibration.origin if prepared.calibration is not None else None,
         seconds=context.seconds,
         reused=context.bench.reused,
+        opened=prepared.loaded.opened,
         memory=memory_result(prepared.memory, context.device),
         resumed_blocks=context.resumed_blocks,
         paths=absolute_paths(context.config, context.folder),

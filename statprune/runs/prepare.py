@@ -165,7 +165,20 @@ def _opened(context: RunContext) -> LoadedModel:
             return open_model(source, device, offload, context.model_folder)
 
     with phase(context.seconds, "load"):
-        return context.bench.model([*vars(source).values(), input_key(context.inputs, MODEL), device, offload], load)
+        key = [*vars(source).values(), input_key(context.inputs, MODEL), device, offload]
+        loaded = context.bench.model(key, load)
+    tell_of(loaded)
+    return loaded
+
+
+def tell_of(loaded: LoadedModel) -> None:
+    """Log what the model's class leaves out of the checkpoint, and what transformers warned of."""
+    opened, name = loaded.opened, type(loaded.model).__name__
+    if opened.ignored_tensors:
+        few = ", ".join(opened.ignored[:3])
+        log.warning("%s leaves out %d tensors of its checkpoint, such as %s", name, opened.ignored_tensors, few)
+    for warning in opened.warnings:
+        log.warning("transformers warns of this model: %s", warning)
 
 
 def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:

@@ -11,6 +11,7 @@ from statprune.data.windows import TextOrigin
 from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
+from statprune.model.opened import Opened
 from statprune.runs.environment import Environment
 from statprune.runs.inputs import InputIdentity
 
@@ -140,6 +141,7 @@ class RunRecord:
             propagate; allocate) are, of an attempt that was cut off, up to its last kept block.
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
+        opened: what opening the model left out or was warned of; None in records of versions that did not keep it.
         pending: what the run still lacks; None where it is finished.
         resumed_blocks: how many blocks an earlier attempt pruned, and this one did not prune again.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
@@ -166,6 +168,7 @@ class RunRecord:
     correction: CorrectionResult | None = None
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)
+    opened: Opened | None = None
     pending: Pending | None = None
     resumed_blocks: int = 0
     paths: dict[str, str] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from tqdm import tqdm
 
+LIBRARIES = ("transformers", "accelerate", "py.warnings")  # their warnings go to the log
 CONSOLE = Console(stderr=True)  # one for bars and lines, so that lines go above a bar
 
 
@@ -45,8 +46,33 @@ def waiting(text: str) -> Iterator[None]:
         yield
 
 
+class OnceInTheLog(logging.Handler):
+    """Hands a library's warnings to the root logger, whose handler writes the run's log file; each message once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand a message on that has not been seen."""
+        message = record.getMessage()
+        if message not in self._seen:
+            self._seen.add(message)
+            logging.getLogger().handle(record)
+
+
+def warn_in_the_log() -> None:
+    """Send the libraries' and Python's own warnings to the run's log file, and not to the terminal."""
+    logging.captureWarnings(True)
+    handler = OnceInTheLog()
+    for library in LIBRARIES:
+        own = logging.getLogger(library)
+        own.handlers, own.propagate = [handler], False
+        own.setLevel(logging.WARNING)
+
+
 def configure_logging(verbose: bool, quiet: bool = False) -> None:
-    """Show statprune's own messages and silence the libraries' bars and warnings.
+    """Show statprune's own messages; the libraries' bars are silenced, their warnings go to the run's log file.
 
     Args:
         verbose: also show a line per block.
@@ -57,12 +83,11 @@ def configure_logging(verbose: bool, quiet: bool = False) -> None:
     from transformers import modeling_gguf_pytorch_utils
 
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     modeling_gguf_pytorch_utils.tqdm = SilentBar  # the GGUF reader draws a bar that no setting reaches
     logger = logging.getLogger("statprune")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of blocks on disk, which is what was asked for
+    warn_in_the_log()
     if quiet:
         CONSOLE.quiet = True
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False, show_time=False)

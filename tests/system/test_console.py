@@ -1,15 +1,17 @@
 """What is shown while a person waits: on a terminal only, and by one process only."""
 
 import io
+import logging
 import re
 import time
+import warnings
 
 import pytest
 from rich.console import Console
 
 from statprune.runs.pipeline import run
 from statprune.system import console
-from statprune.system.console import progress, waiting
+from statprune.system.console import LIBRARIES, progress, waiting, warn_in_the_log
 from tests.helpers.command import tiny_job
 
 
@@ -47,3 +49,29 @@ def test_nothing_is_shown_by_a_process_that_another_speaks_for(written):
 def test_a_run_shows_that_its_model_is_being_loaded(written, tiny_folder, tmp_path):
     run(tiny_job(tiny_folder), tmp_path)
     assert f"loading {tiny_folder}"[:60] in written.getvalue()
+
+
+@pytest.fixture
+def libraries():
+    """The libraries' loggers, as they were before at the end."""
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    before = [(own.handlers, own.propagate, own.level) for own in loggers]
+    yield
+    logging.captureWarnings(False)
+    for own, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        own.handlers, own.propagate, own.level = handlers, propagate, level
+
+
+def test_libraries_warnings_go_to_the_log_once(libraries, caplog, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warn_in_the_log()
+        for _ in range(2):
+            logging.getLogger("transformers.modeling_utils").warning("%d weights are not tied", 3)
+            logging.getLogger("transformers.modeling_utils").info("all is well")
+            warnings.warn("a dtype was changed", stacklevel=1)
+        logging.captureWarnings(False)
+    tied, dtype = [(record.levelname, record.name, record.getMessage()) for record in caplog.records]
+    assert tied == ("WARNING", "transformers.modeling_utils", "3 weights are not tied")
+    assert dtype[:2] == ("WARNING", "py.warnings") and "a dtype was changed" in dtype[2]
+    assert capsys.readouterr().err == ""
