@@ -10,6 +10,7 @@ import torch
 
 from statprune.config.schema import RunConfig
 from statprune.errors import ModelError
+from statprune.model.saved import SavedModel
 from statprune.pruning.report import MatrixReport
 from statprune.runs.finals import finals
 from statprune.runs.record import RunRecord
@@ -36,6 +37,7 @@ class RunContext:
         seconds: by phase, so far.
         reports: of the matrices pruned so far.
         save_problem: why the model could not be saved, raised once the rest is written; None: nothing went wrong.
+        saved: what was written of the model; None: nothing.
         record: set when the run is finished.
     """
 
@@ -48,6 +50,7 @@ class RunContext:
     seconds: dict[str, float] = field(default_factory=dict)
     reports: list[MatrixReport] = field(default_factory=list)
     save_problem: ModelError | None = None
+    saved: SavedModel | None = None
     record: RunRecord | None = None
 
     @property

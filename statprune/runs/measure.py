@@ -203,5 +203,6 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         seconds=context.seconds,
         reused=context.bench.reused,
         memory=memory_result(prepared.memory, context.device),
+        saved=context.saved,
         paths=absolute_paths(context.config, context.folder),
     )

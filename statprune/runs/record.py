@@ -11,6 +11,7 @@ from statprune.data.windows import TextOrigin
 from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
+from statprune.model.saved import SavedModel
 from statprune.runs.environment import Environment
 
 SCHEMA_VERSION = 2
@@ -132,6 +133,7 @@ class RunRecord:
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
         pending: what the run still lacks; None where it is finished.
+        saved: the model that was saved and compared with the memory; None where none was, or an older version did it.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
         schema_version: of the file.
@@ -151,6 +153,7 @@ class RunRecord:
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)
     pending: Pending | None = None
+    saved: SavedModel | None = None
     paths: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
