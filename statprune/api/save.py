@@ -64,7 +64,9 @@ def save(
         raise ModelError(f"result is what prune() returns, and this is of the type {type(result).__name__}")
     own = tokenizer_of(model, tokenizer, "to save the model with")
     is_loaded = isinstance(model, LoadedModel)
-    source = model.source if isinstance(model, LoadedModel) else ModelSource(_path_of(network))
+    # a transformers model has the dtype that its user chose
+    own_dtype = str(network.dtype).removeprefix("torch.")
+    source = model.source if isinstance(model, LoadedModel) else ModelSource(_path_of(network), own_dtype)
     loaded = LoadedModel(network, own, model.streamer if isinstance(model, LoadedModel) else None, source)
     target = Path(folder).expanduser()
     _check_folder(loaded, target)

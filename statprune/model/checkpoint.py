@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from statprune.model.offload import Weights, placeholder, size_of
+from statprune.model.saved import Checksum, Expected
 from statprune.system.files import link_or_copy
 
 if TYPE_CHECKING:
@@ -41,13 +43,16 @@ class DiskSource:
         self._names = [[name for name in loader if name.startswith(f"{path}.")] for path in paths]
         self._readable: dict[int, Path] = {}  # changed blocks, as the model names and shapes their weights
         self._names_written: dict[int, dict[str, int]] = {}  # bytes by name in each block's shard
+        self._checksums: dict[int, dict[str, Checksum]] = {}  # of the same tensors, as they were in memory
+        self._dtypes: dict[int, dict[str, torch.dtype]] = {}  # that changed blocks' weights have in memory
 
     def read(self, index: int) -> Weights:
         """A block's weights on the host, by parameter name within the block."""
         prefix = f"{self._paths[index]}."
         if index in self._readable:
             with safe_open(self._readable[index], "pt") as file:
-                return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in sorted(file.keys())}
+                dtypes = self._dtypes[index]  # the files may have the dense checkpoint's
+                return {name.removeprefix(prefix): file.get_tensor(name).to(dtypes[name], copy=True) for name in dtypes}
         # cloned one by one: they are views of the file's memory map, whose pages are released with them
         return {name.removeprefix(prefix): self._loader[name].clone() for name in self._names[index]}
 
@@ -64,6 +69,8 @@ class DiskSource:
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {f"{self._paths[index]}.{name}": tensor for name, tensor in weights.items()}
         stored = self._revert(own)
+        self._dtypes[index] = {name: own[name].dtype for name in sorted(own)}
+        self._checksums[index] = {name: Checksum.of(tensor) for name, tensor in stored.items()}
         for path in self.changed_files(index):
             path.unlink(missing_ok=True)  # another run's checkpoint may hold the same file under another name
         self._readable[index] = self._shard(index)
@@ -87,7 +94,11 @@ class DiskSource:
             link_or_copy(file, path)
             self._readable[index] = path
         with safe_open(self._shard(index), "pt") as shard:
-            self._names_written[index] = {name: size_of(shard.get_tensor(name)) for name in sorted(shard.keys())}
+            stored = {name: shard.get_tensor(name) for name in sorted(shard.keys())}
+            self._names_written[index] = {name: size_of(tensor) for name, tensor in stored.items()}
+            self._checksums[index] = {name: Checksum.of(tensor) for name, tensor in stored.items()}
+        with safe_open(self._readable[index], "pt") as file:
+            self._dtypes[index] = {name: file.get_tensor(name).dtype for name in sorted(file.keys())}
 
     def finish(self, save_rest: Callable[[Path], None]) -> None:
         """Complete the new checkpoint: unchanged blocks, everything that is not a block, and the index.
@@ -111,6 +122,15 @@ class DiskSource:
         total = sum(rest.values()) + sum(sum(names.values()) for names in self._names_written.values())
         index_file = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (self.folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=2), encoding="utf-8")
+
+    @property
+    def names_written(self) -> set[str]:
+        """What the model calls the tensors of the blocks' shards."""
+        return {name for dtypes in self._dtypes.values() for name in dtypes}
+
+    def written(self) -> Expected:
+        """What the blocks' shards have to hold."""
+        return {name: own.fits for checksums in self._checksums.values() for name, own in checksums.items()}
 
     def close(self) -> None:
         """Remove the files that are not part of the new checkpoint; changed blocks can't be read afterwards."""

@@ -183,8 +183,8 @@ def overflow(block: int, name: str, dtype: torch.dtype) -> ModelError:
     kind = str(dtype).removeprefix("torch.")
     return ModelError(
         f"layer {name} of block {block} can't be stored in {kind}: once pruned it has weights that are not finite "
-        f"there (the largest {kind} is {torch.finfo(dtype).max:.4g}); choose a model.dtype with a wider range, or another "
-        "compensation"
+        f"there (the largest {kind} is {torch.finfo(dtype).max:.4g}); choose a model.dtype with a wider range, "
+        "or another compensation"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from statprune.config.schema import RunConfig
 from statprune.errors import Interrupted, ModelError, interruption
+from statprune.model.saved import SavedModel
 from statprune.pruning.report import MatrixReport
 from statprune.runs.finals import Number, finals
 from statprune.runs.inputs import Inputs
@@ -40,6 +41,7 @@ class RunContext:
         seconds: by phase, so far.
         reports: of the matrices pruned so far.
         save_problem: why the model could not be saved, raised once the rest is written; None: nothing went wrong.
+        saved: what was written of the model; None: nothing.
         record: set when the run is finished.
         resumed_blocks: how many blocks an earlier attempt pruned.
         should_stop: the signal that asked the run to stop; None: it goes on.
@@ -55,6 +57,7 @@ class RunContext:
     seconds: dict[str, float] = field(default_factory=dict)
     reports: list[MatrixReport] = field(default_factory=list)
     save_problem: ModelError | None = None
+    saved: SavedModel | None = None
     record: RunRecord | None = None
     resumed_blocks: int = 0
     should_stop: Callable[[], int | None] = stop_request.requested

@@ -29,6 +29,7 @@ from statprune.runs.tracking import note_on_skipped
 from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on, with_whole_model
 from statprune.runs.workbench import Workbench
 from statprune.system.devices import choose_device
+from statprune.system.disk import disk_problem
 from statprune.system.distributed import all_arrive, gathered, rank, size, start
 from statprune.system.lock import locked
 from statprune.system.plugin_files import use_plugin_files
@@ -126,6 +127,8 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         reason = f"the GPU's memory is too small ({first_line(error)}); {advice}"
         return Outcome(folder, JobState.FAILED, [reason])
     except Exception as error:
+        if (problem := disk_problem(error, str(folder))) is not None:
+            return Outcome(folder, JobState.FAILED, [problem])
         if not others_follow:
             raise
         traceback.print_exc()

@@ -224,6 +224,7 @@ def _record(context: RunContext, prepared: Prepared, dense: dict[str, Tensor], p
         opened=prepared.loaded.opened,
         memory=memory_result(prepared.memory, context.device),
         resumed_blocks=context.resumed_blocks,
+        saved=context.saved,
         paths=absolute_paths(context.config, context.folder),
         inputs=context.inputs,
     )

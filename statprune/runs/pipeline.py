@@ -13,8 +13,8 @@ from pathlib import Path
 from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import DenseStatistics
-from statprune.errors import Interrupted, ModelError, first_line
-from statprune.model.saving import save_masks, save_model
+from statprune.errors import Interrupted, ModelError, StatpruneError, first_line
+from statprune.model.saving import TokenizerError, save_masks, save_model
 from statprune.pruning.loop import prune
 from statprune.pruning.report import MatrixReport
 from statprune.pruning.spec import Propagation, PruneRuntime
@@ -29,11 +29,13 @@ from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
 from statprune.runs.pruning_checkpoint import PruningCheckpoint
 from statprune.runs.record import RunRecord
+from statprune.runs.rehearsal import check_saving
 from statprune.runs.resume import reopened
 from statprune.runs.store import MASKS, MODEL, append_reports, clear_reports, finish_record
 from statprune.runs.workbench import Workbench
 from statprune.system import stop_request
 from statprune.system.console import progress
+from statprune.system.disk import is_disk_error
 from statprune.system.distributed import rank
 from statprune.system.timing import phase
 
@@ -56,6 +58,7 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         context.inputs = read_inputs(config)
         if pending is None:
             prepared = prepare(context)
+            check_saving(context, prepared.loaded)
             checkpoint = opened_checkpoint(context, prepared)
             dense = measure_dense(context, prepared, checkpoint)
             context.stop_if_asked()
@@ -111,8 +114,6 @@ def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningChe
             raise Interrupted(error.signal, checkpoint.after_interruption) from None
     for name, seconds in result.seconds.items():
         context.seconds[name] = context.seconds.get(name, 0) + seconds
-    if "masks" in config.tracking.artifacts and rank() == 0:
-        save_masks(prepared.blocks, context.folder / MASKS)
 
 
 def save(context: RunContext, prepared: Prepared) -> Path | None:
@@ -123,14 +124,21 @@ def save(context: RunContext, prepared: Prepared) -> Path | None:
 
     What goes wrong is raised at the end of the run: the pruned model in memory is still measured and recorded.
     """
-    if not context.writes_model:
-        return None
+    folder = _written(context, prepared) if context.writes_model else None
+    if prepared.calibration is not None and "masks" in context.config.tracking.artifacts and rank() == 0:
+        save_masks(prepared.blocks, context.folder / MASKS)  # only once the model is safe
+    return folder
+
+
+def _written(context: RunContext, prepared: Prepared) -> Path | None:
     folder = context.model_folder
     with phase(context.seconds, "save"):
         try:
             own_model.begin(context.folder, folder.name)
-            save_model(prepared.loaded, folder)
-            own_model.complete(context.folder, folder.name, {})
+            context.saved = save_model(prepared.loaded, folder)
+            own_model.complete(context.folder, folder.name, context.saved.shards)
+        except TokenizerError as error:
+            problem: ModelError = error
         except Exception as error:  # a full disk, a model class whose saving is broken
             problem = _save_problem(error, folder)
             _remove_half_saved(folder, context.config.settings.offload)
@@ -164,6 +172,8 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
         resumed=environment if environment != unfinished.record.environment else None,
     )
     folder = unfinished.model_folder
+    if folder is None or not context.saves_model:
+        result = replace(result, saved=None)  # an unsaved model goes when the run ends
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:
         folder = own_model.renamed(context.folder, folder.name, MODEL)
@@ -184,9 +194,12 @@ def _shared_statistics(context: RunContext, prepared: Prepared) -> DenseStatisti
 
 
 def _save_problem(error: Exception, folder: Path) -> ModelError:
+    if isinstance(error, StatpruneError):  # it was saved, and is not the model in memory
+        return ModelError(f"the pruned model could not be saved: {error}; its measurements are in result.json")
+    advice = "run again with room on the disk to save it" if is_disk_error(error) else "it can't be saved as it is"
     return ModelError(
         f"the pruned model could not be saved to {folder} ({type(error).__name__}: {first_line(error)}); "
-        "its measurements are in result.json, run again with room on the disk to save it"
+        f"its measurements are in result.json, {advice}"
     )
 
 

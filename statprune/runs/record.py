@@ -12,6 +12,7 @@ from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
 from statprune.model.opened import Opened
+from statprune.model.saved import SavedModel
 from statprune.runs.environment import Environment
 from statprune.runs.inputs import InputIdentity
 
@@ -144,6 +145,7 @@ class RunRecord:
         opened: what opening the model left out or was warned of; None in records of versions that did not keep it.
         pending: what the run still lacks; None where it is finished.
         resumed_blocks: how many blocks an earlier attempt pruned, and this one did not prune again.
+        saved: the model that was saved and compared with the memory; None where none was, or an older version did it.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
         inputs: what was read, by key: model.path, calibration.path, evaluation.path, evaluation.tasks.0 and so on;
@@ -171,6 +173,7 @@ class RunRecord:
     opened: Opened | None = None
     pending: Pending | None = None
     resumed_blocks: int = 0
+    saved: SavedModel | None = None
     paths: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, InputIdentity] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

@@ -106,7 +106,7 @@ def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
     """Write the record of a finished run, and first the card of its model if that is saved."""
     if is_saved:
         (folder / MODEL / own_model.CARD).write_text(model_card(record), encoding="utf-8")
-        own_model.complete(folder, MODEL, {})
+        own_model.complete(folder, MODEL, record.saved.shards if record.saved is not None else {})
     write_record(folder, record)
 
 
