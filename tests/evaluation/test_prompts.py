@@ -94,10 +94,3 @@ def test_shots_that_a_task_fixes_are_refused(tmp_path):
 def test_a_metric_of_no_task_is_refused(tasks):
     with pytest.raises(DataError, match=r"metric=f1 is a metric of no task .* choose from acc, acc_norm"):
         ZeroShot(load_tasks([str(tasks / "alone.yaml")]), tiny_llama(), tiny_tokenizer(), TaskOptions(metric="f1"))
-
-
-def test_a_limit_under_a_name_that_lm_eval_does_not_know_bounds_prompts():
-    model = tiny_llama()
-    del model.config.max_position_embeddings
-    model.config.max_seq_len = 24
-    assert Harness(model, tiny_tokenizer(), 4).max_length == 24

@@ -1,0 +1,55 @@
+"""A model's longest input, under whatever name its configuration has it."""
+
+import pytest
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MptConfig,
+    MptForCausalLM,
+    PretrainedConfig,
+)
+
+from statprune.errors import ModelError
+from statprune.evaluation.harness import Harness
+from statprune.model.loading import check_length, positions
+from tests.helpers.models import tiny_llama, tiny_tokenizer
+
+SMALL = {"vocab_size": 97, "n_layer": 1, "n_head": 2}
+
+
+def mpt() -> MptForCausalLM:
+    return MptForCausalLM(MptConfig(vocab_size=97, d_model=16, n_heads=2, n_layers=1, max_seq_len=24))
+
+
+def test_every_familys_name_of_the_length_is_known():
+    gpt2 = GPT2LMHeadModel(GPT2Config(**SMALL, n_embd=16, n_positions=32))
+    assert [positions(model) for model in (tiny_llama(), gpt2, mpt())] == [64, 32, 24]
+
+
+def test_a_left_over_of_another_program_is_no_limit():
+    bloom = BloomForCausalLM(BloomConfig(**SMALL, hidden_size=16, seq_length=8))  # its positions are soft
+    assert positions(bloom) is None
+    check_length(bloom, 4096, "calibration.seq_len=4096")
+
+
+def test_a_limit_of_the_models_own_code_is_known():
+    class OwnConfig(PretrainedConfig):
+        model_type = "own"
+        seq_length: int = 16
+
+    model = tiny_llama()
+    model.config = OwnConfig()
+    with pytest.raises(ModelError, match="is longer than the model's 16 positions"):
+        check_length(model, 17, "calibration.seq_len=17")
+
+
+def test_a_sliding_window_is_no_limit():
+    model = tiny_llama()
+    model.config.sliding_window = 8
+    assert positions(model) == 64
+
+
+def test_a_limit_that_lm_eval_does_not_know_bounds_prompts():
+    assert Harness(mpt(), tiny_tokenizer(), 4).max_length == 24
