@@ -39,8 +39,8 @@ def opened_checkpoint(context: RunContext, prepared: Prepared) -> PruningCheckpo
     context.resumed_blocks = len(found.blocks)
     if found.blocks:
         log.info(
-            "resuming at block %d of %d: blocks before it were pruned in an earlier attempt, and are run once to rebuild "
-            "their outputs",
+            "resuming at block %d of %d (blocks before it were pruned in an earlier attempt); one forward of each "
+            "rebuilds the hidden states",
             len(found.blocks),
             len(prepared.blocks),
         )

@@ -203,9 +203,7 @@ class PruningCheckpoint:
         except OSError as error:
             self._give_up(error)
 
-    def _write(
-        self, block: Block, taken: "_Taken", storing: "Future[None] | None", finished: FinishedBlock
-    ) -> None:
+    def _write(self, block: Block, taken: "_Taken", storing: "Future[None] | None", finished: FinishedBlock) -> None:
         if storing is not None:
             wait([storing])  # what is wrong with it is told by who waits for it next
             if storing.exception() is not None:

@@ -18,6 +18,7 @@ from tests.helpers.interrupted import BLOCKS, assert_same_files, deep_folder
 KILLER = """
 import os, pathlib, signal
 import statprune
+from statprune.system import stop_request
 
 @statprune.score()
 def watched(weight, statistics):
@@ -28,6 +29,8 @@ def watched(weight, statistics):
         if count <= 0:
             left.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+    if pathlib.Path("stop").exists() and pathlib.Path("solved").stat().st_size >= 20:
+        stop_request.request(signal.SIGTERM)
     pathlib.Path("solved").open("a").write("x")
     return weight.abs() * statistics.norm
 """
@@ -113,8 +116,10 @@ def test_two_processes_go_on(model, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
     assert command(whole, model, processes=2) == 0
-    (killed / "left").write_text("20")
+    (killed / "stop").touch()
+    (killed / "solved").touch()
     assert command(killed, model, processes=2) != 0
+    (killed / "stop").unlink()
     assert command(killed, model, processes=2) == 0
     assert read_record(run_folder(killed)).resumed_blocks > 0
     assert_same_files(run_folder(killed), run_folder(whole))
