@@ -1,6 +1,7 @@
 """Open a run's pruning checkpoint: what an earlier attempt left is taken up where it fits, and else discarded."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from statprune.config.schema import digest
@@ -16,6 +17,7 @@ from statprune.runs.pruning_checkpoint import Found, PruningCheckpoint
 from statprune.runs.store import CHECKPOINT
 from statprune.system.devices import device_name
 from statprune.system.distributed import gathered, rank, size
+from statprune.system.options import PlainValues
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +33,15 @@ def opened_checkpoint(context: RunContext, prepared: Prepared) -> PruningCheckpo
     mode, parts = context.config.settings.checkpoint, _parts(context, prepared, prepared.calibration)
     found = Found()
     if rank() == 0 and mode is not Checkpoint.false:
-        found = _found(context, parts)
+        files = CheckpointFiles(context.folder / CHECKPOINT)
+        found = afresh(files) if context.config.settings.rerun else found_in(files, parts)
     found = gathered(found)[0]
     checkpoint = PruningCheckpoint(context.folder, mode, prepared.blocks, parts, found)
     context.resumed_blocks = len(found.blocks)
     if found.blocks:
         log.info(
-            "resuming at block %d of %d: blocks before it were pruned in an earlier attempt, and are run once to rebuild "
-            "their outputs",
+            "resuming at block %d of %d (blocks before it were pruned in an earlier attempt); one forward of each "
+            "rebuilds the hidden states",
             len(found.blocks),
             len(prepared.blocks),
         )
@@ -74,14 +77,22 @@ def _parts(context: RunContext, prepared: Prepared, calibration: Windows) -> dic
     return {name: digest(value, 32) for name, value in values.items()}
 
 
-def _found(context: RunContext, parts: dict[str, str]) -> Found:
-    """What an earlier attempt left that fits; the rest is removed."""
-    files = CheckpointFiles(context.folder / CHECKPOINT)
-    if not files.folder.exists():
-        return Found()
-    if context.config.settings.rerun:
+def afresh(files: CheckpointFiles) -> Found:
+    """Nothing; what an earlier attempt left is removed."""
+    if files.folder.exists():
         log.info("rerun=true: the blocks kept in %s are discarded", files.folder)
         files.remove()
+    return Found()
+
+
+def found_in(files: CheckpointFiles, parts: Mapping[str, str]) -> Found:
+    """What an earlier attempt left that fits; the rest is removed, which is logged.
+
+    Args:
+        files: of the checkpoint.
+        parts: what tells the run from others, by what it is.
+    """
+    if not files.folder.exists():
         return Found()
     header = files.read_header()
     if header is None or header.get("parts") != parts:
@@ -95,7 +106,7 @@ def _found(context: RunContext, parts: dict[str, str]) -> Found:
     return Found(blocks, header["ratios"], header["dense"])
 
 
-def _misfit(header: dict[str, object] | None, parts: dict[str, str]) -> str:
+def _misfit(header: PlainValues | None, parts: Mapping[str, str]) -> str:
     before = header.get("parts") if header is not None else None
     if not isinstance(before, dict):
         return "it is damaged"
