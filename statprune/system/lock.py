@@ -151,9 +151,10 @@ def _taken(path: Path, me: Holder) -> Holder | None:
     try:
         while True:
             descriptor, is_new = _opened(path)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, "it is no regular file")
             with os.fdopen(descriptor, "r+b") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(errno.EINVAL, "it is no regular file")
                 has_flock = _flock(descriptor)  # for these few lines only: what counts is what the file says
                 if not _is_current(path, descriptor):
                     continue  # its holder dropped it in the meantime
@@ -209,7 +210,7 @@ def _write(descriptor: int, me: Holder) -> None:
 
 
 def _drop(lock: Lock) -> None:
-    with suppress(OSError):
+    with suppress(OSError, UnicodeDecodeError):
         descriptor = os.open(lock.path, os.O_RDWR | os.O_NOFOLLOW)  # NFS only locks files that are open for writing
         with os.fdopen(descriptor, "rb") as file:
             _flock(descriptor)
