@@ -138,7 +138,7 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     if folder is not None and context.saves_model and folder.name != MODEL:
         shutil.rmtree(context.folder / MODEL, ignore_errors=True)
         folder = folder.rename(context.folder / MODEL)
-    finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
+    result = finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
     if context.save_problem is not None:
         raise context.save_problem
     return result
