@@ -96,8 +96,8 @@ def started(config: RunConfig, folder: Path, bench: Workbench | None) -> Iterato
             if number is not None:
                 log.info("the run was interrupted by %s", Signals(number).name)
             bench.after_a_failure()
-            summary = {} if number is None else {"interrupted": True}
-            tracker.finish(summary, context.reports if context else [], {}, 1 if number is None else 128 + number)
+            told = {} if number is None else {"interrupted": True}
+            tracker.finish(told, context.reports if context else [], {}, 1 if number is None else 128 + number)
         raise
     summary = finals(context.record) if context.record is not None else {}
     summary["interrupted"] = False  # an attempt before may have been
