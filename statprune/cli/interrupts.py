@@ -19,7 +19,7 @@ INTERRUPTED = 130  # exit status as shells name it: 128 + the signal's number
 SEND_AGAIN_AFTER = 0.05  # seconds
 UNWINDING = 5.0  # seconds in which what was begun is put away, and another signal changes nothing
 CLEANING = 10.0  # seconds after which another signal ends even that
-# one press may arrive twice: timeout signals a process and its group, and torchrun passes on what the terminal sent, too
+# one press may arrive twice: timeout signals a process and its group, and torchrun passes on what the terminal sent
 ECHO, ECHO_OF_TORCHRUN = 0.1, 2.0  # seconds
 
 

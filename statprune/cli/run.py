@@ -48,6 +48,7 @@ from statprune.runs.ledger import (
 from statprune.runs.sweep_table import progress_of, tell
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
+from statprune.system.files import owner_tag, remove_dead_folders
 from statprune.system.gpu_slots import take_gpu, visible_gpus
 from statprune.system.plugin_files import use_plugin_files, use_what_can_be_imported
 
@@ -297,10 +298,12 @@ def _bench(holds_model: bool) -> "Workbench":
 def _own_folder(line: _CommandLine) -> Iterator[None]:
     """Give torchrun's other processes a temporary folder each: the first one's holds the run."""
     if rank() == 0:
+        if size() > 1:
+            remove_dead_folders(Path())
         yield
         return
     interrupts.raise_error()  # there is a folder to remove from now on
-    with tempfile.TemporaryDirectory(dir=".", prefix=".statprune-") as folder:
+    with tempfile.TemporaryDirectory(dir=".", prefix=f".statprune-{owner_tag()}-") as folder:
         relative = os.path.relpath(folder)  # short and plain, whatever the names above it
         line.add(f"hydra.run.dir={relative}", f"hydra.sweep.dir={relative}", last=True)  # after all others
         sys.argv[1:] = line.arguments

@@ -14,7 +14,7 @@ from typing import Any
 
 from statprune.errors import first_line
 from statprune.runs.checksums import sealed, unsealed
-from statprune.system.files import replacing
+from statprune.system.files import owner_tag, remove_dead_folders, replacing
 
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it writes its note
 PLANNED = "planned.txt"  # in that folder: how many jobs there are
@@ -55,10 +55,11 @@ class JobNote:
 @contextmanager
 def ledger() -> Iterator[Path]:
     """A folder for the notes of a sweep's jobs, which is removed once they have been read."""
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{owner_tag()}"
     folder = Path(SWEEPS, name).absolute()  # jobs may be started elsewhere
     try:
         folder.mkdir(parents=True)
+        remove_dead_folders(folder.parent)
     except OSError:  # runs are written elsewhere, and nothing can be written here
         folder = Path(tempfile.mkdtemp(prefix="statprune-"))
     try:

@@ -177,7 +177,7 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:
         folder = own_model.renamed(context.folder, folder.name, MODEL)
-    finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
+    result = finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
     if context.save_problem is not None:
         raise context.save_problem
     return result

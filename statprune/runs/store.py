@@ -72,19 +72,27 @@ def claimed_hash(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def write_record(folder: Path, record: RunRecord) -> None:
-    """Write the record atomically, with the checksums of the files beside it, and of the model that it waits with."""
+def write_record(folder: Path, record: RunRecord) -> RunRecord:
+    """Write the record atomically, with the checksums of the files beside it, and of the model that it waits with.
+
+    Returns:
+        The record as it was written.
+    """
     names = [REPORTS, WINDOWS, DOCUMENTS]
     if record.pending is not None and record.pending.model is not None:
         model = folder / record.pending.model
-        names += sorted(path.relative_to(folder).as_posix() for path in model.rglob("*"))
+        # files with a dot are those of a model whose blocks are on disk, which go when it is closed
+        names += sorted(f"{model.name}/{path.name}" for path in model.glob("*") if not path.name.startswith("."))
     check_ours(folder)
-    write_json(folder / RECORD, sealed(replace(record, files=checksums(folder, names)).to_json()))
+    written = replace(record, files=checksums(folder, names))
+    write_json(folder / RECORD, sealed(written.to_json()))
+    return written
 
 
 def damaged_files(folder: Path, record: RunRecord) -> list[str]:
-    """What is wrong with the files that a record stands beside, half a sentence for each; one that waits for its model's
-    answers needs neither its documents, which can be measured again, nor here its model.
+    """What is wrong with the files that a record stands beside, half a sentence for each.
+
+    A pending record needs no documents, which are measured again; of its model `damaged_model` tells.
     """
     wanted = (REPORTS, WINDOWS) if record.pending is not None else (REPORTS, WINDOWS, DOCUMENTS)
     problems = damage(folder, {name: value for name, value in record.files.items() if name in wanted})
@@ -102,12 +110,12 @@ def damaged_model(folder: Path, record: RunRecord) -> list[str]:
     return damage(folder, {name: value for name, value in record.files.items() if name.startswith(f"{model}/")})
 
 
-def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> None:
-    """Write the record of a finished run, and first the card of its model if that is saved."""
+def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> RunRecord:
+    """Write the record of a finished run, and first the card of its model if that is saved; returns it as written."""
     if is_saved:
         (folder / MODEL / own_model.CARD).write_text(model_card(record), encoding="utf-8")
         own_model.complete(folder, MODEL, record.saved.shards if record.saved is not None else {})
-    write_record(folder, record)
+    return write_record(folder, record)
 
 
 def clear_reports(folder: Path) -> None:

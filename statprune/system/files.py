@@ -12,6 +12,7 @@ from pathlib import Path
 
 from statprune.system.machine import start_time, tag
 
+OWNER = re.compile(r"-([0-9a-f]{8})-(\d+)(?=-|$)")
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")  # what temporary files of ours are called
 
 
@@ -21,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Readers see the old file or the whole new one; a failure leaves nothing behind.
     """
-    temporary = path.with_name(f".{path.name}.{tag()}-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{owner_tag()}")
     try:
         yield temporary
         temporary.replace(path)
@@ -67,6 +68,22 @@ def remove_abandoned(folder: Path) -> None:
         match = TEMPORARY.fullmatch(path.name)
         if match is not None and match[1] == tag() and start_time(int(match[2])) is None:
             path.unlink(missing_ok=True)
+
+
+def remove_dead_folders(parent: Path) -> None:
+    """Remove folders below ``parent`` whose names say that a process of this machine made them that has ended.
+
+    Such names hold ``owner_tag``, between hyphens or at the end.
+    """
+    for path in parent.glob("*-*-*"):
+        match = OWNER.search(path.name)
+        if match is not None and match[1] == tag() and start_time(int(match[2])) is None and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def owner_tag() -> str:
+    """For names of temporary files and folders: which machine, and which of its processes, made them."""
+    return f"{tag()}-{os.getpid()}"
 
 
 def finite(value: object) -> object:

@@ -152,43 +152,55 @@ def _taken(path: Path, me: Holder) -> Holder | None:
         while True:
             descriptor, is_new = _opened(path)
             with os.fdopen(descriptor, "r+b") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(errno.EINVAL, "it is no regular file")
                 has_flock = _flock(descriptor)  # for these few lines only: what counts is what the file says
                 if not _is_current(path, descriptor):
                     continue  # its holder dropped it in the meantime
                 holder = _parse(file.read())
                 if holder is not None and _is_alive(path, holder):
                     return holder
-                if not has_flock and not is_new:  # two processes might take it over at once
-                    raise LockedError(
-                        f"{path} is the lock of a process that has ended, and its file system has no flock to take it "
-                        "over safely; delete it if nothing writes there, or give another folder"
-                    )
                 if not has_flock:
-                    log.warning("%s has no flock: a lock that a killed process leaves has to be deleted by hand", path)
+                    _check_new(path, is_new)
                 _write(descriptor, me)
                 return None
     except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            reason = "it is no text, and so no lock of statprune's"
-        elif isinstance(error, IsADirectoryError):
-            reason = "it is a folder"
-        elif error.errno == errno.ELOOP:
-            reason = "it is a link"
-        else:
-            reason = str(error.strerror)
+        reason = _reason(error)
         raise LockedError(f"{path} can't be used as a lock ({reason}); remove it, or give another folder") from error
 
 
+def _check_new(path: Path, is_new: bool) -> None:
+    """Whether a lock can be taken on a file system without flock: only making the file leaves no room for two."""
+    if not is_new:  # two processes might take it over at once
+        raise LockedError(
+            f"{path} is the lock of a process that has ended, and its file system has no flock to take it "
+            "over safely; delete it if nothing writes there, or give another folder"
+        )
+    log.warning("%s has no flock: a lock that a killed process leaves has to be deleted by hand", path)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text, and so no lock of statprune's"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    return "it is a link" if error.errno == errno.ELOOP else str(error.strerror)
+
+
 def _opened(path: Path) -> tuple[int, bool]:
-    """A descriptor of the lock's file, and whether it was made; links are not followed."""
+    """A descriptor of the lock's file, and whether it was made; links are not followed.
+
+    Raises:
+        OSError: it can't be opened, or is no regular file.
+    """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         with suppress(FileExistsError):
             return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
         with suppress(FileNotFoundError):  # dropped in the meantime
-            return os.open(path, flags), False
+            descriptor = os.open(path, flags)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor, False
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def _flock(descriptor: int) -> bool:
@@ -209,7 +221,7 @@ def _write(descriptor: int, me: Holder) -> None:
 
 
 def _drop(lock: Lock) -> None:
-    with suppress(OSError):
+    with suppress(OSError, UnicodeDecodeError):
         descriptor = os.open(lock.path, os.O_RDWR | os.O_NOFOLLOW)  # NFS only locks files that are open for writing
         with os.fdopen(descriptor, "rb") as file:
             _flock(descriptor)

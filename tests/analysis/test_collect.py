@@ -14,6 +14,7 @@ from statprune.runs.record import SCHEMA_VERSION
 from statprune.runs.store import read_record
 from tests.helpers.command import tiny_job
 from tests.helpers.old_records import FINISHED, PENDING, copy_schema_1, schema_1_values
+from tests.helpers.runs import record_text
 
 JOBS = {
     "dense": ["method=dense"],
@@ -96,7 +97,7 @@ def damaged_text(record: dict, damage: str) -> str:
         "pending": {"pending": {"evaluation": "zero_shot", "model": None}},
     }
     if damage in changes:
-        return json.dumps(record | changes[damage])
+        return record_text(record | changes[damage])
     return json.dumps({key: record[key] for key in ("schema_version", "config", "config_hash", "perplexity")})
 
 

@@ -17,6 +17,7 @@ from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
 from tests.helpers.command import tiny_job
 from tests.helpers.old_records import FINISHED, PENDING, copy_schema_1, schema_1_values
+from tests.helpers.runs import record_text
 
 HOSTILE = "<script>document.title='broken'</script>\"'&amp;<b>"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -91,7 +92,7 @@ def experiment(tmp_path_factory, tiny_folder):
     record = json.loads(path.read_text())
     record["config"]["tracking"]["notes"] = record["environment"]["device"] = HOSTILE
     record["perplexity"]["bundled"]["pruned"] = None  # not finite
-    path.write_text(json.dumps(record))
+    path.write_text(record_text(record))
     (folder / "damaged").mkdir()
     (folder / "damaged" / "result.json").write_text("{<b>")
     (folder / "cut" / ".hydra").mkdir(parents=True)

@@ -20,6 +20,7 @@ from statprune.runs.pipeline import run
 from tests.helpers.command import composed
 from tests.helpers.old_records import FINISHED, copy_schema_1, schema_1_values
 from tests.helpers.own_table import small, write_table
+from tests.helpers.runs import record_text
 
 MODEL = "SmolLM2-135M"  # the section of the own table
 
@@ -95,7 +96,7 @@ def test_cells_that_were_measured_otherwise_are_refused_by_name(key, value, own,
     record = json.loads(path.read_text())
     place = record["environment"]["packages"] if key == "torch" else record["perplexity"]["bundled"]
     place[key] = value
-    path.write_text(json.dumps(record))
+    path.write_text(record_text(record))
     with pytest.raises(StatpruneError, match=f"different {key}: .*{path.parent.name}.*delete those"):
         build(own.table, own.hashes, collect(tmp_path / "runs").frame)
 

@@ -16,6 +16,7 @@ from statprune.config.table_spec import load_table
 from statprune.experiments.reproduce import jobs_of
 from tests.helpers.old_records import SCHEMA_1, schema_1_values
 from tests.helpers.own_table import small, write_table
+from tests.helpers.runs import record_text
 from tests.helpers.verbs import verb
 
 LADDER = ["Wanda", "+ CVR", "+ EC of columns", "+ EC of rows"]  # rows of the table ladder
@@ -254,7 +255,7 @@ def test_cells_that_were_measured_otherwise_are_refused_by_name(key, value, copy
     record = json.loads(path.read_text())
     place = record["environment"]["packages"] if key == "torch" else record["perplexity"]["bundled"]
     place[key] = value
-    path.write_text(json.dumps(record))
+    path.write_text(record_text(record))
     assert verb(*arguments) == 1
     (problem,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("statprune: "))
     assert f"different {key}: " in problem and path.parent.name in problem and "delete those" in problem

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from statprune.evaluation.accuracy import ZeroShotResult
+from statprune.runs.checksums import sealed
 from statprune.runs.record import PerplexityResult, RunRecord, SparsityResult
 from statprune.runs.store import read_record
 
@@ -56,3 +57,8 @@ def schema_1(name: str) -> dict[str, Any]:
 def recorded(name: str) -> RunRecord:
     """The same record, read."""
     return RunRecord.from_json(schema_1(name))
+
+
+def record_text(values: dict[str, Any]) -> str:
+    """A record's file with these values, as a run would write it."""
+    return json.dumps(sealed(values))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from statprune.errors import ConfigError, ModelError
+from statprune.errors import ConfigError, Interrupted, KeptModelError, ModelError
 from statprune.runs import job
 from statprune.runs.job import Outcome, carry_out, remove_own_model
 from statprune.runs.ledger import JobState
@@ -103,6 +103,44 @@ def test_a_pending_run_that_another_process_completes_is_left_to_it(pending_job,
 
 def test_a_pending_run_that_nobody_completes_is_completed(pending_job, tmp_path):
     assert carried_out(pending_job, tmp_path, others_follow=True).state == JobState.FINISHED
+
+
+def test_a_pending_run_whose_model_cant_be_opened_is_pruned_again(pending_job, tmp_path, monkeypatch, caplog):
+    attempts = []
+
+    def opening(config, folder, bench, pending=None):
+        attempts.append(pending)
+        if pending is not None:
+            raise KeptModelError("it lacks a tensor")
+        return recorded("plain")
+
+    monkeypatch.setattr(job, "run", opening)
+    caplog.set_level("INFO")
+    assert carried_out(pending_job, tmp_path).state == JobState.FINISHED
+    assert attempts[1:] == [None] and "it lacks a tensor: the model is pruned again" in caplog.text
+
+
+def test_an_interruption_is_no_failure_of_the_job_alone(tiny_folder, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise Interrupted(15, "stopped after block 3")
+
+    monkeypatch.setattr(job, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        carried_out(composed_job(tiny_folder), tmp_path, others_follow=True)
+    assert caught.value.args == (15, "stopped after block 3")
+
+
+def test_a_run_whose_lock_was_taken_writes_no_record(tiny_folder, tmp_path, monkeypatch):
+    find = job.run
+
+    def losing(config, folder, bench, pending=None):
+        (folder / ".lock").write_text("{}")
+        return find(config, folder, bench, pending)
+
+    monkeypatch.setattr(job, "run", losing)
+    outcome = carried_out(composed_job(tiny_folder), tmp_path)
+    assert outcome.state == JobState.FAILED and "another process has taken over" in outcome.reasons[0]
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_a_finished_run_is_skipped_while_its_folder_is_locked(tiny_folder, tmp_path):

@@ -1,5 +1,6 @@
 """A folder has one writer, and the lock of a dead process is taken over."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from statprune.system import lock
-from statprune.system.lock import LOCK, LockedError, locked
+from statprune.system.lock import LOCK, LockedError, LostLockError, check_ours, is_lost, locked
 
 
 def hold(folder: str, ready, leave) -> None:
@@ -97,6 +98,109 @@ def test_a_job_that_slurm_started_again_waits_for_its_former_selfs_silence(tmp_p
     os.utime(tmp_path / LOCK)
     with locked(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text()) == holder
+
+
+@pytest.fixture
+def in_a_container(holder, tmp_path):
+    """The lock of a process in another PID namespace of this very machine, whose number is nobody's here."""
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"namespace": "pid:[1]", "pid": 2**22 + 5}))
+
+
+@pytest.mark.usefixtures("in_a_container")
+def test_the_lock_of_a_process_in_another_namespace_is_not_taken_while_it_gives_signs_of_life(tmp_path):
+    with pytest.raises(LockedError, match="counts as dead after 300 seconds"), locked(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}
+
+
+@pytest.mark.usefixtures("in_a_container")
+def test_the_lock_of_a_process_in_another_namespace_that_is_silent_is_taken_over(tmp_path, holder):
+    os.utime(tmp_path / LOCK, (0, time.time() - lock.SILENCE - 60))
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text()) == holder
+
+
+def test_a_lock_of_an_older_version_is_judged_by_its_process(holder, tmp_path):
+    del holder["namespace"]
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"started": "1"}))
+    with locked(tmp_path) as own:
+        assert own.still_ours()
+
+
+UNUSABLE = {
+    "no text": lambda path: path.write_bytes(b"\xff\xfe\x80"),
+    "a folder": Path.mkdir,
+    "a link": lambda path: path.symlink_to("elsewhere"),
+    "no regular file": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("reason", UNUSABLE)
+def test_what_is_no_lock_ends_in_a_sentence_and_stays(reason, tmp_path):
+    UNUSABLE[reason](tmp_path / LOCK)
+    message = f"{LOCK} can't be used as a lock .*{reason}.*; remove it, or give another folder"
+    with pytest.raises(LockedError, match=message), locked(tmp_path):
+        pass
+    assert os.path.lexists(tmp_path / LOCK) and not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_cant_be_written_ends_in_a_sentence(number, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.os, "open", refuse)
+    with pytest.raises(LockedError, match=os.strerror(number)), locked(tmp_path):
+        pass
+
+
+@pytest.fixture(params=lock.NO_FLOCK)
+def without_flock(request, monkeypatch):
+    """A file system that has no flock."""
+
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_folder_without_flock_is_locked_by_making_the_file(tmp_path, caplog):
+    with locked(tmp_path) as own:
+        assert own.still_ours() and "has no flock" in caplog.text
+        with pytest.raises(LockedError, match="is being written by"), locked(tmp_path):
+            pass
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.usefixtures("without_flock")
+def test_a_dead_lock_in_a_folder_without_flock_is_not_taken_over(holder, tmp_path):
+    (tmp_path / LOCK).write_text(json.dumps(holder | {"started": "1"}))
+    with pytest.raises(LockedError, match="no flock to take it over safely; delete it"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change", [Path.unlink, lambda path: path.write_text("{}"), lambda path: path.write_bytes(b"\xff")]
+)
+def test_a_lock_that_another_process_has_taken_is_lost(change, tmp_path):
+    with locked(tmp_path) as own:
+        assert own.still_ours() and not is_lost(tmp_path)
+        check_ours(tmp_path)
+        change(tmp_path / LOCK)
+        assert not own.still_ours() and is_lost(tmp_path)
+        with pytest.raises(LostLockError, match="nothing more is written there"):
+            check_ours(tmp_path)
+
+
+def test_a_folder_that_was_never_locked_is_not_lost(tmp_path):
+    check_ours(tmp_path)
+
+
+def test_a_process_that_lost_its_lock_does_not_drop_the_others(holder, tmp_path):
+    with locked(tmp_path):
+        (tmp_path / LOCK).write_text(json.dumps(holder | {"pid": 1}))
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == 1
 
 
 def test_a_lock_that_is_dropped_leaves_no_file(tmp_path):
