@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies test test-long test-cluster check bench clean
+.PHONY: run tables studies test test-long test-cluster coverage mutants check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -24,6 +24,15 @@ test: $(STAMP)
 # what takes half a minute or more for each
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+
+# lines that the tests run, processes and forks that they start included; TESTS=tests/core for some of them
+TESTS ?= tests
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage $(TESTS)
+
+# small changes of the numbers' code, each of which a test has to notice; MODULES=core/scores for some of them
+mutants: $(STAMP)
+	$(BIN)/python -m tests.helpers.mutants $(MODULES)
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

@@ -1,4 +1,4 @@
-"""Mutation testing of the numbers: ``make mutants``, or ``python -m tests.mutants core/scores …`` for some modules.
+"""Mutation testing of the numbers: ``make mutants``, or ``make mutants MODULES=core/scores`` for some modules.
 
 Every mutant of a module (``operators.py``) has to make one of the module's tests fail. Those that can't change a number
 are in ``equivalent.toml``, each with its reason. mutmut leaves out decorated functions, and so all scores; cosmic-ray
@@ -14,15 +14,15 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.forks import Target, prepare, unnoticed
-from tests.mutants.operators import Mutant, mutants
+from tests.helpers.mutants.forks import Target, prepare, unnoticed
+from tests.helpers.mutants.operators import Mutant, mutants
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Equivalent:
-    """Mutants that can't change a number; ``function`` and ``change`` may hold wildcards."""
+    """Mutants that can't change a number; all but the reason may hold wildcards."""
 
     module: str
     function: str
@@ -31,7 +31,9 @@ class Equivalent:
 
     def has(self, target: Target, mutant: Mutant) -> bool:
         """Whether the mutant is one of them."""
-        is_here = self.module == target.module and fnmatch.fnmatchcase(mutant.function, self.function)
+        is_here = fnmatch.fnmatchcase(target.module, self.module) and fnmatch.fnmatchcase(
+            mutant.function, self.function
+        )
         return is_here and (self.change == mutant.change or fnmatch.fnmatchcase(mutant.change, self.change))
 
 
@@ -64,12 +66,12 @@ def survivors(target: Target, equivalent: list[Equivalent]) -> list[Mutant]:
 
 def main() -> int:
     """Mutate the modules; 1 where a mutant survives."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Mutation testing of the numbers.")
+    parser = argparse.ArgumentParser(prog="mutants", description="Mutation testing of the numbers.")
     parser.add_argument("modules", nargs="*", help="below statprune/, such as core/scores; none: all of targets.toml")
     modules = parser.parse_args().modules
     targets, equivalent = read_settings()
     if unknown := set(modules) - {target.module for target in targets}:
-        parser.error(f"{', '.join(sorted(unknown))} is not in tests/mutants/targets.toml")
+        parser.error(f"{', '.join(sorted(unknown))} is not in tests/helpers/mutants/targets.toml")
     prepare()
     left = [survivors(target, equivalent) for target in targets if not modules or target.module in modules]
     return int(any(left))

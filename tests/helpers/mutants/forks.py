@@ -21,13 +21,13 @@ import hypothesis
 import pytest
 import torch
 
-from tests.mutants.operators import Mutant
+from tests.helpers.mutants.operators import Mutant
 
 # what takes long to import, once for all forks; nothing of ours
 for library in ("omegaconf", "tokenizers", "transformers.models.llama.modeling_llama"):
     importlib.import_module(library)
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LONGEST = 600  # seconds that a module's tests may take without a mutant
 
 
