@@ -34,6 +34,15 @@ SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 fuzz: $(STAMP)
 	STATPRUNE_FUZZ=5000 $(BIN)/python -m pytest tests/cli/test_fuzz.py -k new_random --hypothesis-seed=$(SEED)
 
+# lines that the tests run, processes and forks that they start included; TESTS=tests/core for some of them
+TESTS ?= tests
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage $(TESTS)
+
+# small changes of the numbers' code, each of which a test has to notice; MODULES=core/scores for some of them
+mutants: $(STAMP)
+	$(BIN)/python -m tests.helpers.mutants $(MODULES)
+
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster
 	$(BIN)/python -m pytest -m cluster tests/cluster

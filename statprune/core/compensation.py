@@ -125,6 +125,9 @@ class Energy(Compensation):
         Returns:
             The weight with the mask applied again, and diagnostics: the range of the scales, and the energy ratios
             Ẽ/E that remain, since the mask comes last and rows change columns, so that neither energy is met exactly.
+
+        Raises:
+            ValueError: the squares of the weights overflow; on a GPU nothing is raised, and the weight is not finite.
         """
         chunks = row_chunks(dense)
         if self.rows_first:
@@ -150,6 +153,8 @@ class Energy(Compensation):
                 _rescale(weight, row_mean[rows], row_scale[rows], mask)
             column_after += energy(weight, column_mean, 0)
             row_after[rows] = energy(weight, row_mean[rows], 1)
+        if not dense.is_cuda and not row_dense.isfinite().all():  # looking would make a GPU wait
+            raise ValueError("its weights are so large that their energy overflows; choose another compensation")
         diagnostics = self._scale_range("column", column_scale) if self.columns else {}
         diagnostics |= self._scale_range("row", row_scale) if self.rows else {}
         diagnostics["column_energy_ratio"] = column_after.sum() / column_dense.sum()

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from statprune.core.patterns import Group, Pattern
+from statprune.core.patterns import NOT_FINITE, Group, Pattern
 from statprune.core.score import DENSE, SCORES, Score
 from statprune.core.solution import Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
@@ -69,10 +70,18 @@ class ScoreMethod(Method):
         return self.score.group
 
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
-        """Zero what the pattern does not select by the score; diagnostics: the score's least, mean and largest."""
+        """Zero what the pattern does not select by the score; diagnostics: the score's least, mean and largest.
+
+        Raises:
+            ValueError: the score is not finite; on a GPU nothing is raised, and the mean is NaN.
+        """
         score = self.score(weight, statistics, self.options)
         keep = pattern.select(score)
-        diagnostics = {"score_min": score.min(), "score_mean": score.mean(), "score_max": score.max()}
+        largest = score.max()
+        if not score.is_cuda and largest.isinf():
+            raise ValueError(NOT_FINITE)
+        mean = torch.where(largest.isinf(), torch.nan, score.mean())  # infinite scores are all alike
+        diagnostics = {"score_min": score.min(), "score_mean": mean, "score_max": largest}
         return Solution(weight * keep.to(weight.dtype), keep, {**diagnostics})
 
 

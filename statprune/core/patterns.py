@@ -14,7 +14,7 @@ from torch import Tensor
 
 from statprune.system.registry import Registry, subclass_of
 
-NOT_FINITE = "the score holds NaN; the weights or the calibration inputs are not finite"
+NOT_FINITE = "the score holds NaN or infinity; the weights or the inputs are not finite, or too large for it"
 
 
 class Group(Enum):

@@ -108,9 +108,12 @@ def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Ten
 
 
 def _column_variance(weight: Tensor) -> Tensor:
-    """Population variances of the columns, float64; two passes are exact enough, and faster than torch's own."""
+    """Population variances of the columns, float64; two passes are exact enough, and faster than torch's own.
+
+    NaN where a square overflows: an infinite variance would make all scores of the column zero.
+    """
     mean = weight.mean(0, dtype=torch.float64).to(weight.dtype)
     total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
     for rows in row_chunks(weight):
         total += (weight[rows] - mean).square_().sum(0, dtype=torch.float64)
-    return total / len(weight)
+    return torch.where(total.isinf(), torch.nan, total / len(weight))

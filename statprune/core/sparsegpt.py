@@ -82,13 +82,15 @@ class SparseGPT(Method):
         Diagnostics: the ``damping`` that the factorisation took, and the number of ``dead_columns``.
 
         Raises:
-            ValueError: an N:M group would cross a column block, or the Gram matrix can't be factorised.
+            ValueError: an N:M group would cross a column block, the Gram matrix can't be factorised, or weights or
+                inputs are so large or small that their squares are lost (of the weights, on a GPU nothing is raised).
         """
         if problem := self.problem(pattern):
             raise ValueError(problem)
         # matrices with the same input share the factor
         key = ("inverse factor", weight.dtype, self.damping)
         factor = statistics.once(key, lambda: self._factor(statistics, weight.dtype))
+        _check_range(weight, factor.upper.diagonal())
         # the loop works on columns, and wants each in one piece of memory; the kernel reads rows
         work = weight.clone() if _has_kernel(weight) else weight.T.clone(memory_format=torch.contiguous_format).T
         work.masked_fill_(factor.is_dead, 0)
@@ -105,9 +107,24 @@ class SparseGPT(Method):
     def _factor(self, statistics: InputStatistics, dtype: torch.dtype) -> InverseFactor:
         gram = statistics.gram.clone()
         is_dead = gram.diagonal() == 0
+        if (is_dead & (statistics.norm > 0)).any():
+            raise ValueError("its calibration inputs are so small that their squares vanish; choose another method")
         gram.diagonal().masked_fill_(is_dead, 1)
         upper, damping = inverse_factor(gram, self.damping)
         return InverseFactor(upper.to(dtype), damping, is_dead)
+
+
+def _check_range(weight: Tensor, diagonal: Tensor) -> None:
+    """Raise ValueError where no score (w / u_jj)² tells weights apart: the largest overflows, or vanishes."""
+    if weight.is_cuda:  # looking would wait for it
+        return
+    largest = weight.abs().max().double()
+    limits = torch.finfo(weight.dtype)
+    if (largest / diagonal.min()).square() > limits.max or 0 < (largest / diagonal.max()).square() < limits.tiny:
+        raise ValueError(
+            f"its largest weight is {largest.item():.3g}, and the squares that SparseGPT compares are lost there; "
+            "choose another method"
+        )
 
 
 def _has_kernel(tensor: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """Each matrix's pattern: the same everywhere, or ratios that are outlier-weighted (OWL) or explicit."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statprune.core.patterns import Pattern
+from statprune.core.patterns import NOT_FINITE, Pattern
 from statprune.core.scores import wanda
 from statprune.core.statistics import InputStatistics
 from statprune.errors import ModelError
@@ -215,6 +216,9 @@ def outlier_fraction(block: Block, statistics: Mapping[str, InputStatistics], th
     """Fraction of the block's weights with |W_ij| · ‖x_j‖₂ / √tokens above ``threshold`` times its mean.
 
     Where every matrix sees the same tokens, as in models without experts, that is Yin et al.'s (2023) fraction.
+
+    Raises:
+        ModelError: a matrix's weights or inputs are not finite.
     """
 
     def score(matrix: PrunableMatrix) -> Tensor:
@@ -223,7 +227,11 @@ def outlier_fraction(block: Block, statistics: Mapping[str, InputStatistics], th
         return wanda(matrix.read(), own).div_(max(own.count, 1) ** 0.5)
 
     count = sum(matrix.weights for matrix in block.matrices)
-    mean = sum(score(matrix).sum(dtype=torch.float64).item() for matrix in block.matrices) / max(count, 1)
+    totals = {matrix.name: score(matrix).sum(dtype=torch.float64).item() for matrix in block.matrices}
+    for name, total in totals.items():
+        if not math.isfinite(total):
+            raise ModelError(f"layer {name} of block {block.index} has no outliers to count: {NOT_FINITE}")
+    mean = sum(totals.values()) / max(count, 1)
     outliers = sum(int((score(matrix) > threshold * mean).sum()) for matrix in block.matrices)
     return outliers / max(count, 1)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from statprune.core.finite import check_finite
 from statprune.core.output_errors import output_errors
 from statprune.core.patterns import Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics
@@ -241,6 +242,7 @@ def _prune_matrix(
     stopwatch = Stopwatch(matrix.parameter.device)
     dense = matrix.read()
     try:
+        check_finite(dense, statistics)
         solution = spec.method.solve(dense, statistics, pattern)
         numbers = dict(solution.diagnostics)
         if spec.refinement is not None:

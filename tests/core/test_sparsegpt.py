@@ -102,3 +102,93 @@ def test_the_inverse_factor_is_that_of_the_definition():
     damped = x.T @ x + 0.01 * (x.T @ x).diagonal().mean() * torch.eye(9, dtype=torch.float64)
     assert damping == 0.01 and torch.equal(factor, factor.triu())
     assert torch.allclose(factor.T @ factor, torch.linalg.inv(damped), rtol=1e-10, atol=0)
+
+
+def indefinite(lift):
+    """A Gram matrix whose least eigenvalue is −lift, with 1 on the diagonal: λ alone tells whether it is factorised."""
+    gram = torch.eye(2, dtype=torch.float64)
+    gram[0, 1] = gram[1, 0] = 1 + lift
+    return gram
+
+
+@pytest.mark.parametrize(("lift", "damping"), [(-0.5, 0.01), (0.05, 0.1), (0.5, 1.0), (5.0, 10.0), (50.0, 100.0)])
+def test_damping_is_raised_tenfold_until_it_suffices(lift, damping):
+    gram = indefinite(lift)
+    given = gram.clone()
+    factor, taken = inverse_factor(gram, 0.01)
+    assert taken == pytest.approx(damping, rel=1e-12) and torch.equal(gram, given)
+    damped = gram + damping * torch.eye(2, dtype=torch.float64)
+    assert torch.allclose(factor.T @ factor, torch.linalg.inv(damped), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("lift", "is_enough"), [(999.0, True), (1001.0, False)])
+def test_damping_is_raised_to_a_thousand_and_no_further(lift, is_enough):
+    if is_enough:
+        assert inverse_factor(indefinite(lift), 1.0)[1] == 1e3
+        return
+    with pytest.raises(ValueError, match="not positive definite even at damping 1e3"):
+        inverse_factor(indefinite(lift), 1.0)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_gram_matrix_that_is_not_finite_is_refused(value):
+    gram = torch.eye(3, dtype=torch.float64)
+    gram[0, 2] = value
+    with pytest.raises(ValueError, match="the Gram matrix is not finite; the calibration inputs overflow"):
+        inverse_factor(gram, 0.01)
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, Unstructured(0.0)], ids=str)
+def test_dead_columns_are_found_emptied_and_counted(pattern):
+    w, x, _ = random_matrix(in_features=12)
+    x[:, [2, 7]] = 0
+    statistics = InputStatistics(12, StatisticsKind.GRAM, dtype=torch.float64)
+    statistics.update(x)
+    given, gram = w.clone(), statistics.gram.clone()
+    solution = get_method("sparsegpt", block_size=BLOCK).solve(w, statistics, pattern)
+    assert solution.diagnostics["dead_columns"] == 2 and (solution.weight[:, [2, 7]] == 0).all()
+    assert torch.equal(w, given) and torch.equal(statistics.gram, gram)
+    lively = x.T @ x + torch.diag((x == 0).all(0).double())  # a dead channel has 1 on the diagonal
+    root = torch.linalg.cholesky(lively).T
+    if pattern != NofM(2, 4):  # the textbook's groups are the same, but for the columns emptied beforehand
+        emptied = w.clone()
+        emptied[:, [2, 7]] = 0
+        wanted, keep = textbook(emptied, root, pattern)
+        assert torch.equal(solution.keep, keep) and torch.allclose(solution.weight, wanted, atol=1e-9)
+
+
+def test_without_dead_columns_none_are_counted():
+    w, _, statistics = random_matrix()
+    solution = get_method("sparsegpt").solve(w, statistics, Unstructured(0.5))
+    assert solution.diagnostics["dead_columns"] == 0
+
+
+def test_another_damping_is_another_factor_of_the_same_input():
+    w, _, statistics = random_matrix()
+    results = [get_method("sparsegpt", damping=damping).solve(w, statistics, NofM(2, 4)) for damping in (0.01, 1.0)]
+    assert [result.diagnostics["damping"] for result in results] == [0.01, 1.0]
+    assert not torch.equal(results[0].weight, results[1].weight)
+    for dtype in (torch.float32, torch.float64):
+        assert get_method("sparsegpt").solve(w.to(dtype), statistics, NofM(2, 4)).weight.dtype == dtype
+
+
+def test_the_defaults_are_the_authors():
+    method = get_method("sparsegpt")
+    assert (method.damping, method.block_size) == (0.01, 128)
+    assert method.needs is StatisticsKind.GRAM and method.group is Group.matrix
+
+
+@pytest.mark.parametrize(("name", "wrong", "least"), [("damping", 0.0, 1e-9), ("block_size", 0, 1)])
+def test_an_option_out_of_range_is_refused_and_its_bound_is_not(name, wrong, least):
+    with pytest.raises(ValueError, match=f"method.{name}={wrong} is not a? ?positive"):
+        get_method("sparsegpt", **{name: wrong})
+    assert getattr(get_method("sparsegpt", **{name: least}), name) == least
+
+
+def test_a_group_that_would_cross_a_column_block_is_refused():
+    w, _, statistics = random_matrix()
+    method = get_method("sparsegpt", block_size=6)
+    assert method.problem(NofM(2, 4)) == "method.block_size=6 is not divisible by M=4; give a multiple of it"
+    assert method.problem(NofM(1, 3)) is None and method.problem(Unstructured(0.5)) is None
+    with pytest.raises(ValueError, match="block_size=6 is not divisible"):
+        method.solve(w, statistics, NofM(2, 4))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from statprune.core.statistics import STRIP, InputStatistics, StatisticsKind
+from statprune.core.statistics import CHUNK_VALUES, STRIP, InputStatistics, StatisticsKind
 from tests.helpers.matrices import random_matrix
 
 
@@ -107,3 +107,132 @@ def test_the_gram_matrix_does_not_depend_on_how_windows_are_batched(whole_and_si
 def test_moments_do_not_depend_on_how_windows_are_batched(name, whole_and_single):
     whole, single = whole_and_single
     assert torch.allclose(getattr(whole, name), getattr(single, name), rtol=1e-13, atol=0)
+
+
+def small(kind=StatisticsKind.GRAM, sample=None, tokens=10, seed=3):
+    """Inputs of three channels and their statistics in float32, with these rows sampled."""
+    x = torch.randn(tokens, 3, generator=torch.Generator().manual_seed(seed))
+    statistics = InputStatistics(3, kind, None if sample is None else torch.tensor(sample))
+    statistics.update(x)
+    return x, statistics
+
+
+def test_statistics_of_no_kind_count_tokens_and_sample_rows():
+    statistics = InputStatistics(2, StatisticsKind.NONE, torch.tensor([0, 5, 6]))
+    x = torch.arange(14.0).view(7, 2)
+    for batch in x.split(3):
+        statistics.update(batch)
+    assert statistics.count == 7 == statistics.own_count and torch.equal(statistics.rows, x[[0, 5, 6]])
+    assert statistics.mean.tolist() == [0, 0] and not statistics.is_pooled
+
+
+def test_a_batch_without_tokens_changes_nothing():
+    x, statistics = small(sample=[0, 9])
+    statistics.update(x[:0])
+    assert statistics.count == 10 and statistics.mean.isfinite().all() and torch.equal(statistics.rows, x[[0, 9]])
+
+
+def test_what_was_not_collected_is_not_there():
+    _, statistics = small(StatisticsKind.MOMENTS)
+    assert statistics.rows.shape == (0, 3) and statistics.rows.dtype == torch.float32
+    with pytest.raises(RuntimeError, match="hold no Gram matrix"):
+        _ = statistics.gram
+    empty = InputStatistics(3)
+    assert empty.variance.tolist() == [0, 0, 0] and empty.norm.tolist() == [0, 0, 0]
+
+
+def test_one_token_has_a_mean_and_no_variance():
+    x, statistics = small(tokens=1)
+    assert torch.allclose(statistics.mean, x[0].double()) and statistics.variance.tolist() == [0, 0, 0]
+
+
+def test_chunks_of_tokens_change_nothing_but_rounding(monkeypatch):
+    _, whole = small(tokens=50)
+    for values in (1, 9):  # the first: less than one token
+        monkeypatch.setitem(CHUNK_VALUES, "cpu", values)
+        _, chunked = small(tokens=50)
+        assert chunked.count == 50 and torch.allclose(chunked.variance, whole.variance, rtol=1e-12)
+        assert torch.allclose(chunked.mean, whole.mean, rtol=1e-12)
+
+
+def test_gram_matrices_and_rows_have_the_precision_asked_for():
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    statistics = InputStatistics(3, StatisticsKind.GRAM, torch.arange(2))
+    statistics.update(x)
+    assert torch.equal(statistics.gram, (x.float().T @ x.float()).double())
+    assert statistics.rows.dtype == torch.float32 and statistics.gram.dtype == torch.float64
+
+
+def test_pooled_statistics_are_those_of_all_tokens():
+    x, first = small(sample=[0, 1])
+    y, second = small(sample=[4], tokens=6, seed=5)
+    pool = InputStatistics.pooled([first, InputStatistics(3, StatisticsKind.GRAM), second])
+    both = torch.cat([x, y])
+    assert pool.is_pooled and pool.count == 16 and torch.equal(pool.rows, torch.cat([x[:2], y[4:5]]))
+    assert torch.allclose(pool.mean, both.double().mean(0)) and pool.kind is StatisticsKind.GRAM
+    assert torch.allclose(pool.variance, both.double().var(0, correction=0))
+    assert torch.allclose(pool.gram, both.double().T @ both.double(), rtol=1e-6)
+    assert torch.allclose(first.mean, x.double().mean(0)) and first.count == 10 and not first.is_pooled
+
+
+def test_pooled_moments_need_no_gram_matrix():
+    x, statistics = small(StatisticsKind.MOMENTS)
+    assert torch.allclose(InputStatistics.pooled([statistics, statistics]).mean, x.double().mean(0))
+
+
+@pytest.mark.parametrize("kind", StatisticsKind)
+def test_where_no_token_was_seen_all_channels_are_alike(kind):
+    nothing = InputStatistics.uninformed(3, kind, "cpu")
+    assert nothing.count == 0 and nothing.variance.tolist() == nothing.norm.tolist() == [1, 1, 1]
+    assert nothing.mean.tolist() == [0, 0, 0] and len(nothing.rows) == 0
+    if kind is StatisticsKind.GRAM:
+        assert torch.equal(nothing.gram, torch.eye(3, dtype=torch.float64))
+
+
+def test_shared_statistics_are_the_same_but_for_the_matrixs_own_count():
+    _, statistics = small()
+    shared = statistics.shared_by(4)
+    assert (shared.own_count, shared.count, statistics.own_count) == (4, 10, 10)
+    assert shared.mean is statistics.mean and statistics.shared_by(0).own_count == 0
+
+
+def test_what_is_derived_is_computed_once_for_each_key():
+    _, statistics = small()
+    calls = []
+    for key in ("a", "a", "b"):
+        assert statistics.once(key, lambda key=key: calls.append(key) or key * 2) == key * 2
+    assert calls == ["a", "b"]
+
+
+def gathering(monkeypatch, others):
+    """Another process answers with these, one for each question."""
+    theirs, asked = iter(others), []
+
+    def gathered(mine):
+        asked.append(mine)
+        return [mine, next(theirs)]
+
+    monkeypatch.setattr("statprune.core.statistics.gathered_tensors", gathered)
+    monkeypatch.setattr("statprune.core.statistics.sum_over_processes", lambda gram: gram.mul_(2))
+    return asked
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [([0, 3, 8], [1]), ([2], [0, 5]), (None, [7])])
+def test_processes_are_merged_with_their_tokens_and_rows(monkeypatch, mine, theirs):
+    x, statistics = small(StatisticsKind.MOMENTS, mine)
+    y, other = small(StatisticsKind.MOMENTS, theirs, tokens=8, seed=6)
+    most = max(len(mine or []), len(theirs))
+    padded = torch.zeros(most, 3)
+    padded[: len(theirs)] = other.rows
+    answers = [torch.tensor([8, len(theirs)]), torch.stack([other.mean, other.variance * 8]), padded]
+    asked = gathering(monkeypatch, answers)
+    statistics.merge_processes()
+    both = torch.cat([x, y]).double()
+    assert statistics.count == 18 and torch.allclose(statistics.mean, both.mean(0))
+    assert torch.allclose(statistics.variance, both.var(0, correction=0))
+    assert torch.equal(statistics.rows, torch.cat([x[mine or []], y[theirs]]))
+    assert asked[0].tolist() == [10, len(mine or [])] and asked[2].shape == (most, 3)
+
+
+def test_kinds_include_those_before_them():
+    assert list(StatisticsKind) == [0, 1, 2] and StatisticsKind.NONE < StatisticsKind.MOMENTS < StatisticsKind.GRAM

@@ -41,10 +41,10 @@ TWINS = {
     "div_": "mul_",
     "any": "all",
     "all": "any",
-    "rows": "columns",
-    "columns": "rows",
-    "mean_": "sum_",
 }
+
+# parts of nodes that are not mutated: what is said of types, what is assigned to, what errors say
+LEFT_OUT = ("annotation", "returns", "decorator_list", "bases", "exc", "ctx", "op", "ops", "target", "targets")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Mutant:
         before: the expression or statement.
         after: what stands in its place; empty where it was taken out.
         code: the module with the change.
+        is_in_body: of a function, so that the module's own values stay as they are.
     """
 
     function: str
@@ -64,6 +65,7 @@ class Mutant:
     before: str
     after: str
     code: CodeType
+    is_in_body: bool
 
     @property
     def change(self) -> str:
@@ -74,14 +76,15 @@ class Mutant:
 def mutants(source: str, path: str) -> Iterator[Mutant]:
     """All mutants of a module, in the order of its lines."""
     tree = ast.parse(source)
-    for place in _places(tree, ""):
+    for place in _places(tree, "", False):
         old = place.get()
         for new in _replacements(old):
             ast.fix_missing_locations(ast.copy_location(new, old))
             place.set(new)
             code = compile(tree, path, "exec")
             place.set(old)
-            yield Mutant(place.function, old.lineno, _text(old), "" if isinstance(new, ast.Pass) else _text(new), code)
+            after = "" if isinstance(new, ast.Pass) else _text(new)
+            yield Mutant(place.function, old.lineno, _text(old), after, code, place.is_in_body)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class _Place:
     field: str
     index: int | None
     function: str
+    is_in_body: bool
 
     def get(self) -> ast.AST:
         value = getattr(self.parent, self.field)
@@ -104,18 +108,19 @@ class _Place:
             getattr(self.parent, self.field)[self.index] = node
 
 
-def _places(parent: ast.AST, function: str) -> Iterator[_Place]:
+def _places(parent: ast.AST, function: str, is_in_body: bool) -> Iterator[_Place]:
     """Every place that may be mutated: no docstrings, annotations, imports, messages of errors."""
     if isinstance(parent, ast.FunctionDef | ast.ClassDef):
         function = f"{function}.{parent.name}".lstrip(".")
     for field, value in ast.iter_fields(parent):
-        if field in ("annotation", "returns", "decorator_list", "bases", "exc", "ctx", "op", "ops", "type_params"):
+        if field in LEFT_OUT:
             continue
         for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(node, ast.AST) or _is_left_out(node):
                 continue
-            yield _Place(parent, field, index, function)
-            yield from _places(node, function)
+            is_below = is_in_body or (isinstance(parent, ast.FunctionDef) and field == "body")
+            yield _Place(parent, field, index, function, is_below)
+            yield from _places(node, function, is_below)
 
 
 def _is_left_out(node: ast.AST) -> bool:
@@ -134,48 +139,59 @@ def _replacements(node: ast.AST) -> Iterator[ast.AST]:
             yield from (values[0], values[-1])
         case ast.UnaryOp(operand=operand):
             yield operand
-        case ast.Constant(value=bool(value)):
-            yield ast.Constant(not value)
-        case ast.Constant(value=int(value)):
-            yield from (ast.Constant(value + 1), ast.Constant(value - 1))
-        case ast.Constant(value=float(value)):
-            yield from (ast.Constant(value * 2), ast.Constant(-value if value else 1.0))
-        case ast.IfExp(test=test, body=body, orelse=orelse):
+        case ast.Constant(value=value):
+            yield from (ast.Constant(new) for new in _other_constants(value))
+        case ast.IfExp(body=body, orelse=orelse):
             yield from (body, orelse)
         case ast.Call():
             yield from _changed_calls(node)
         case ast.Subscript(value=value, slice=ast.Slice()):
             yield value
-        case ast.Expr() | ast.Assign() | ast.AugAssign() | ast.Raise() | ast.Continue():
+        case ast.stmt():
             yield from _changed_statements(node)
-        case ast.If(test=test, body=body, orelse=orelse):
-            yield ast.If(ast.Constant(False), body, orelse)
-            yield ast.If(ast.Constant(True), body, orelse)
+
+
+def _other_constants(value: object) -> tuple[bool | int | float, ...]:
+    match value:
+        case bool():
+            return (not value,)
+        case int():
+            return value + 1, value - 1
+        case float():
+            return value * 2, -value if value else 1.0
+    return ()
 
 
 def _changed_calls(node: ast.Call) -> Iterator[ast.AST]:
     """The object in place of its method, the argument in place of the function, a twin, an option left out."""
-    if isinstance(node.func, ast.Attribute):
-        yield node.func.value
-        if node.func.attr in TWINS:
-            yield ast.Call(ast.Attribute(node.func.value, TWINS[node.func.attr], ast.Load()), node.args, node.keywords)
-    elif isinstance(node.func, ast.Name):
-        yield from node.args[:2]
-        if node.func.id in TWINS:
-            yield ast.Call(ast.Name(TWINS[node.func.id], ast.Load()), node.args, node.keywords)
-    for index in range(len(node.args) if isinstance(node.func, ast.Attribute) else 0):
-        yield ast.Call(node.func, [*node.args[:index], *node.args[index + 1 :]], node.keywords)
+    own, is_method = node.func, isinstance(node.func, ast.Attribute)
+    if isinstance(own, ast.Attribute):
+        yield own.value
+        if own.attr in TWINS:
+            yield ast.Call(ast.Attribute(own.value, TWINS[own.attr], ast.Load()), node.args, node.keywords)
+    elif isinstance(own, ast.Name):
+        yield from (value for value in node.args[:2] if not isinstance(value, ast.Starred))
+        if own.id in TWINS:
+            yield ast.Call(ast.Name(TWINS[own.id], ast.Load()), node.args, node.keywords)
+    if is_method and own.attr != "to":  # which, without arguments, is the object again
+        for index in range(len(node.args)):
+            yield ast.Call(own, [*node.args[:index], *node.args[index + 1 :]], node.keywords)
     for index in range(len(node.keywords)):
-        yield ast.Call(node.func, node.args, [*node.keywords[:index], *node.keywords[index + 1 :]])
+        yield ast.Call(own, node.args, [*node.keywords[:index], *node.keywords[index + 1 :]])
 
 
-def _changed_statements(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.AugAssign):  # x += y → x = y, x -= y
-        target = copy.deepcopy(node.target)
-        yield ast.Assign([target], node.value)
-        yield from (ast.AugAssign(node.target, new(), node.value) for new in ARITHMETIC.get(type(node.op), ()))
-    if not isinstance(node, ast.Assign) or isinstance(node.targets[0], ast.Attribute | ast.Subscript):
-        yield ast.Pass()
+def _changed_statements(node: ast.stmt) -> Iterator[ast.AST]:
+    match node:
+        case ast.If(body=body, orelse=orelse):
+            if not isinstance(body[0], ast.Raise):  # which is taken out, too
+                yield ast.If(ast.Constant(False), body, orelse)
+            yield ast.If(ast.Constant(True), body, orelse)
+        case ast.AugAssign(target=target, op=op, value=value):  # x += y → x = y, x -= y, nothing
+            yield ast.Assign([copy.deepcopy(target)], value)
+            yield from (ast.AugAssign(target, new(), value) for new in ARITHMETIC.get(type(op), ()))
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.Expr() | ast.Raise() | ast.Continue():
+            yield ast.Pass()
 
 
 def _text(node: ast.AST) -> str:
