@@ -117,6 +117,10 @@ TESTED = {
     "test_bos_and_truncated_requests_are_in_the_protocol",
     "evaluation.chat_template": "tests/evaluation/test_zero_shot.py::"
     "test_a_chat_template_is_used_where_it_is_asked_for",
+    "calibration.field": "tests/data/test_text_files.py::test_a_named_column_is_read",
+    "evaluation.field": "tests/data/test_text_files.py::test_a_column_of_plain_text_is_refused",
+    "evaluation.trust_task_code": "tests/evaluation/test_task_code.py::test_a_task_that_runs_code_needs_the_switch",
+    "checkpoint": "tests/runs/test_interrupted_pruning.py::test_a_run_that_was_asked_to_stop_goes_on",
     "tracking.mode": "tests/runs/test_tracking.py::test_another_try_is_finished_without_an_error",
     "tracking.project": "tests/runs/test_tracking.py::test_wandb_is_told_project_entity_group_and_type",
     "tracking.entity": "tests/runs/test_tracking.py::test_wandb_is_told_project_entity_group_and_type",

@@ -15,10 +15,13 @@ from types import SimpleNamespace
 import pandas
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from statprune.data.token_windows import TextOrigin
 from statprune.model.coverage import Coverage, KindCoverage
+from statprune.model.opened import Opened
+from statprune.model.saved import SavedModel
 from statprune.runs import record as records
 from statprune.runs.environment import Environment
 from statprune.runs.inputs import FileIdentity, InputIdentity
@@ -70,6 +73,7 @@ def test_perplexity(facts):
     own, text = facts.record.perplexity["text"], (facts.base / "evaluation.txt").read_text()
     ids = tiny_tokenizer()(text)["input_ids"]
     assert (own.source, own.seq_len, own.windows, own.tokens) == ("text", 16, 5, 5 * 15)
+    assert own.windows_with_bos == 0 and own.skipped_rows == 0  # the tokenizer puts none in
     assert own.text_tokens == len(ids) and own.sha256 == hashlib.sha256(text.encode()).hexdigest()
     windows = torch.tensor(ids[: 5 * 16]).view(5, 16)
     for model, value in ((facts.dense, own.dense), (facts.pruned, own.pruned)):
@@ -102,6 +106,20 @@ def test_sparsity(facts):
     for index, share in enumerate(own.blocks):
         names = [name for name in weights if f".layers.{index}." in name and "q_proj" not in name]
         assert share == pytest.approx(sum(zeros[name] for name in names) / sum(weights[name].numel() for name in names))
+
+
+def test_the_saved_model_and_the_files(facts):
+    own, folder = facts.record.saved, facts.base / "run"
+    shard = folder / "model" / "model.safetensors"
+    assert own.shards == {shard.name: hashlib.sha256(shard.read_bytes()).hexdigest()}
+    stored = load_file(shard)
+    assert (own.tensors, own.own_dtype) == (len(stored), 0)
+    assert own.bytes == sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+    for name, digest in read_record(folder).files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert {"blocks.jsonl", "windows.parquet"} <= read_record(folder).files.keys()
+    assert facts.record.opened.ignored_tensors == 0 and facts.record.opened.warnings == []
+    assert facts.record.opened.ignored == [] and facts.record.resumed_blocks == 0
 
 
 def test_coverage(facts):
@@ -241,9 +259,10 @@ TESTS = {
     "Coverage": "test_coverage",
     "KindCoverage": "test_coverage",
     "TextOrigin": "test_calibration",
+    "Opened": "test_the_saved_model_and_the_files",
+    "SavedModel": "test_the_saved_model_and_the_files",
 }
 ELSEWHERE = {  # tests of fields that this module does not read
-    "begins_with_bos": "tests/evaluation/test_zero_shot.py",
     "git_commit": "tests/runs/test_environment.py",
     "has_local_changes": "tests/runs/test_environment.py",
     "evaluation": "tests/runs/test_resume.py",
@@ -253,7 +272,8 @@ ELSEWHERE = {  # tests of fields that this module does not read
 
 def test_every_field_of_a_record_is_looked_at():
     classes = [value for value in vars(records).values() if is_dataclass(value) and value.__name__ in TESTS]
-    classes += [Environment, InputIdentity, FileIdentity, Coverage, KindCoverage, TextOrigin]
+    others = (Environment, InputIdentity, FileIdentity, Coverage, KindCoverage, TextOrigin, Opened, SavedModel)
+    classes += [cls for cls in others if cls not in classes]
     assert {cls.__name__ for cls in classes} == set(TESTS) and set(TESTS.values()) <= set(globals())
     root = Path(__file__).parents[2]
     text = Path(__file__).read_text(encoding="utf-8")
