@@ -123,8 +123,9 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         reason = f"the GPU's memory is too small ({first_line(error)}); {advice}"
         return Outcome(folder, JobState.FAILED, [reason])
     except Exception as error:
-        if (reason := disk_problem(error, str(folder))) is not None:
-            return Outcome(folder, JobState.FAILED, [reason])
+        refused = disk_problem(error, str(folder))
+        if refused is not None:
+            return Outcome(folder, JobState.FAILED, [refused])
         if not others_follow:
             raise
         traceback.print_exc()
