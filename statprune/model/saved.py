@@ -130,7 +130,7 @@ class Checksum:
         """Of a tensor in memory."""
         crc = 0
         for piece in _pieces(tensor):
-            crc = zlib.crc32(_bits(piece.cpu()).numpy().tobytes(), crc)
+            crc = zlib.crc32(_bits(piece.cpu()).numpy().data, crc)
         return cls(tensor.shape, tensor.dtype, crc)
 
     def fits(self, stored: Tensor) -> bool:

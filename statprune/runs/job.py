@@ -127,8 +127,9 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         reason = f"the GPU's memory is too small ({first_line(error)}); {advice}"
         return Outcome(folder, JobState.FAILED, [reason])
     except Exception as error:
-        if (problem := disk_problem(error, str(folder))) is not None:
-            return Outcome(folder, JobState.FAILED, [problem])
+        refused = disk_problem(error, str(folder))
+        if refused is not None:
+            return Outcome(folder, JobState.FAILED, [refused])
         if not others_follow:
             raise
         traceback.print_exc()
