@@ -258,7 +258,7 @@ def _print_help() -> int:
 
 
 def _start_hydra() -> int:
-    with hydras_errors_in_sentences(job.__wrapped__.__code__):  # type: ignore[attr-defined]  # what the decorator wraps
+    with hydras_errors_in_sentences(job.__wrapped__.__code__):  # what the decorator wraps
         job()
     return 0
 
