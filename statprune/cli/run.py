@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from statprune.cli.arguments import flags_parser, overrides_first
 from statprune.cli.folders import no_empty_folders
@@ -22,7 +22,6 @@ from statprune.cli.interrupts import interrupts
 from statprune.cli.problems import print_problems, report_problems
 from statprune.config.compose import quote_pattern
 from statprune.config.grids import count_jobs, preset_grid, swept_grids
-from statprune.config.naming import run_name
 from statprune.config.overrides import (
     folder_problems,
     named_plugins,
@@ -31,7 +30,7 @@ from statprune.config.overrides import (
     searchpath_of,
 )
 from statprune.config.place import place_of, use_place
-from statprune.config.secrets import guard_environment
+from statprune.config.resolvers import register_resolvers
 from statprune.errors import ConfigError, StatpruneError
 from statprune.runs.agent import AGENT
 from statprune.runs.ledger import (
@@ -49,16 +48,13 @@ from statprune.runs.sweep_table import progress_of, tell
 from statprune.system.console import configure_logging
 from statprune.system.distributed import rank, size, stop
 from statprune.system.files import owner_tag, remove_dead_folders
-from statprune.system.gpu_slots import take_gpu, visible_gpus
+from statprune.system.gpu_slots import take_gpu
 from statprune.system.plugin_files import use_plugin_files, use_what_can_be_imported
 
 if TYPE_CHECKING:
     from statprune.runs.workbench import Workbench
 
-guard_environment()
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-OmegaConf.register_new_resolver("visible_gpus", lambda: max(1, visible_gpus()), replace=True)
-OmegaConf.register_new_resolver("gpus_per_job", lambda: min(1, visible_gpus()), replace=True)
+register_resolvers()
 
 _made: list[Path] = []  # folders of this command's jobs
 

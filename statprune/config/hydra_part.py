@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from statprune.config.compose import compose, quote_pattern
 from statprune.config.composing import composing_problem
 from statprune.config.place import current_place
+from statprune.config.resolvers import register_resolvers
 from statprune.config.run_folder import folder_name_problem
 from statprune.config.secrets import environment_problems
 from statprune.errors import StatpruneError, first_line
@@ -52,6 +53,7 @@ def _composed(job: Sequence[str]) -> DictConfig:
     place = current_place()
     JobRuntime.instance().set("name", "statprune")  # Hydra sets it again
     setup_globals()
+    register_resolvers()
     # as one run, whose overrides list no values; the mode is looked at afterwards
     quoted = [quote_pattern(override) for override in job]
     return ConfigLoaderImpl(place.search_path()).load_configuration(place.name, quoted, RunMode.RUN)

@@ -18,6 +18,7 @@ def here(tmp_path, monkeypatch):
     ("arguments", "sentence"),
     [
         (["compensation=null"], "compensation=null is not a choice"),
+        (["experiment=[-1]"], "is not a choice"),
         (["model=1"], "model=1 is not a choice"),
         (["hydra/sweeper=[null]"], "hydra/sweeper=[None] is not a choice"),
         (["hydra/launcher=3"], "hydra/launcher=3 is not a choice"),

@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statprune.config.compose import compose, parse_overrides, plain_values
@@ -74,6 +74,7 @@ def test_an_override_that_cant_be_read_is_shown_with_quotes_that_work(text):
     assert plain_values(compose([pasted]).config)["tracking"]["notes"] == text
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.text(min_size=1).filter(lambda text: "$" not in text and not re.search(r"[\0\ud800-\udfff]", text)))
 def test_every_text_can_be_quoted(text):
     (pasted,) = shlex.split(shown_for_shell(f"tracking.notes={text}"))

@@ -189,6 +189,5 @@ def command_lines() -> st.SearchStrategy[list[str]]:
     """Overrides and flags, in any order."""
     flags = st.sampled_from(FLAGS)
     part = overrides().map(lambda override: [override])
-    return st.lists(part | part | part | part | flags, max_size=5).map(
-        lambda parts: [argument for part in parts for argument in part]
-    )
+    several = st.lists(part | part | part | part | flags, max_size=5)
+    return several.map(lambda parts: [argument for part in parts for argument in part])
