@@ -1,6 +1,7 @@
 """Runs and sweeps: check the command line, hand it to Hydra, carry out each job, and tell how it ended."""
 
 import functools
+import inspect
 import os
 import sys
 import tempfile
@@ -252,7 +253,7 @@ def _print_help() -> int:
 
 
 def _start_hydra() -> int:
-    with hydras_errors_in_sentences(job.__wrapped__.__code__):  # what the decorator wraps
+    with hydras_errors_in_sentences(inspect.unwrap(job).__code__):
         job()
     return 0
 
