@@ -9,11 +9,12 @@ from statprune.core.moments import Moments
 from tests.helpers.corrections import half, make, observed
 
 
-def test_where_no_channel_varies_the_scale_step_is_left():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # the former has no largest float64
+def test_where_no_channel_varies_the_scale_step_is_left(dtype):
     """The floor is 0 as well, so that μ/σ² is 0/0 or infinite: no mean step can be taken, and none is needed."""
     w, x, _ = make(tokens=16)
     x[:] = torch.tensor([0.0, 1.5, -1.5, 2.5] * 2)
-    keep = half(w)
+    w, keep = w.to(dtype), half(w)
     options = {"min_scale": 1e-6, "max_scale": 1e6}
     result, report = Moments(**options).apply(w, w * keep, keep, observed(x))
     wanted, _ = Moments(mean=False, **options).apply(w, w * keep, keep, observed(x))
