@@ -37,7 +37,7 @@ fuzz: $(STAMP)
 # lines that the tests run, processes and forks that they start included; TESTS=tests/core for some of them
 TESTS ?= tests
 coverage: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html:build/coverage $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:xdist --cov --cov-report=term --cov-report=html:build/coverage $(TESTS)
 
 # small changes of the numbers' code, each of which a test has to notice; MODULES=core/scores for some of them
 mutants: $(STAMP)

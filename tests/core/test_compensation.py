@@ -187,3 +187,9 @@ def test_the_defaults_are_the_documented_ones():
         "epsilon": 1e-12,
     }
     assert Energy().samples == 0
+
+
+def test_a_row_and_a_column_without_energy_have_the_scale_1():
+    w = torch.full((3, 4), 0.25)
+    _, report = Energy(epsilon=0).apply(w, w, w > 0, InputStatistics(4))
+    assert {report[f"{name}_scale_{end}"].item() for name in ("row", "column") for end in ("min", "max")} == {1.0}

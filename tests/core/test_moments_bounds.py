@@ -9,13 +9,32 @@ from statprune.core.moments import Moments
 from tests.helpers.corrections import half, make, observed
 
 
-def test_channels_without_variance_or_mean_are_left_out_of_the_mean_step():
-    """All are constant, and so the floor is 0 as well: μ/σ² is 0/0 or infinite, and no step can be taken."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # the former has no largest float64
+def test_where_no_channel_varies_the_scale_step_is_left(dtype):
+    """The floor is 0 as well, so that μ/σ² is 0/0 or infinite: no mean step can be taken, and none is needed."""
     w, x, _ = make(tokens=16)
-    x[:] = torch.tensor([0.0, 1.5] * 4)
+    x[:] = torch.tensor([0.0, 1.5, -1.5, 2.5] * 2)
+    w, keep = w.to(dtype), half(w)
+    options = {"min_scale": 1e-6, "max_scale": 1e6}
+    result, report = Moments(**options).apply(w, w * keep, keep, observed(x))
+    wanted, _ = Moments(mean=False, **options).apply(w, w * keep, keep, observed(x))
+    assert report["corrected"] == 1 and torch.equal(result, wanted) and not torch.equal(result, w * keep)
+
+
+def test_groups_are_drawn_to_the_clamped_common_factor():
+    w, x, statistics = make(tokens=400, in_features=8, seed=4)
     keep = half(w)
-    result, report = Moments(scale=False, min_gain=0).apply(w, w * keep, keep, observed(x))
-    assert torch.equal(result, w * keep) and report["mean_shift_after"] == report["mean_shift_before"]
+    result, report = Moments(mean=False, groups=2, max_scale=1.0, min_gain=0).apply(w, w * keep, keep, statistics)
+    fitted, halves = x[[row for row in range(400) if row % 4 != 3]], (slice(0, 4), slice(4, 8))
+    for i in range(5):
+        dense, parts = fitted @ w[i], torch.stack([fitted[:, half] @ (w * keep)[i, half] for half in halves])
+        products, target = parts @ parts.T, parts @ dense
+        common = (target.sum() / products.sum()).clamp(0.5, 1.0)
+        ridge = 0.3 * products.trace() / 2
+        factors = torch.linalg.solve(products + ridge * torch.eye(2).double(), target + ridge * common).clamp(0.5, 1.0)
+        for part, factor in zip(halves, factors, strict=True):
+            assert torch.allclose(result[i, part], factor * (w * keep)[i, part])
+    assert report["corrected"] == 1
 
 
 def test_a_row_that_keeps_no_channel_with_a_mean_is_left_alone():
