@@ -161,6 +161,29 @@ def _stored_shapes(index: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[in
     return shapes
 
 
+def _read_in_float32(model: "PreTrainedModel", index: Mapping[str, dict[str, Any]]) -> None:
+    """Have those tensors read in float32 that the model's class keeps in it, such as a router's biases.
+
+    transformers does so where it opens a model whole, and forgets it of tensors that stay in the checkpoint's files.
+
+    Args:
+        model: as opened; the dtypes of its parameters without values are set, too.
+        index: of accelerate's loader, which says in which dtype each of those tensors is read.
+    """
+    from transformers.core_model_loading import build_glob_alternation
+
+    patterns = list(model._get_dtype_plan(model.config.dtype))
+    if not patterns:
+        return
+    kept = build_glob_alternation(patterns)[0]  # type: ignore[arg-type]  # invariant, though only read
+    parameters = dict(model.named_parameters())
+    for name, entry in index.items():
+        if kept.search(name) and "dtype" in entry:
+            entry["dtype"] = "float32"
+            if name in parameters and parameters[name].is_meta:
+                parameters[name].data = parameters[name].data.float()
+
+
 def take_from_disk(
     model: "PreTrainedModel", path: str, folder: Path, scratch: tempfile.TemporaryDirectory[str]
 ) -> tuple[list[nn.Module], DiskSource]:
@@ -177,6 +200,7 @@ def take_from_disk(
 
     maps = [getattr(module._hf_hook, "weights_map", None) for module in model.modules() if hasattr(module, "_hf_hook")]
     loader = next(weights_map.dataset for weights_map in maps if weights_map is not None)
+    _read_in_float32(model, loader.index)
     remove_hook_from_module(model, recurse=True)
     del model.hf_device_map  # or save_pretrained would look for the hooks
     modules = list(model.get_submodule(path).children())

@@ -93,3 +93,26 @@ def test_a_disk_that_fills_up_ends_in_a_sentence(tiny_folder, tmp_path, monkeypa
     config = composed(*small, "tracking=disabled", "device=cpu", f"model.path={tiny_folder}", "offload=disk")
     with pytest.raises(ModelError, match=r"a pruned block can't be written .*No space left.*room on the disk"):
         run(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "kept"),
+    [("DeepseekV3Config", torch.bfloat16, "e_score_correction_bias"), ("GptOssConfig", torch.float16, "layernorm")],
+    ids=["buffers", "parameters"],
+)
+def test_what_a_class_keeps_in_float32_is_read_so_from_disk(family, dtype, kept, tmp_path):
+    model = tiny_model(family).to(dtype)
+    own = {name: part for name, part in model.state_dict(keep_vars=True).items() if kept in name}
+    for name, part in own.items():
+        part.data = torch.rand(part.shape) + 0.5
+    dense = saved(model, tmp_path / "dense")
+    opened = load_model(str(dense), offload="disk", folder=tmp_path / "copy")
+    windows = random_windows(4, 16)
+    with torch.no_grad():
+        computed = opened.model(windows).logits
+        assert torch.equal(computed, load_model(str(dense)).model(windows).logits)
+    prune(opened, windows, PruneSpec(get_method("wanda"), NofM(2, 4)))
+    save_model(opened, tmp_path / "copy")
+    opened.close()
+    whole = load_model(str(tmp_path / "copy")).model.state_dict()
+    assert own and all(torch.equal(whole[name], part) and part.dtype == torch.float32 for name, part in own.items())
