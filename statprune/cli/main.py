@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if not interrupts.arrived and not isinstance(error, KeyboardInterrupt):
             raise
-        print(f"statprune: {_after_interruption(error)}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # which alone knows what was kept; all processes get the signal
+            print(f"statprune: {_after_interruption(error)}", file=sys.stderr)
         status = interrupts.status
     finally:
         interrupts.leave_at_once()  # while Python shuts down
