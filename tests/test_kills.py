@@ -15,7 +15,7 @@ from tests.helpers.models import tiny_tokenizer
 from tests.helpers.tasks import choices
 
 SMALL = ("calibration.samples=16", "calibration.seq_len=64", "calibration.batch_size=4", "evaluation.seq_len=64")
-SMALL += ("evaluation.max_windows=8", "tracking=disabled", "device=cpu")
+SMALL += ("evaluation.max_windows=8", "tracking=disabled", "device=cpu", "checkpoint=true")
 KINDS = {
     "plain": Command(("method=sparsegpt",)),
     "disk": Command(("method=cvr", "offload=disk", "activations=disk")),

@@ -1,11 +1,14 @@
 """``statprune VERB …``; without a verb, Hydra's grammar: a run, or a sweep with ``-m``."""
 
 import argparse
+import atexit
 import difflib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -65,12 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if not interrupts.arrived and not isinstance(error, KeyboardInterrupt):
             raise
-        print(f"statprune: {_after_interruption(error)}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # which alone knows what was kept; all processes get the signal
+            print(f"statprune: {_after_interruption(error)}", file=sys.stderr)
         status = interrupts.status
     finally:
         interrupts.leave_at_once()  # while Python shuts down
         sys.stdout = output
+    if interrupts.arrived and arguments is None:
+        _end_process(status)
     return status
+
+
+def _end_process(status: int) -> NoReturn:
+    """End the process as Python does, except that memory is left to the system: to take it apart may take seconds."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads and workers, as Python does first
+    atexit._run_exitfuncs()
+    with suppress(OSError):  # whoever read them has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _after_interruption(error: BaseException) -> str:

@@ -115,7 +115,8 @@ def started(config: RunConfig, folder: Path, bench: Workbench | None) -> Iterato
             number = interruption(error)
             if number is not None:
                 log.info("the run was interrupted by %s", Signals(number).name)
-            bench.after_a_failure()
+            else:  # other runs of this process may follow
+                bench.after_a_failure()
             told: dict[str, Number] = {} if number is None else {"interrupted": True}
             tracker.finish(told, context.reports if context else [], {}, 1 if number is None else 128 + number)
         raise

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from statprune.errors import StatpruneError
 from statprune.model.location import SAVED_MODEL
@@ -21,6 +22,7 @@ from statprune.system.files import write_json
 
 MARKER = ".saves-model"  # of a run's folder; versions before this one left it empty
 CARD = "README.md"
+WEIGHTS = ".safetensors"
 CHUNK = 2**24
 
 
@@ -115,6 +117,31 @@ def was_written(run: Path, name: str, record: RunRecord | None) -> bool:
     return is_there and (_is_recorded(run / name, record) if mark is None else mark.files is not None)
 
 
+def lost(run: Path, name: str, record: RunRecord) -> list[str]:
+    """What is wrong with a model that a finished run saved, half a sentence for each file; nothing: it can be used.
+
+    Files of weights are read where they have another size or time than when they were written; others, such as the
+    card, may be edited, and only have to be there.
+
+    Args:
+        run: its folder.
+        name: of the model's folder.
+        record: the run's; it names the files of weights where there is no list of files.
+    """
+    folder, mark = run / name, _marks(run).get(name)
+    if mark is None or mark.files is None:
+        shards = record.saved.shards if record.saved is not None else {}
+        return [f"{name}/{file} is missing" for file in shards if not (folder / file).is_file()]
+    problems = []
+    for file, own in mark.files.items():
+        path = folder / file
+        if not path.is_file():
+            problems += [f"{name}/{file} is missing"] if file != CARD else []
+        elif path.suffix == WEIGHTS and not _is_same(path, own):
+            problems.append(f"{name}/{file} is not what the run wrote")
+    return problems
+
+
 def foreign(run: Path, name: str) -> str:
     """Why the run does not own the folder ``name``: the middle of a sentence."""
     folder = run / name
@@ -157,13 +184,15 @@ def _is_intact(folder: Path, mark: ModelMark) -> bool:
 def _others(folder: Path, marked: Mapping[str, FileMark]) -> list[str]:
     """Files that the run did not write as they are.
 
-    One that it keeps to evaluate it, and that nobody was promised, may have been damaged: there the names count.
+    One that it keeps to evaluate it, and that nobody was promised, may have been damaged: there the names count. So
+    they do of weights that were cut off: nobody can use them.
     """
     may_be_damaged = folder.name != SAVED_MODEL
     others = []
     for file in _files(folder):
         path, mark = folder / file, marked.get(file)
-        if mark is not None and not path.is_symlink() and (may_be_damaged or _is_same(path, mark)):
+        is_ours = mark is not None and (may_be_damaged or _is_same(path, mark) or _is_cut_off(path, mark))
+        if is_ours and not path.is_symlink():
             continue
         if mark is None and file == CARD and _has_signature(path):  # the run was killed before it had listed its card
             continue
@@ -196,6 +225,17 @@ def _is_same_time(path: Path, mark: FileMark) -> bool:
 def _is_same(path: Path, mark: FileMark) -> bool:
     """Whether a file is as it was written; one that was copied has another time and is read."""
     return _is_same_time(path, mark) or (path.stat().st_size == mark.size and sha256_of(path) == mark.sha256)
+
+
+def _is_cut_off(path: Path, mark: FileMark) -> bool:
+    """Whether a file of weights is shorter than it was written, and not a whole file of fewer weights."""
+    if path.suffix != WEIGHTS or path.stat().st_size >= mark.size:
+        return False
+    try:
+        with safe_open(path, "pt"):
+            return False
+    except SafetensorError:
+        return True
 
 
 def _files(folder: Path) -> list[str]:

@@ -172,3 +172,32 @@ print("still here")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "still here\n")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_interrupted_command_ends_without_taking_its_memory_apart(rank):
+    program = """
+import atexit, os, signal, sys, threading, time
+from statprune.cli import main as command
+from statprune.cli.interrupts import interrupts
+
+class Slow:
+    def __del__(self):
+        print("taken apart")
+
+kept = Slow()
+
+def interrupted(arguments):
+    interrupts.raise_error()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+atexit.register(print, "cleaned up")
+threading.Thread(target=lambda: (time.sleep(0.1), print("waited for")), daemon=False).start()
+sys.modules["statprune.cli.main"]._dispatch = interrupted
+sys.exit(command())
+"""
+    environment = os.environ | {"RANK": rank}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 143 and done.stdout.split("\n") == ["waited for", "cleaned up", ""]
+    said = "statprune: interrupted by SIGTERM; start the same command again to go on\n"
+    assert done.stderr == (said if rank == "0" else "")

@@ -15,6 +15,7 @@ from tests.helpers.runs import RunNumbers, numbers
 from tests.helpers.warm import start_warm
 
 PATIENCE = 300.0  # seconds for a command that is not killed
+NOTICING = 20.0  # seconds that the others of a killed process have to notice it by themselves
 OF_TRACKING = "wandb"  # its folders are named after the time, and belong to each attempt
 
 
@@ -118,18 +119,32 @@ def _survives(
         if victim.exitcode is None:
             victim.kill()
             attempts.kills.append(share)
-            _code(running, PATIENCE)  # the others notice, and end
+            _end_others(running)
             return False
     code = _code(running, PATIENCE)
     assert code == 0, f"after kills at {attempts.kills}:\n{log.read_text()}"
     return True
 
 
-def _code(running: Sequence[BaseProcess], patience: float) -> int:
-    """The first exit status that is not 0; processes that hang are killed."""
+def _end_others(running: Sequence[BaseProcess]) -> None:
+    """The others notice that one is dead, or are told to end, as torchrun tells them: those that still wait for it."""
+    _join(running, NOTICING)
+    for process in running:
+        if process.exitcode is None:
+            process.terminate()
+    _code(running, PATIENCE)
+
+
+def _join(running: Sequence[BaseProcess], patience: float) -> None:
     end = time.monotonic() + patience
     for process in running:
         process.join(max(0.0, end - time.monotonic()))
+
+
+def _code(running: Sequence[BaseProcess], patience: float) -> int:
+    """The first exit status that is not 0; processes that hang are killed."""
+    _join(running, patience)
+    for process in running:
         if process.exitcode is None:
             process.kill()
             process.join()
