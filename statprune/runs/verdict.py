@@ -9,7 +9,7 @@ from statprune.errors import DamagedError
 from statprune.runs.inputs import TASKS, changes
 from statprune.runs.own_model import was_written
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
+from statprune.runs.store import MASKS, MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
         return Run(f"{folder} was not evaluated to its end, and its pruned model is not there: it is run again")
     if config.settings.save_model and not was_written(folder, MODEL, record):
         return Run(f"{folder} is finished, but its model was not saved: it is run again")
+    if "masks" in config.tracking.artifacts and record.is_pruned and not (folder / MASKS).exists():
+        return Run(f"{folder} is finished, but its masks were not saved: it is run again")
     return Skip(record)
 
 
