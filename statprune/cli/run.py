@@ -42,6 +42,7 @@ from statprune.runs.ledger import (
     ledger,
     planned_jobs,
     read_notes,
+    why_untold,
     write_note,
     write_planned,
 )
@@ -275,11 +276,12 @@ def _sweep(line: _CommandLine) -> int:
             _start_hydra()
         finally:
             notes = read_notes(folder, interrupts.arrived)
+            untold = "" if notes else why_untold(folder)
             _made.extend(Path(note.folder) for note in notes)
             all_well = bool(notes) and tell(notes, planned, interrupts.arrived)
     interrupts.raise_arrived()
     if not notes:
-        return print_problems([f"no job could tell in {folder} how it ended; their folders and logs say more"])
+        return print_problems([untold])
     return 0 if all_well else 1
 
 

@@ -80,6 +80,11 @@ class DiskSource:
             self._readable[index] = self._fused(index)
             save_file(own, self._readable[index])
 
+    def renames(self, weights: Weights) -> bool:
+        """Whether the first block's weights, as the model has them, have other names in a checkpoint's files."""
+        own = {f"{self._paths[0]}.{name}": tensor for name, tensor in weights.items()}
+        return self._revert(own).keys() != own.keys()
+
     def changed_files(self, index: int) -> list[Path]:
         """Where a changed block is: its shard; last the file with the model's names and shapes, if that is another."""
         return [path for path in (self._shard(index), self._fused(index)) if path.exists()]

@@ -16,11 +16,14 @@ from statprune.model.matrix import Block
 from statprune.model.offload import Streamer
 from statprune.model.saved import Expected, SavedModel, check_saved, expect, restore_dtypes
 from statprune.model.source_tensors import SourceTensors, copy_side_files
+from statprune.system.files import replacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHARD = "5GB"  # a shard that is written again, since its tensors have another dtype, takes as much room beside it
+SHARD_BYTES = 5 * 10**9
+# a shard that is written again, since its tensors have another dtype, takes as much room beside it
+SHARD = f"{SHARD_BYTES // 10**9}GB"
 
 
 class TokenizerError(ModelError):
@@ -93,11 +96,6 @@ def rehearse_saving(loaded: LoadedModel) -> None:
                 ) from error
 
 
-def saved_bytes(model: "PreTrainedModel") -> int:
-    """Bytes of the model's tensors, tied ones counted once."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-
-
 def _save_streamed(model: "PreTrainedModel", streamer: Streamer, folder: Path) -> Expected:
     streamer.settle()
     state: dict[str, Tensor] = model.state_dict(keep_vars=True)
@@ -148,4 +146,5 @@ def save_masks(blocks: Iterable[Block], path: Path) -> None:
         with block.loaded():
             for matrix in block.matrices:
                 masks[block.full_name(matrix)] = np.packbits((matrix.stored != 0).cpu().numpy(), axis=1)
-    np.savez(path, **masks)  # type: ignore[arg-type]  # its stubs take the names for allow_pickle
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **masks)  # type: ignore[arg-type]  # its stubs take the names for allow_pickle

@@ -6,9 +6,10 @@ descriptions carry a checksum of their own.
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import safe_open
@@ -33,15 +34,17 @@ class KeptBlock:
         finished: its reports and seconds.
         own: file of the weights that were written for the checkpoint; None: there are none.
         linked: files of the block's shard, where blocks are on disk anyway; the last has the model's names.
+        saved: files of the saved model, where the block was not kept before that was written.
     """
 
     finished: FinishedBlock
     own: Path | None
     linked: list[Path]
+    saved: list[Path] = field(default_factory=list)
 
     def weights(self) -> dict[str, Path]:
         """The file of each weight, by full name."""
-        files = [*self.linked[-1:], *([self.own] if self.own is not None else [])]
+        files = [*self.saved, *self.linked[-1:], *([self.own] if self.own is not None else [])]
         result: dict[str, Path] = {}
         for path in files:
             with safe_open(path, "pt") as file:
@@ -112,10 +115,33 @@ class CheckpointFiles:
         _write_signed(self._path(index, "json"), description)
         flush(self.folder)
 
+    def link_saved(self, index: int, key: str, saved: Mapping[Path, str], finished: FinishedBlock) -> None:
+        """Keep a pruned block by a second name of the saved model's files, which takes no room.
+
+        Args:
+            index: of the block.
+            key: tells the checkpoint from others.
+            saved: the files that hold its weights under the model's names, each with its SHA-256.
+            finished: its reports and seconds.
+
+        Raises:
+            OSError: the file system has no hard links, or is full.
+        """
+        hashes = {}
+        for number, (path, sha256) in enumerate(saved.items()):
+            linked = self._path(index, f"saved-{number}.safetensors")
+            linked.unlink(missing_ok=True)
+            os.link(path, linked)
+            hashes[linked.name] = sha256
+        reports = [_to_plain(report) for report in finished.reports]
+        description = {"key": key, "files": hashes, "has_own": False, "is_saved": True, "reports": reports}
+        _write_signed(self._path(index, "json"), description | {"seconds": finished.seconds})
+
     def read_blocks(self, key: str) -> list[KeptBlock]:
         """The whole blocks, from the first one to the first that is missing or damaged."""
         blocks: list[KeptBlock] = []
-        while (block := self._read_block(len(blocks), key)) is not None:
+        hashes: dict[tuple[int, int], str] = {}  # several blocks may be in one file
+        while (block := self._read_block(len(blocks), key, hashes)) is not None:
             blocks.append(block)
         return blocks
 
@@ -135,22 +161,33 @@ class CheckpointFiles:
         (self.folder / HEADER).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read_block(self, index: int, key: str) -> KeptBlock | None:
+    def _read_block(self, index: int, key: str, hashes: dict[tuple[int, int], str]) -> KeptBlock | None:
         values = _read_signed(self._path(index, "json"))
         if values is None or values.get("key") != key:
             return None
         try:
             paths = [self.folder / name for name in values["files"]]
-            if [sha256_of(path) for path in paths] != list(values["files"].values()):
+            if [_hash_once(path, hashes) for path in paths] != list(values["files"].values()):
                 return None
             reports = tuple(_from_plain(report) for report in values["reports"])
             finished = FinishedBlock(reports, values["seconds"])
+            if values.get("is_saved"):
+                return KeptBlock(finished, None, [], paths)
             return KeptBlock(finished, paths[0] if values["has_own"] else None, paths[1 if values["has_own"] else 0 :])
         except (OSError, KeyError, TypeError):
             return None
 
     def _path(self, index: int, ending: str) -> Path:
         return self.folder / f"{_stem(index)}.{ending}"
+
+
+def _hash_once(path: Path, hashes: dict[tuple[int, int], str]) -> str:
+    """SHA-256 of a file, computed once for all of its names."""
+    stat = path.stat()
+    place = (stat.st_dev, stat.st_ino)
+    if place not in hashes:
+        hashes[place] = sha256_of(path)
+    return hashes[place]
 
 
 def _stem(index: int) -> str:

@@ -1,7 +1,8 @@
 """What all stages of one run share."""
 
 import logging
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +11,29 @@ from signal import Signals
 import torch
 
 from statprune.config.schema import RunConfig
-from statprune.errors import Interrupted, ModelError, interruption
+from statprune.config.sections import Offload
+from statprune.errors import Interrupted, ModelError, first_line, interruption
 from statprune.model.saved import SavedModel
 from statprune.pruning.report import MatrixReport
 from statprune.runs.finals import Number, finals
 from statprune.runs.inputs import Inputs
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MASKS, MODEL, UNSAVED, discard_unsaved, remove_leftovers
+from statprune.runs.store import (
+    CHECKPOINT,
+    MASKS,
+    MODEL,
+    REPORTS,
+    UNSAVED,
+    append_reports,
+    discard_unsaved,
+    remove_leftovers,
+    write_reports,
+)
 from statprune.runs.tracking import Tracker
 from statprune.runs.workbench import Workbench
 from statprune.system import stop_request
 from statprune.system.devices import choose_device
+from statprune.system.disk import is_disk_error
 from statprune.system.distributed import gathered, rank, start
 
 log = logging.getLogger(__name__)
@@ -40,7 +53,8 @@ class RunContext:
         inputs: what is read.
         seconds: by phase, so far.
         reports: of the matrices pruned so far.
-        save_problem: why the model could not be saved, raised once the rest is written; None: nothing went wrong.
+        lacks_reports: some could not be written, and wait here.
+        save_problem: why the model or its masks could not be saved, raised once the rest is written; None: they could.
         saved: what was written of the model; None: nothing.
         record: set when the run is finished.
         resumed_blocks: how many blocks an earlier attempt pruned.
@@ -56,6 +70,7 @@ class RunContext:
     inputs: Inputs = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     reports: list[MatrixReport] = field(default_factory=list)
+    lacks_reports: bool = False
     save_problem: ModelError | None = None
     saved: SavedModel | None = None
     record: RunRecord | None = None
@@ -71,6 +86,47 @@ class RunContext:
         asked = [number for number in gathered(self.should_stop()) if number is not None]
         if asked:
             raise Interrupted(asked[0])
+
+    def add_reports(self, reports: Sequence[MatrixReport]) -> None:
+        """Add the reports of a pruned block to those of the run; a full disk is no reason to stop pruning."""
+        self.reports.extend(reports)
+        if self.lacks_reports:
+            return
+        try:
+            append_reports(self.folder, reports)
+        except OSError as error:
+            if not is_disk_error(error):
+                raise
+            self.lacks_reports = True
+            log.warning(
+                "reports can't be added to %s (%s): pruning goes on, and they are written at its end",
+                self.folder / REPORTS,
+                first_line(error),
+            )
+
+    def complete_reports(self) -> None:
+        """Write the reports that wait, if any do.
+
+        Raises:
+            OSError: they can't be written.
+        """
+        if self.lacks_reports:
+            write_reports(self.folder, self.reports)
+            self.lacks_reports = False
+
+    @property
+    def room(self) -> int:
+        """Bytes that the run may fill on the disk of its folder.
+
+        Where pruned blocks are on disk, those that an earlier attempt kept are taken up as they are, or removed.
+        """
+        own = 0
+        if self.config.settings.offload is Offload.disk:
+            own = sum(path.stat().st_size for path in (self.folder / CHECKPOINT).glob("*.safetensors"))
+        else:  # given up where another model would find no room beside it
+            links = (self.folder / CHECKPOINT).glob("block-*.saved-*.safetensors")
+            own = sum({path.stat().st_ino: path.stat().st_size for path in links}.values())
+        return shutil.disk_usage(self.folder).free + own
 
     @property
     def saves_model(self) -> bool:

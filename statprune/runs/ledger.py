@@ -1,6 +1,7 @@
 """How the jobs of one command ended: each writes a note, and the process that started them reads all."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from statprune.errors import first_line
 from statprune.runs.checksums import sealed, unsealed
 from statprune.system.files import owner_tag, remove_dead_folders, replacing
 
+log = logging.getLogger(__name__)
 LEDGER = "STATPRUNE_SWEEP"  # in every job's environment: the folder where it writes its note
 PLANNED = "planned.txt"  # in that folder: how many jobs there are
 SWEEPS = Path("outputs", ".cache", "sweeps")  # folders for the notes of sweeps
@@ -65,13 +67,15 @@ def ledger() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for place in (folder, _elsewhere(folder)):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def write_planned(folder: Path, jobs: int | None) -> None:
     """Tell the jobs how many they are; None: nobody knows."""
     if jobs is not None:
-        (folder / PLANNED).write_text(str(jobs), encoding="utf-8")
+        with suppress(OSError):  # a full disk: nobody knows
+            (folder / PLANNED).write_text(str(jobs), encoding="utf-8")
 
 
 def planned_jobs() -> int | None:
@@ -84,11 +88,48 @@ def planned_jobs() -> int | None:
 
 def write_note(number: int, note: JobNote) -> None:
     """Tell the process that started the sweep about job ``number``; each note replaces the one before."""
-    if place := os.environ.get(LEDGER):
-        # an error: that process has ended, and its folder went with it, so that nobody is left to tell
-        with suppress(OSError), replacing(Path(place) / f"{number}.json") as file:
-            metric = None if note.metric is None else repr(note.metric)  # JSON has no infinity
-            file.write_text(json.dumps(sealed(asdict(note) | {"metric": metric}), allow_nan=False), encoding="utf-8")
+    if not (place := os.environ.get(LEDGER)):
+        return
+    try:
+        _write_note(Path(place), number, note)
+    except FileNotFoundError:  # that process has ended, and its folder went with it, so that nobody is left to tell
+        return
+    except OSError as error:
+        try:
+            elsewhere = _elsewhere(Path(place))
+            elsewhere.mkdir(mode=0o700, exist_ok=True)
+            _write_note(elsewhere, number, note)
+        except OSError:
+            log.warning("how job %d ended can't be told in %s (%s)", number, place, error.strerror or first_line(error))
+
+
+def _write_note(folder: Path, number: int, note: JobNote) -> None:
+    metric = None if note.metric is None else repr(note.metric)  # JSON has no infinity
+    with replacing(folder / f"{number}.json") as file:
+        file.write_text(json.dumps(sealed(asdict(note) | {"metric": metric}), allow_nan=False), encoding="utf-8")
+
+
+def _elsewhere(folder: Path) -> Path:
+    """Where notes are written on this machine that find no room in their folder."""
+    return Path(tempfile.gettempdir()) / f"statprune-notes-{folder.name}"
+
+
+def why_untold(folder: Path) -> str:
+    """Why no job could tell how it ended, as a sentence.
+
+    Args:
+        folder: of the notes.
+    """
+    try:
+        probe = folder / "probe"
+        probe.write_bytes(bytes(4096))  # a full disk may still have room for a name
+        probe.unlink()
+    except OSError as error:
+        return (
+            f"no job could tell how it ended: {folder} can't be written to ({error.strerror or first_line(error)}); "
+            "make room there, or start the command in another folder"
+        )
+    return f"no job could tell in {folder} how it ended; their folders and logs say more"
 
 
 def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
@@ -99,15 +140,25 @@ def read_notes(folder: Path, interrupted: bool = False) -> list[JobNote]:
         interrupted: the jobs were stopped.
     """
     notes = []
-    paths = [path for path in folder.glob("*.json") if path.stem.isdecimal()]
-    for path in sorted(paths, key=lambda path: int(path.stem)):
-        note = _read_note(path)
+    for note in _latest_notes(folder):
         if note.state is JobState.RUNNING:
             reason = "its process ended before the run did; start the same command again"
             state = JobState.INTERRUPTED if interrupted else JobState.FAILED
             note = replace(note, state=state, reasons=[reason])
         notes.append(note)
     return notes
+
+
+def _latest_notes(folder: Path) -> list[JobNote]:
+    """The last note of each job, in their order: of two, in both places, the one that tells how it ended."""
+    latest: dict[int, JobNote] = {}
+    for place in (folder, _elsewhere(folder)):
+        for path in place.glob("*.json"):
+            if path.stem.isdecimal():
+                number, note = int(path.stem), _read_note(path)
+                if number not in latest or note.state is not JobState.RUNNING:
+                    latest[number] = note
+    return [latest[number] for number in sorted(latest)]
 
 
 def _read_note(path: Path) -> JobNote:

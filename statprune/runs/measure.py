@@ -145,6 +145,7 @@ def measure_answers(context: RunContext, run: Unfinished) -> Unfinished:
             pending = Pending("zero_shot", run.model_folder.name if run.model_folder is not None else None)
             record = replace(record, zero_shot=zero_shot.compared(dense, None), pending=pending)
             if rank() == 0:
+                context.complete_reports()
                 write_documents(context.folder, dense, None)
                 write_record(context.folder, record)
         pruned = _pruned_answers(context, run, zero_shot)

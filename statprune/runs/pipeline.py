@@ -14,6 +14,7 @@ from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import DenseStatistics
 from statprune.errors import Interrupted, ModelError, StatpruneError, first_line
+from statprune.model.room import saved_bytes
 from statprune.model.saving import TokenizerError, save_masks, save_model
 from statprune.pruning.loop import prune
 from statprune.pruning.report import MatrixReport
@@ -31,11 +32,11 @@ from statprune.runs.pruning_checkpoint import PruningCheckpoint
 from statprune.runs.record import RunRecord
 from statprune.runs.rehearsal import check_saving
 from statprune.runs.resume import reopened
-from statprune.runs.store import MASKS, MODEL, append_reports, clear_reports, finish_record
+from statprune.runs.store import MASKS, MODEL, clear_reports, finish_record
 from statprune.runs.workbench import Workbench
 from statprune.system import stop_request
 from statprune.system.console import progress
-from statprune.system.disk import is_disk_error
+from statprune.system.disk import disk_problem, is_disk_error
 from statprune.system.distributed import rank
 from statprune.system.timing import phase
 
@@ -58,12 +59,12 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         context.inputs = read_inputs(config)
         if pending is None:
             prepared = prepare(context)
-            check_saving(context, prepared.loaded)
+            check_saving(context, prepared)
             checkpoint = opened_checkpoint(context, prepared)
             dense = measure_dense(context, prepared, checkpoint)
             context.stop_if_asked()
             prune_blocks(context, prepared, checkpoint)
-            saved = save(context, prepared)
+            saved = save(context, prepared, checkpoint)
             context.stop_if_asked()
             unfinished = measure_losses(context, prepared, dense, saved)
         else:
@@ -91,8 +92,7 @@ def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningChe
     with progress("pruning blocks", len(prepared.blocks)) as advance, stop_request.listening():
 
         def on_block(index: int, count: int, reports: Sequence[MatrixReport]) -> None:
-            append_reports(context.folder, reports)
-            context.reports.extend(reports)
+            context.add_reports(reports)
             means = block_means(reports)
             context.tracker.log_block(index, means)
             error = means.get("relative_output_error", math.nan)
@@ -116,18 +116,41 @@ def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningChe
         context.seconds[name] = context.seconds.get(name, 0) + seconds
 
 
-def save(context: RunContext, prepared: Prepared) -> Path | None:
+def save(context: RunContext, prepared: Prepared, checkpoint: PruningCheckpoint | None = None) -> Path | None:
     """Write the pruned model where the run saves it, or where a failed evaluation can be repeated from it.
+
+    The model comes first, and what can be small comes after it: from then on nothing costs the pruning.
+
+    Args:
+        context: the run.
+        prepared: its inputs; the model is pruned.
+        checkpoint: finds its blocks in the saved model from now on; None: there is none.
 
     Returns:
         Its folder; None where no model was written.
 
     What goes wrong is raised at the end of the run: the pruned model in memory is still measured and recorded.
     """
+    if checkpoint is not None and context.writes_model:
+        checkpoint.give_room(saved_bytes(prepared.loaded))
     folder = _written(context, prepared) if context.writes_model else None
+    if folder is not None and checkpoint is not None and context.saved is not None:
+        checkpoint.find_in(folder, context.saved.shards)
     if prepared.calibration is not None and "masks" in context.config.tracking.artifacts and rank() == 0:
-        save_masks(prepared.blocks, context.folder / MASKS)  # only once the model is safe
+        _write_masks(context, prepared)
     return folder
+
+
+def _write_masks(context: RunContext, prepared: Prepared) -> None:
+    path = context.folder / MASKS
+    try:
+        save_masks(prepared.blocks, path)
+    except OSError as error:
+        problem = disk_problem(error, str(path))
+        if problem is None:
+            raise
+        told = f"the masks could not be saved: {problem}; the run's measurements are in result.json"
+        context.save_problem = context.save_problem or ModelError(told)
 
 
 def _written(context: RunContext, prepared: Prepared) -> Path | None:
@@ -136,13 +159,13 @@ def _written(context: RunContext, prepared: Prepared) -> Path | None:
         try:
             own_model.begin(context.folder, folder.name)
             context.saved = save_model(prepared.loaded, folder)
-            own_model.complete(context.folder, folder.name, context.saved.shards)
         except TokenizerError as error:
             problem: ModelError = error
         except Exception as error:  # a full disk, a model class whose saving is broken
             problem = _save_problem(error, folder)
             _remove_half_saved(folder, context.config.settings.offload)
         else:
+            _list_files(context, folder)
             return folder
     if context.saves_model:
         context.save_problem = problem
@@ -151,11 +174,22 @@ def _written(context: RunContext, prepared: Prepared) -> Path | None:
     return None
 
 
+def _list_files(context: RunContext, folder: Path) -> None:
+    """Say that the model is complete; one that could be written stays, even if that can't be."""
+    try:
+        own_model.complete(context.folder, folder.name, context.saved.shards if context.saved is not None else {})
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        log.warning("the files of %s can't be listed yet (%s)", folder, first_line(error))
+
+
 def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     """Write the record, which is the last of a run's files.
 
     Raises:
-        ModelError: the model could not be saved.
+        ModelError: the model or its masks could not be saved.
+        OSError: the disk is full.
     """
     config = context.config
     paths = absolute_paths(config, context.folder)  # where they are now: another attempt may have made the measurements
@@ -177,6 +211,7 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     # this attempt may save what an earlier one would not
     if folder is not None and context.saves_model and folder.name != MODEL:
         folder = own_model.renamed(context.folder, folder.name, MODEL)
+    context.complete_reports()
     result = finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
     if context.save_problem is not None:
         raise context.save_problem

@@ -1,7 +1,6 @@
 """The first stage: everything that can be wrong with tasks, model and data is found before any expensive step."""
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import fingerprint
 from statprune.runs.inputs import MODEL, add_hub_model, input_key
 from statprune.system.console import waiting
+from statprune.system.disk import readable
 from statprune.system.distributed import size
 from statprune.system.memory import available_host, peak_host, resident, restart_peaks
 from statprune.system.timing import phase
@@ -56,12 +56,14 @@ class MemoryPlan:
         predicted: peaks from the plan on.
         load_peak: bytes of the host at the peak of loading.
         waits: whether hidden states wait at all.
+        written: bytes of hidden states that wait on disk, of all processes.
     """
 
     placement: Placement
     predicted: PredictedPeak
     load_peak: int
     waits: bool
+    written: int = 0
 
 
 @dataclass(frozen=True)
@@ -265,15 +267,14 @@ def _plan_memory(
     need = memory_need(model, blocks, workload)
     placement = choose_placement(settings.activations, need, model.device)
     streamer = blocks[0].streamer
-    written = need.activations if placement is Placement.disk else 0
-    if streamer is not None and settings.offload is Offload.disk:
-        written += sum(streamer.block_bytes)
-    written *= size()
-    room = shutil.disk_usage(context.folder).free
+    waiting_on_disk = (need.activations if placement is Placement.disk else 0) * size()
+    is_pruned_there = streamer is not None and settings.offload is Offload.disk and not context.config.is_dense
+    written = waiting_on_disk + (sum(streamer.block_bytes) * size() if streamer is not None and is_pruned_there else 0)
+    room = context.room
     if written > room:
         raise ModelError(
-            f"pruning will write {written / 2**30:.2f} GiB below {context.folder}, where {room / 2**30:.2f} GiB are "
-            "free; make room, or give a hydra.run.dir elsewhere"
+            f"pruning will write {readable(written)} below {context.folder}, where {readable(room)} are free; make "
+            "room, or give a hydra.run.dir elsewhere"
         )
     restart_peaks(model.device)
     predicted = predict_peak(need, placement, model.device)
@@ -282,4 +283,4 @@ def _plan_memory(
     available = available_host()
     if available is not None and predicted.host - resident() > available:
         log.warning("only %.2f GiB more are available on the host; lower the batch sizes", available / 2**30)
-    return MemoryPlan(placement, predicted, load_peak, waits=need.activations > 0)
+    return MemoryPlan(placement, predicted, load_peak, need.activations > 0, waiting_on_disk)

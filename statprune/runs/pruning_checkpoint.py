@@ -23,6 +23,7 @@ from statprune.pruning.checkpoint import FinishedBlock
 from statprune.runs.checkpoint_files import CheckpointFiles, KeptBlock
 from statprune.runs.dense_cache import Codec
 from statprune.runs.store import CHECKPOINT
+from statprune.system.disk import readable
 from statprune.system.distributed import broadcast, rank, size
 from statprune.system.options import PlainValues
 
@@ -74,6 +75,8 @@ class PruningCheckpoint:
         self._is_on = mode is not Checkpoint.false and is_sure and rank() == 0
         self._may_begin = mode is Checkpoint.auto and not is_sure and rank() == 0
         self._kept = len(found.blocks)
+        self._done: list[FinishedBlock] = list(self.finished)  # those of this attempt, too
+        self._is_wanted = mode is not Checkpoint.false and rank() == 0
         self._header: PlainValues = {}
         self._began = time.perf_counter()
         self._thread = ThreadPoolExecutor(1, "statprune-checkpoint")
@@ -114,7 +117,7 @@ class PruningCheckpoint:
         if self.needed <= room:
             return None
         return (
-            f"they would take {self.needed / 2**30:.2f} GiB below {folder}, where {room / 2**30:.2f} GiB are free; "
+            f"they would take {readable(self.needed)} below {folder}, where {readable(room)} are free; "
             "make room, or set checkpoint=false"
         )
 
@@ -159,6 +162,7 @@ class PruningCheckpoint:
 
     def save(self, block: Block, taken: object, finished: FinishedBlock) -> None:
         """Keep a pruned block; the one before it is waited for, so that one at a time takes memory."""
+        self._done.append(finished)
         if self._may_begin:
             self._decide()
         self._wait()
@@ -172,6 +176,35 @@ class PruningCheckpoint:
         """Wait until everything is kept."""
         self._wait()
 
+    def give_room(self, needed: int) -> None:
+        """Let go of blocks that were found in a model which was saved before, if there is no room for another."""
+        found = [number for number, block in enumerate(self._found.blocks) if block.saved]
+        if rank() == 0 and found and shutil.disk_usage(self._files.folder.parent).free < needed:
+            self._files.remove_after(found[0])
+            self._kept = found[0]
+
+    def find_in(self, saved: Path, shards: Mapping[str, str]) -> None:
+        """Find the blocks that were not kept in the model that was saved, from now on: what comes next may fail.
+
+        Nothing where that can't be, as for a mixture whose experts are stored under other names.
+
+        Args:
+            saved: folder of the model.
+            shards: SHA-256 of its files of tensors.
+        """
+        if not self._is_wanted or self._kept == len(self._blocks) or len(self._done) < len(self._blocks):
+            return
+        places = {name: saved / shard for shard in shards for name in _names_in(saved / shard)}
+        try:
+            self._files.write_header(self._header)
+            for block in self._blocks[self._kept :]:
+                own = sorted({places[name] for name in _pruned_parameters(block)})
+                hashes = {path: shards[path.name] for path in own}
+                self._files.link_saved(block.index, self._key, hashes, self._done[block.index])
+                self._kept = block.index + 1
+        except (OSError, KeyError) as error:
+            log.debug("the blocks in %s would be pruned again after a failure (%s)", saved, error)
+
     def remove(self) -> None:
         """Remove everything: the run is finished."""
         if rank() == 0:
@@ -179,8 +212,7 @@ class PruningCheckpoint:
 
     def announce(self, why: str) -> None:
         """Say where blocks are kept, how much room they take, and why."""
-        gigabytes = f"{self.needed / 2**30:.2f} GiB at most"
-        room = f"they take {gigabytes}" if self.needed else "they take no room of their own"
+        room = f"they take {readable(self.needed)} at most" if self.needed else "they take no room of their own"
         log.info("pruned blocks are kept below %s until the run ends (%s); %s", self._files.folder, why, room)
 
     def _decide(self) -> None:
@@ -296,6 +328,11 @@ def _to_be_kept(block: Block) -> dict[str, Tensor]:
     if _disk_source(block) is None or block.streamer is None:
         return parameters
     return {name: value for name, value in parameters.items() if not block.streamer.streams(value)}
+
+
+def _names_in(path: Path) -> list[str]:
+    with safe_open(path, "pt") as file:
+        return sorted(file.keys())
 
 
 def _disk_source(block: Block) -> DiskSource | None:

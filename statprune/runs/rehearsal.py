@@ -1,18 +1,19 @@
 """Saving is tried before anything is pruned: what can't be written, and a disk without room, are known early."""
 
 import logging
-import shutil
 
-from statprune.config.sections import Offload
 from statprune.errors import ModelError
-from statprune.model.loading import LoadedModel
-from statprune.model.saving import rehearse_saving, saved_bytes
+from statprune.model.room import saved_bytes
+from statprune.model.saving import rehearse_saving
 from statprune.runs.context import RunContext
+from statprune.runs.prepare import Prepared
+from statprune.system.disk import readable
 
 log = logging.getLogger(__name__)
+REPORT, REST = 2**10, 2**15  # bytes of a matrix's report, and of record and losses of a small run
 
 
-def check_saving(context: RunContext, loaded: LoadedModel) -> None:
+def check_saving(context: RunContext, prepared: Prepared) -> None:
     """Try to write all but the weights, and see whether there is room for them; nothing where no model is written.
 
     Raises:
@@ -22,20 +23,29 @@ def check_saving(context: RunContext, loaded: LoadedModel) -> None:
     if not context.writes_model:
         return
     try:
-        rehearse_saving(loaded)
-        _check_room(context, loaded)
+        rehearse_saving(prepared.loaded)
+        _check_room(context, prepared)
     except ModelError as error:
         if context.saves_model:
             raise
         log.warning("the pruned model can't be kept until it is evaluated: %s", error)
 
 
-def _check_room(context: RunContext, loaded: LoadedModel) -> None:
-    needed, room = saved_bytes(loaded.model), shutil.disk_usage(context.folder).free
-    if context.config.settings.offload is Offload.disk:  # the plan of memory has counted the blocks
-        return
+def _check_room(context: RunContext, prepared: Prepared) -> None:
+    """Raise ModelError where the model, the hidden states that wait on disk and the small files don't fit."""
+    needed, room = (
+        saved_bytes(prepared.loaded) + prepared.memory.written + _small_files(context, prepared),
+        context.room,
+    )
     if needed > room:
         raise ModelError(
-            f"the pruned model takes {needed / 2**30:.2f} GiB below {context.folder}, where {room / 2**30:.2f} GiB are "
-            "free; make room, or give a hydra.run.dir elsewhere"
+            f"the pruned model takes {readable(needed)} below {context.folder}, with what is written beside it, and "
+            f"{readable(room)} are free there; make room, or give a hydra.run.dir elsewhere"
         )
+
+
+def _small_files(context: RunContext, prepared: Prepared) -> int:
+    """Bytes of the run's other files, roughly: reports, masks, record and losses."""
+    matrices = [matrix for block in prepared.blocks for matrix in block.matrices]
+    masks = sum(matrix.weights for matrix in matrices) // 8 if "masks" in context.config.tracking.artifacts else 0
+    return masks + len(matrices) * REPORT + REST

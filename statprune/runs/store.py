@@ -37,6 +37,8 @@ LEFTOVERS = (
         "..saves-model.*",
         ".windows.parquet.*",
         ".documents.parquet.*",
+        ".blocks.jsonl.*",
+        ".masks.npz.*",
         ".now.*",
         "tmp*.hidden",
         ".converted-*",
@@ -128,7 +130,14 @@ def append_reports(folder: Path, reports: Iterable[MatrixReport]) -> None:
     """Add the reports of pruned matrices, a line for each."""
     check_ours(folder)
     with (folder / REPORTS).open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(finite(report.to_json()), allow_nan=False) + "\n" for report in reports)
+        file.writelines(map(_line, reports))
+
+
+def write_reports(folder: Path, reports: Iterable[MatrixReport]) -> None:
+    """Write the reports of all matrices anew, where they could not be added one by one."""
+    check_ours(folder)
+    with replacing(folder / REPORTS) as temporary:
+        temporary.write_text("".join(map(_line, reports)), encoding="utf-8")
 
 
 def read_reports(folder: Path) -> list[MatrixReport]:
@@ -145,6 +154,10 @@ def read_reports(folder: Path) -> list[MatrixReport]:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{REPORTS} can't be read: {first_line(error)}") from error
+
+
+def _line(report: MatrixReport) -> str:
+    return json.dumps(finite(report.to_json()), allow_nan=False) + "\n"
 
 
 def write_windows(

@@ -9,7 +9,7 @@ from statprune.errors import DamagedError
 from statprune.runs.inputs import TASKS, changes
 from statprune.runs.own_model import lost, was_written
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
+from statprune.runs.store import MASKS, MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,19 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
         if can_resume(record, folder):
             return Complete(record)
         return Run(f"{folder} was not evaluated to its end, and its pruned model is not there: it is run again")
+    reason = _what_it_lacks(record, config, folder)
+    return Run(f"{reason}: it is run again") if reason is not None else Skip(record)
+
+
+def _what_it_lacks(record: RunRecord, config: RunConfig, folder: Path) -> str | None:
+    """What a finished run was to leave beside its record and is not there, in words, or None."""
     if config.settings.save_model and not was_written(folder, MODEL, record):
-        return Run(f"{folder} is finished, but its model was not saved: it is run again")
+        return f"{folder} is finished, but its model was not saved"
     if config.settings.save_model and (problems := lost(folder, MODEL, record)):
-        return Run(f"the model saved in {folder} is damaged ({'; '.join(problems)}): it is run again")
-    return Skip(record)
+        return f"the model saved in {folder} is damaged ({'; '.join(problems)})"
+    if "masks" in config.tracking.artifacts and record.is_pruned and not (folder / MASKS).exists():
+        return f"{folder} is finished, but its masks were not saved"
+    return None
 
 
 def _why_again(record: RunRecord, config: RunConfig, folder: Path) -> str | None:

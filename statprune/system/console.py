@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: bars on a terminal, plain lines elsewhere, always on standard error."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -61,6 +62,29 @@ class OnceInTheLog(logging.Handler):
             logging.getLogger().handle(record)
 
 
+def keep_going_without_log() -> None:
+    """Have a log file that can't be written cost one line on the terminal; Python would print a traceback for each."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            vars(handler)["handleError"] = _LogProblem(handler)
+
+
+class _LogProblem:
+    """Tells once what is wrong with a log file."""
+
+    def __init__(self, handler: logging.FileHandler):
+        self._handler, self._has_told = handler, False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):  # a mistake of ours in a message
+            logging.Handler.handleError(self._handler, record)
+        elif not self._has_told:
+            self._has_told = True
+            reason = error.strerror or str(error)
+            print(f"{self._handler.baseFilename} can't be written ({reason}): the run goes on", file=sys.stderr)
+
+
 def warn_in_the_log() -> None:
     """Send the libraries' and Python's own warnings to the run's log file, and not to the terminal."""
     logging.captureWarnings(True)
@@ -88,6 +112,7 @@ def configure_logging(verbose: bool, quiet: bool = False) -> None:
     logger = logging.getLogger("statprune")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
     warn_in_the_log()
+    keep_going_without_log()
     if quiet:
         CONSOLE.quiet = True
     rich = RichHandler(console=CONSOLE, show_path=False, show_level=False, show_time=False)

@@ -128,6 +128,8 @@ def check_ours(folder: Path) -> None:
         LostLockError: another process has taken it over.
     """
     if is_lost(folder):
+        if not folder.is_dir():
+            raise LostLockError(f"{folder} was removed while the run went on; start the same command again")
         raise LostLockError(
             f"another process has taken over {folder} while this one gave no sign of life, or has deleted its lock: "
             "nothing more is written there; wait for that process, or start the same command again"

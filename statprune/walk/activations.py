@@ -172,7 +172,8 @@ class OnDisk:
 
     def _write(self, hidden: Tensor) -> None:
         values = hidden.cpu().contiguous().flatten().view(torch.uint8).numpy()
-        values.tofile(self._path)  # not through a memory map, where a full disk kills the process
+        with self._path.open("wb") as file:  # not through a memory map, where a full disk kills the process
+            file.write(values.data)  # numpy's own tofile does not say why it fails
 
     def _read(self) -> Tensor:
         return torch.from_numpy(np.fromfile(self._path, np.uint8)).view(self._dtype).view(self._shape)

@@ -116,7 +116,7 @@ def test_auto_keeps_blocks_where_pruning_takes_long(plain, tmp_path, monkeypatch
     monkeypatch.setattr("statprune.runs.pruning_checkpoint.LONG", 0.0)
     with caplog.at_level(logging.INFO):
         attempt(plain, tmp_path / "long", CVR, mode=Checkpoint.auto, stop_after=3)
-    assert "is predicted to take" in caplog.text and "GiB at most" in caplog.text
+    assert "is predicted to take" in caplog.text and "KiB at most" in caplog.text
     assert attempt(plain, tmp_path / "long", CVR, mode=Checkpoint.auto).solved == 2 * MATRICES
 
 

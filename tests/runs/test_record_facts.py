@@ -187,9 +187,8 @@ def test_environment(facts):
 def test_a_run_that_goes_on_elsewhere_says_where(facts, tmp_path):
     other = replace(facts.record.environment, threads=999)
     pending = replace(facts.record, environment=other, date="2020-01-01T00:00:00+00:00")
-    context = SimpleNamespace(
-        config=facts.config, folder=tmp_path, device=torch.device("cpu"), inputs={}, seconds={}, save_problem=None
-    )
+    own = {"folder": tmp_path, "inputs": {}, "seconds": {}, "save_problem": None, "complete_reports": lambda: None}
+    context = SimpleNamespace(config=facts.config, device=torch.device("cpu"), **own)
     result = write(context, SimpleNamespace(record=pending, model_folder=None))
     assert result.environment == other and result.resumed == facts.record.environment
     assert result.inputs == facts.record.inputs and result.date > pending.date

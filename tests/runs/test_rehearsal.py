@@ -32,7 +32,7 @@ def test_a_generation_configuration_that_is_refused_says_so(tiny_folder, tmp_pat
 
 def test_a_disk_without_room_for_the_model_is_noticed_before_pruning(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ModelError, match=r"the pruned model takes 0\.00 GiB below .*; make room"):
+    with pytest.raises(ModelError, match=r"the pruned model takes 0\.\d\d MiB below .* 1\.0 KiB are free there; make"):
         run(tiny_job(tiny_folder, "save_model=true", "activations=host"), tmp_path)
     assert not (tmp_path / "windows.parquet").exists()
 
