@@ -39,9 +39,10 @@ TESTS ?= tests
 coverage: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:xdist --cov --cov-report=term --cov-report=html:build/coverage $(TESTS)
 
-# small changes of the numbers' code, each of which a test has to notice; MODULES=core/scores for some of them
+# small changes of the numbers' code, each of which a test has to notice; MODULES=core/scores for some of them,
+# SAMPLE=20 for as many random ones of each module
 mutants: $(STAMP)
-	$(BIN)/python -m tests.helpers.mutants $(MODULES)
+	$(BIN)/python -m tests.helpers.mutants $(MODULES) $(if $(SAMPLE),--sample $(SAMPLE))
 
 # launchers and sweepers: joblib, a local Ray, a Slurm of one node (from Debian's packages, as root), Optuna
 test-cluster: $(VENV)/.installed-cluster

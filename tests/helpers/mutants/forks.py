@@ -22,13 +22,13 @@ import pytest
 import torch
 
 from tests.helpers.mutants.operators import Mutant
+from tests.helpers.mutants.reach import Reach, in_order, reach
 
 # what takes long to import, once for all forks; nothing of ours
 for library in ("omegaconf", "tokenizers", "transformers.models.llama.modeling_llama"):
     importlib.import_module(library)
 
 ROOT = Path(__file__).parents[3]
-LONGEST = 600  # seconds that a module's tests may take without a mutant
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,24 @@ def prepare() -> None:
 def unnoticed(target: Target, mutants: Sequence[Mutant]) -> list[Mutant]:
     """The mutants with which all of the module's tests pass."""
     start = time.monotonic()
-    if not _passes(lambda: _run_tests(target), LONGEST):
-        raise SystemExit(f"the tests of {target.module} fail without any mutant: {' '.join(target.tests)}")
-    limit = 5 + 5 * (time.monotonic() - start)
-    elsewhere = [mutant for mutant in mutants if not mutant.is_in_body]
-    left = [mutant for mutant in elsewhere if _passes(lambda mutant=mutant: _run_imported(target, mutant.code), limit)]
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
-        plugin = _InBodies(target, mutants, limit, found)
-        _passes(lambda: _run_tests(target, plugin), float("inf"))
-        return left + [mutants[index] for index in json.loads(found.read_text())]
+        _passes(lambda: _run_tests(target, _InBodies(target, mutants, found)), float("inf"))
+        if not found.exists():
+            raise SystemExit(f"the tests of {target.module} fail without any mutant: {' '.join(target.tests)}")
+        answer = json.loads(found.read_text())
+    limit = 5 + 5 * answer["seconds"]
+    elsewhere = [mutant for mutant in mutants if not mutant.is_in_body]
+    left = [mutant for mutant in elsewhere if _passes(lambda mutant=mutant: _run_imported(target, mutant.code), limit)]
+    print(f"{target.module}: {answer['seconds']:.0f} s of tests; {time.monotonic() - start:.0f} s", flush=True)
+    return left + [mutants[index] for index in answer["left"]]
 
 
 class _InBodies:
     """A pytest plugin that runs the tests it has collected once for each mutant, in forks: nothing is imported anew."""
 
-    def __init__(self, target: Target, mutants: Sequence[Mutant], limit: float, found: Path):
-        self._target, self._mutants, self._limit, self._found = target, mutants, limit, found
+    def __init__(self, target: Target, mutants: Sequence[Mutant], found: Path):
+        self._target, self._mutants, self._found = target, mutants, found
         self._functions: list[FunctionType] = []  # the module's, once it is imported
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -86,22 +87,34 @@ class _InBodies:
         functions = [value for value in gc.get_objects() if isinstance(value, FunctionType)]
         self._functions = [function for function in functions if function.__code__.co_filename == path]
         gc.freeze()  # what is there already is not looked through, and so not copied, in every fork
+        reaches = [reach(item, path, lambda item: _run_items([item], session)) for item in session.items]
+        if not all(test.passes for test in reaches):
+            return True
         for index, mutant in enumerate(self._mutants):
-            if mutant.is_in_body and _passes(lambda code=mutant.code: self._tested(session, code), self._limit):
+            if not mutant.is_in_body:
+                continue
+            tests = in_order(reaches, mutant.lines)
+            limit = 5 + 5 * sum(test.seconds for test in tests)
+            if _passes(lambda mutant=mutant, tests=tests: self._tested(session, mutant.code, tests), limit):
                 left.append(index)
-        self._found.write_text(json.dumps(left))
+        self._found.write_text(json.dumps({"left": left, "seconds": sum(test.seconds for test in reaches)}))
         return True
 
-    def _tested(self, session: pytest.Session, code: CodeType) -> bool:
+    def _tested(self, session: pytest.Session, code: CodeType, tests: Sequence[Reach]) -> bool:
         mutated = {(part.co_qualname, part.co_firstlineno): part for part in _parts(code)}
         for function in self._functions:  # each gets the body that it has in the mutated module
             own = function.__code__
             function.__code__ = mutated.get((own.co_qualname, own.co_firstlineno), own)
-        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.testsfailed:
-                return False
-        return True
+        return _run_items([test.item for test in tests], session)
+
+
+def _run_items(items: Sequence[pytest.Item], session: pytest.Session) -> bool:
+    """Whether the tests pass; False at the first that fails."""
+    for item, following in zip(items, [*items[1:], None], strict=True) if items else ():
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.testsfailed:
+            return False
+    return True
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:

@@ -58,6 +58,7 @@ class Mutant:
         after: what stands in its place; empty where it was taken out.
         code: the module with the change.
         is_in_body: of a function, so that the module's own values stay as they are.
+        lines: of the statement that holds it.
     """
 
     function: str
@@ -66,6 +67,7 @@ class Mutant:
     after: str
     code: CodeType
     is_in_body: bool
+    lines: range
 
     @property
     def change(self) -> str:
@@ -76,15 +78,17 @@ class Mutant:
 def mutants(source: str, path: str) -> Iterator[Mutant]:
     """All mutants of a module, in the order of its lines."""
     tree = ast.parse(source)
-    for place in _places(tree, "", False):
+    for place in _places(tree, "", False, range(0)):
         old = place.get()
         for new in _replacements(old):
             ast.fix_missing_locations(ast.copy_location(new, old))
+            shown = place.parent if isinstance(old, ast.Constant) else old  # a number alone tells little
+            before = _text(shown)
             place.set(new)
             code = compile(tree, path, "exec")
+            after = "" if isinstance(new, ast.Pass) else _text(shown if shown is place.parent else new)
             place.set(old)
-            after = "" if isinstance(new, ast.Pass) else _text(new)
-            yield Mutant(place.function, old.lineno, _text(old), after, code, place.is_in_body)
+            yield Mutant(place.function, old.lineno, before, after, code, place.is_in_body, place.lines)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class _Place:
     index: int | None
     function: str
     is_in_body: bool
+    lines: range
 
     def get(self) -> ast.AST:
         value = getattr(self.parent, self.field)
@@ -108,7 +113,7 @@ class _Place:
             getattr(self.parent, self.field)[self.index] = node
 
 
-def _places(parent: ast.AST, function: str, is_in_body: bool) -> Iterator[_Place]:
+def _places(parent: ast.AST, function: str, is_in_body: bool, lines: range) -> Iterator[_Place]:
     """Every place that may be mutated: no docstrings, annotations, imports, messages of errors."""
     if isinstance(parent, ast.FunctionDef | ast.ClassDef):
         function = f"{function}.{parent.name}".lstrip(".")
@@ -119,13 +124,16 @@ def _places(parent: ast.AST, function: str, is_in_body: bool) -> Iterator[_Place
             if not isinstance(node, ast.AST) or _is_left_out(node):
                 continue
             is_below = is_in_body or (isinstance(parent, ast.FunctionDef) and field == "body")
-            yield _Place(parent, field, index, function, is_below)
-            yield from _places(node, function, is_below)
+            spanned = range(node.lineno, (node.end_lineno or node.lineno) + 1) if isinstance(node, ast.stmt) else lines
+            yield _Place(parent, field, index, function, is_below, spanned)
+            yield from _places(node, function, is_below, spanned)
 
 
 def _is_left_out(node: ast.AST) -> bool:
     is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return is_docstring or isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Assert | ast.arg)
+    if is_docstring or (isinstance(node, ast.keyword) and node.arg == "device"):
+        return True
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Assert | ast.arg)
 
 
 def _replacements(node: ast.AST) -> Iterator[ast.AST]:
@@ -166,7 +174,8 @@ def _changed_calls(node: ast.Call) -> Iterator[ast.AST]:
     """The object in place of its method, the argument in place of the function, a twin, an option left out."""
     own, is_method = node.func, isinstance(node.func, ast.Attribute)
     if isinstance(own, ast.Attribute):
-        yield own.value
+        if not _goes_to_device(node):
+            yield own.value
         if own.attr in TWINS:
             yield ast.Call(ast.Attribute(own.value, TWINS[own.attr], ast.Load()), node.args, node.keywords)
     elif isinstance(own, ast.Name):
@@ -176,8 +185,17 @@ def _changed_calls(node: ast.Call) -> Iterator[ast.AST]:
     if is_method and own.attr != "to":  # which, without arguments, is the object again
         for index in range(len(node.args)):
             yield ast.Call(own, [*node.args[:index], *node.args[index + 1 :]], node.keywords)
-    for index in range(len(node.keywords)):
+    for index, keyword in enumerate(node.keywords):
+        if keyword.arg == "device":  # the default's, in tests on a CPU
+            continue
         yield ast.Call(own, node.args, [*node.keywords[:index], *node.keywords[index + 1 :]])
+
+
+def _goes_to_device(node: ast.Call) -> bool:
+    """Whether the call is ``x.to(device)``, which does nothing on a CPU."""
+    if not isinstance(node.func, ast.Attribute) or node.func.attr != "to" or node.keywords:
+        return False
+    return ast.unparse(node.args[0]).rpartition(".")[2] == "device"
 
 
 def _changed_statements(node: ast.stmt) -> Iterator[ast.AST]:
