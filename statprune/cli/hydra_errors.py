@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from statprune.cli.problems import print_problems
 from statprune.config.composing import composing_problem
 from statprune.errors import first_line
+from statprune.system.disk import disk_problem
 
 RAISES = "HYDRA_FULL_ERROR"  # in the environment: Hydra raises what it would print
 # what Hydra and the launchers end in where a configuration does not fit, a folder or a log can't be written
@@ -47,8 +48,11 @@ def _is_in(traceback: Traceback | None, job: CodeType) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename} can't be written ({error.strerror}); make room, or give another hydra.run.dir"
+    refused = error.__cause__ if isinstance(error.__cause__, OSError) else error  # a log that can't be opened
+    if isinstance(refused, OSError) and refused.filename is not None:
+        return f"{refused.filename} can't be written ({refused.strerror}); make room, or give another hydra.run.dir"
+    if (problem := disk_problem(refused, "the folder of the runs")) is not None:
+        return problem
     if isinstance(error, HydraException | OmegaConfBaseException):
         return composing_problem(error)
     cause = f": {first_line(error.__cause__)}" if error.__cause__ is not None else ""

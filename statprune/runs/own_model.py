@@ -108,7 +108,9 @@ def owns(run: Path, name: str, record: RunRecord | None) -> bool:
     if folder.is_symlink() or run.is_symlink() or not folder.is_dir():
         return False
     mark = _marks(run).get(name)
-    return _is_intact(folder, mark) if mark is not None else _is_recorded(folder, record)
+    if mark is None:  # an empty folder: its marker found no room
+        return _is_recorded(folder, record) or _is_empty(folder)
+    return _is_intact(folder, mark)
 
 
 def was_written(run: Path, name: str, record: RunRecord | None) -> bool:
@@ -157,7 +159,7 @@ def foreign(run: Path, name: str) -> str:
 
 def remove(run: Path, name: str, record: RunRecord | None) -> None:
     """Remove the folder ``name`` if the run owns it."""
-    if not owns(run, name, record):
+    if not owns(run, name, record) or _is_empty(run / name):  # whoever made an empty folder may want it
         return
     shutil.rmtree(run / name, ignore_errors=True)
     marks = _marks(run)
@@ -179,6 +181,10 @@ def _is_intact(folder: Path, mark: ModelMark) -> bool:
     if mark.files is None:
         return mark.folder == _identity(folder)
     return not _others(folder, mark.files)
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
 
 
 def _others(folder: Path, marked: Mapping[str, FileMark]) -> list[str]:

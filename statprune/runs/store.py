@@ -7,7 +7,8 @@ the folder over.
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from statprune.system.lock import check_ours, is_lost
 RECORD, REPORTS, WINDOWS, DOCUMENTS = RUN_RECORD, "blocks.jsonl", "windows.parquet", "documents.parquet"
 MASKS, MODEL = "masks.npz", SAVED_MODEL
 UNSAVED = ".pruned"  # the pruned model, or its pruned blocks, where it is not to be saved
+DRAFT = ".card"  # of the model's card
 CHECKPOINT = ".checkpoint"  # folder of pruned blocks, until the run is finished
 # what a killed process leaves: half-written files, hidden states and converted checkpoints
 LEFTOVERS = (
@@ -39,6 +41,7 @@ LEFTOVERS = (
         ".documents.parquet.*",
         ".blocks.jsonl.*",
         ".masks.npz.*",
+        DRAFT,
         ".now.*",
         "tmp*.hidden",
         ".converted-*",
@@ -115,9 +118,20 @@ def damaged_model(folder: Path, record: RunRecord) -> list[str]:
 def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> RunRecord:
     """Write the record of a finished run, and first the card of its model if that is saved; returns it as written."""
     if is_saved:
-        (folder / MODEL / own_model.CARD).write_text(model_card(record), encoding="utf-8")
+        with _drafted(folder) as draft:  # half a card in the model's folder would be taken for a user's file
+            draft.write_text(model_card(record), encoding="utf-8")
+            draft.replace(folder / MODEL / own_model.CARD)
         own_model.complete(folder, MODEL, record.saved.shards if record.saved is not None else {})
     return write_record(folder, record)
+
+
+@contextmanager
+def _drafted(folder: Path) -> Iterator[Path]:
+    draft = folder / DRAFT
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def clear_reports(folder: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from statprune.errors import StatpruneError
+from statprune.system.disk import ADVICE, FULL
 from statprune.system.machine import boot, namespace, start_time
 
 log = logging.getLogger(__name__)
@@ -165,8 +166,9 @@ def _taken(path: Path, me: Holder) -> Holder | None:
                 _write(descriptor, me)
                 return None
     except (OSError, UnicodeDecodeError) as error:
-        reason = _reason(error)
-        raise LockedError(f"{path} can't be used as a lock ({reason}); remove it, or give another folder") from error
+        number = error.errno if isinstance(error, OSError) else None
+        advice = ADVICE[number] if number in FULL else "remove it, or give another folder"
+        raise LockedError(f"{path} can't be used as a lock ({_reason(error)}); {advice}") from error
 
 
 def _check_new(path: Path, is_new: bool) -> None:

@@ -188,6 +188,7 @@ class OnDiskIn:
 
     def __init__(self, folder: Path | None):
         self._folder = folder if folder is not None else Path(tempfile.gettempdir())
+        OnDisk._last_write = None  # what another run could not write is none of this one's
 
     def __call__(self, hidden: Tensor) -> OnDisk:
         """Store hidden states."""

@@ -268,6 +268,6 @@ def test_the_peak_of_a_run_from_disk_is_predicted(depths):
 
 def test_a_full_disk_is_noticed_before_anything_is_pruned(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
-    with pytest.raises(ModelError, match=r"pruning will write \d+\.\d KiB below .*, where 1\.0 KiB are free; make room"):
+    with pytest.raises(ModelError, match=r"pruning will write \d+\.\d KiB below .*, where 1\.0 KiB are free; make"):
         run(composed(*SMALL, f"model.path={tiny_folder}", "offload=disk"), tmp_path)
     assert not (tmp_path / "windows.parquet").exists()

@@ -9,24 +9,25 @@ from statprune.runs.ledger import JobState
 from statprune.runs.store import read_record
 from tests.helpers.full_disks import before, carried_out, counted_matrices, failing_once, fill, small_disk
 from tests.helpers.interrupted import assert_same_files
+from tests.helpers.warm import start_warm
 
 MASKS = "tracking.artifacts=[masks]"
-STORE, PIPELINE, FILES = "statprune.runs.store", "statprune.runs.pipeline", "statprune.runs.checkpoint_files"
-SMALL = (  # what is written once the model is there: where that fails the same command prunes nothing
-    "statprune.runs.own_model.complete",
-    "statprune.model.saving.copy_side_files",
+STORE, PIPELINE = "statprune.runs.store", "statprune.runs.pipeline"
+SMALL = (  # what is written once the blocks can be found in the model: the same command prunes nothing again
     f"{PIPELINE}.save_masks",
     f"{PIPELINE}.measure_losses",
     f"{PIPELINE}.finish_record",
     f"{STORE}.model_card",
     f"{STORE}.write_record",
 )
-EARLY = (  # what is written before anything is pruned, and pruned blocks on disk
+EARLY = (  # what is written before that
+    "statprune.runs.own_model.complete",
+    "statprune.model.saving.copy_side_files",
     "statprune.runs.job.locked",
     "statprune.runs.job._write_hydra_files",
     f"{PIPELINE}.measure_dense",
     f"{PIPELINE}.clear_reports",
-    f"{PIPELINE}.own_model.begin",
+    "statprune.runs.own_model.begin",
     "statprune.model.checkpoint.DiskSource.write",
     "statprune.walk.activations.OnDisk._write",
 )
@@ -85,11 +86,29 @@ def test_a_file_in_a_folders_place_and_the_other_way_round(tiny_folder, tmp_path
     assert "stands where a f" in outcome.reasons[0] and "move it away" in outcome.reasons[0]
 
 
+def test_hidden_states_that_one_run_could_not_write_are_no_fault_of_the_next(tiny_folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_once(patch, "statprune.walk.activations.OnDisk._write", call=2)
+        failed = carried_out(tiny_folder, tmp_path / "one", "activations=disk")
+    assert failed.state is JobState.FAILED and "hidden states can't be written ([Errno 28] No sp" in failed.reasons[0]
+    assert carried_out(tiny_folder, tmp_path / "two", "activations=disk").state is JobState.FINISHED
+
+
+def test_a_model_folder_that_is_empty_is_nobodys(tiny_folder, tmp_path, monkeypatch):
+    """As it is left where the disk was full, or a process killed, before its marker was written."""
+    with monkeypatch.context() as patch:
+        failing_once(patch, "statprune.runs.own_model._write")
+        failed = carried_out(tiny_folder, tmp_path, "save_model=true")
+    assert failed.state is JobState.FAILED and "No space left on device" in failed.reasons[0]
+    (tmp_path / "model").mkdir(exist_ok=True)
+    assert carried_out(tiny_folder, tmp_path, "save_model=true").state is JobState.FINISHED
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("stage", [*SMALL, *EARLY])
 def test_a_disk_that_is_full_at_a_stage(tiny_folder, tmp_path, monkeypatch, stage):
     pruned = counted_matrices(monkeypatch)
-    on_disk = ("offload=disk", "activations=disk") if stage == EARLY[-2] or stage == EARLY[-1] else ()
+    on_disk = ("offload=disk", "activations=disk") if stage in EARLY[-2:] else ()
     overrides = ("save_model=true", MASKS, *on_disk)
     try:
         mount = small_disk(tmp_path / "disk", "2m")
@@ -110,3 +129,20 @@ def test_a_disk_that_is_full_at_a_stage(tiny_folder, tmp_path, monkeypatch, stag
         assert (disk / "run" / "model" / "README.md").exists() and not (disk / "run" / ".checkpoint").exists()
     finally:
         mount.__exit__(None, None, None)
+
+
+@pytest.mark.long
+def test_of_two_processes_on_one_folder_one_writes(tiny_folder, tmp_path):
+    """Started at once; the other ends in a sentence, or finds the run finished."""
+    overrides = [f"model.path={tiny_folder}", "calibration.samples=64", "calibration.seq_len=32", "tracking=disabled"]
+    overrides += ["evaluation.max_windows=4", "hydra.run.dir=run"]
+    files = [(tmp_path / f"out{number}", tmp_path / f"err{number}") for number in range(2)]
+    processes = [process for out, err in files for process in start_warm(overrides, tmp_path, out, err, [{}])]
+    for process in processes:
+        process.join(200)
+    codes = [process.exitcode for process in processes]
+    told = [err.read_text() for _, err in files]
+    assert 0 in codes and all("Traceback" not in text for text in told)
+    for code, text in zip(codes, told, strict=True):
+        assert code == 0 or (code == 1 and "is being written by process" in text)
+    assert read_record(tmp_path / "run").is_finished

@@ -12,9 +12,11 @@ from statprune.runs.ledger import (
     ledger,
     planned_jobs,
     read_notes,
+    why_untold,
     write_note,
     write_planned,
 )
+from tests.helpers.full_disks import failing_once
 
 
 def note(state=JobState.FINISHED, reasons=(), metric=None, measured="perplexity", folder="folder"):
@@ -57,6 +59,22 @@ def test_a_note_that_nobody_can_read_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv(LEDGER, str(tmp_path / "gone"))
     write_note(0, note())
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_note_that_finds_no_room_is_told_elsewhere(notes_folder, tmp_path_factory, monkeypatch):
+    """The last one of a job, whose first is in the folder."""
+    write_note(0, note(JobState.RUNNING))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
+    failing_once(monkeypatch, "statprune.runs.ledger._write_note")
+    write_note(0, note(JobState.FAILED, ["the disk is full"]))
+    assert [*elsewhere.iterdir()] and read_notes(notes_folder) == [note(JobState.FAILED, ["the disk is full"])]
+
+
+def test_a_sweep_without_notes_says_why(notes_folder, monkeypatch):
+    assert "their folders and logs say more" in why_untold(notes_folder)
+    failing_once(monkeypatch, "pathlib.Path.write_bytes")
+    assert "can't be written to (No space left on device); make room there" in why_untold(notes_folder)
 
 
 def test_the_folder_of_notes_is_removed_in_the_end(tmp_path, monkeypatch):
