@@ -24,7 +24,9 @@ def chat_of(value: object) -> Chat | None:
         raise ValueError(f"it is no list of messages, but of the type {type(value).__name__}")
     chat = []
     for message in value:
-        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
+        if not isinstance(message, dict):
+            raise ValueError(f"it is a list with an item of the type {type(message).__name__}, not one of messages")
+        if not {"role", "content"} <= set(message):
             raise ValueError("a message is no dictionary with role and content")
         role, content = message["role"], message["content"]
         if content is None or content == "":

@@ -4,6 +4,7 @@ import bz2
 import glob
 import gzip
 import io
+import json
 import lzma
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from statprune.errors import DataError
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PROSE = ("", ".txt", ".text", ".md", ".markdown", ".rst", ".org", ".tex", ".raw", ".tokens", ".log")
 READABLE = "plain text (.txt, .md) or a table (.jsonl, .json, .csv, .tsv, .parquet), also as .gz, .bz2, .xz or .zst"
+FIRST_LINES = 3  # that tell whether plain text is JSON lines
 
 
 def _zstandard(file: Path) -> BinaryIO:
@@ -118,7 +120,7 @@ def read_prose(files: Sequence[Path], key: str) -> list[str]:
         key: that leads to them, for the sentences.
 
     Raises:
-        DataError: one can't be read, or all are empty.
+        DataError: one can't be read or is no prose, or all are empty.
     """
     texts = []
     for file in files:
@@ -129,6 +131,17 @@ def read_prose(files: Sequence[Path], key: str) -> list[str]:
             raise damage(file, error, f"give {key} another UTF-8 text file") from error
         if "\0" in texts[-1]:
             raise DataError(f"{file} holds zero bytes and is no text; give {key} another UTF-8 text file")
+        if _holds_json_lines(texts[-1]):
+            raise DataError(f"{file} holds JSON lines, not prose; call it .jsonl, so that its column of text is read")
     if not any(text.strip() for text in texts):
         raise DataError(f"{files[0]} is empty; give {key} a file with text")
     return texts
+
+
+def _holds_json_lines(text: str) -> bool:
+    """Whether the first lines are JSON objects: a table under the name of plain text."""
+    lines = [line for line in text.split("\n", FIRST_LINES)[:FIRST_LINES] if line.strip()]
+    try:
+        return bool(lines) and all(isinstance(json.loads(line), dict) for line in lines)
+    except (ValueError, RecursionError):
+        return False

@@ -25,6 +25,7 @@ from statprune.model.opening import (
     open_from_disk,
     stored_in,
 )
+from statprune.model.stored import gguf_damage
 from statprune.system.hub import hub_access
 
 if TYPE_CHECKING:  # transformers is slow to import, and --help needs none of it
@@ -224,6 +225,8 @@ class _Opening:
                 own = str(error).startswith("model.path=")
                 raise (error if own else ModelError(f"model.path={self.source.path} can't be used: {error}")) from error
             except Exception as error:  # a broken folder or file ends in almost any error type
+                if "gguf_file" in options and (damage := gguf_damage(Path(locate_model(self.source.path)))):
+                    raise ModelError(f"model.path={self.source.path} can't be used: {damage}") from error
                 raise self._failure(error, online) from error
 
     def _from_pretrained(self, location: str, options: PretrainedOptions) -> LoadedModel:

@@ -82,6 +82,17 @@ def read_stored(folder: Path, named: str | None = None) -> StoredCheckpoint | No
     return _sharded(folder / name)
 
 
+def gguf_damage(path: Path) -> str | None:
+    """Why a .gguf file can't be read as one, in a sentence, or None; reads no more than its header."""
+    from gguf import GGUFReader
+
+    try:
+        GGUFReader(path)
+    except Exception as error:  # a file that is cut off ends in almost any error type
+        return _damaged(path, f"{type(error).__name__}: {first_line(error)}")
+    return None
+
+
 def _sharded(index: Path) -> StoredCheckpoint:
     files = _weight_map(index)
     tensors: dict[str, StoredTensor] = {}
@@ -124,10 +135,14 @@ def _headers(path: Path) -> dict[str, StoredTensor]:
         reason = first_line(error)
     except Exception as error:  # torch.load of a damaged file ends in almost any error type
         reason = f"{type(error).__name__}: {first_line(error)}"
+    raise ModelError(_damaged(path, reason))
+
+
+def _damaged(path: Path, reason: str) -> str:
     with path.open("rb") as file:
         if file.read(len(GIT_POINTER)) == GIT_POINTER:
             reason = "it is Git LFS's pointer to the file: run git lfs pull"
-    raise ModelError(f"{path} is damaged or not whole ({reason}); copy or download it again")
+    return f"{path} is damaged or not whole ({reason}); copy or download it again"
 
 
 def _safetensors(path: Path) -> dict[str, StoredTensor]:

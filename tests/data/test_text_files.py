@@ -116,6 +116,8 @@ BAD_TABLES = {
     "latin.jsonl": ('{"text": "é"}\n'.encode("latin-1"), "not UTF-8"),
     "cut.jsonl.gz": (gzip.compress(LINES.encode())[:-9], "damaged"),
     "cut.parquet": (b"PAR1 nothing", "can't be read as PARQUET"),
+    "table.txt": (b'{"text": "a"}\n{"text": "b"}\n', "holds JSON lines, not prose"),
+    "list.jsonl": (b'{"text": ["a", "b"]}\n', "a list with an item of the type str, not one of messages"),
     "roles.jsonl": (b'{"conversations": [{"from": "user", "value": "hi"}]}\n', "no dictionary with role and content"),
     "page.html": (b"<p>words</p>", "of a kind that is not read (.html)"),
     "weights.safetensors": (b"", "of a kind that is not read (.safetensors)"),

@@ -103,7 +103,7 @@ def test_a_disk_that_fills_up_ends_in_a_sentence(tiny_folder, tmp_path, monkeypa
 def test_what_a_class_keeps_in_float32_is_read_so_from_disk(family, dtype, kept, tmp_path):
     model = tiny_model(family).to(dtype)
     own = {name: part for name, part in model.state_dict(keep_vars=True).items() if kept in name}
-    for name, part in own.items():
+    for part in own.values():
         part.data = torch.rand(part.shape) + 0.5
     dense = saved(model, tmp_path / "dense")
     opened = load_model(str(dense), offload="disk", folder=tmp_path / "copy")

@@ -90,3 +90,20 @@ def test_a_truncated_pickled_checkpoint_is_named(shards):
     torch.save(tiny_llama().state_dict(), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert f"{path} is damaged or not whole" in refusal(shards)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"GGUF\x03\x00\x00\x00" + 2 * b"\x01\x00\x00\x00\x00\x00\x00\x00", "damaged or not whole"),
+        (b"", "damaged or not whole"),
+        (b"version https://git-lfs.github.com/spec/v1", "run git lfs pull"),
+    ],
+    ids=["truncated", "empty", "pointer"],
+)
+def test_a_damaged_gguf_file_is_named(content, message, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(str(path))
+    assert f"{path} is damaged" in str(caught.value) and "copy or download it again" in str(caught.value)
