@@ -1,4 +1,4 @@
-"""A finished run whose saved model was damaged is not finished: the same command prunes again, or says what is wrong."""
+"""A run whose saved model was damaged is not finished: the same command prunes again, or says what is wrong."""
 
 import shutil
 from pathlib import Path
