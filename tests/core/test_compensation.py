@@ -153,7 +153,6 @@ def test_a_matrix_that_lost_nothing_stays_as_it_is(columns, rows):
         ({"rows_first": True}, "energy, rows first"),
         ({"rows": False}, "columns"),
         ({"columns": False}, "rows"),
-        ({"columns": False, "rows_first": True}, "rows, rows first"),
         ({"columns": False, "rows": False}, "none"),
     ],
 )

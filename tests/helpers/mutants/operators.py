@@ -166,7 +166,7 @@ def _other_constants(value: object) -> tuple[bool | int | float, ...]:
         case int():
             return value + 1, value - 1
         case float():
-            return value * 2, -value if value else 1.0
+            return (value * 2, -value) if value else (1.0,)
     return ()
 
 
