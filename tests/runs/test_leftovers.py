@@ -6,6 +6,7 @@ import os
 import pytest
 from omegaconf import OmegaConf
 
+from statprune.runs import own_model
 from statprune.runs.job import carry_out
 from statprune.runs.ledger import SWEEPS, JobState, ledger
 from statprune.runs.leftovers import CHECKPOINT, tidy
@@ -25,8 +26,9 @@ def killed(tmp_path):
     """The folder of a run that was killed between its record and its end, with a file of the user's own."""
     with locked(tmp_path):
         holder = json.loads((tmp_path / LOCK).read_text())
+    own_model.begin(tmp_path, UNSAVED)
     for name in (UNSAVED, CHECKPOINT, ".converted-x", "model"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "model.safetensors").touch()
     for name in ("model/.fused-3.safetensors", "tmpab.hidden", f".now.{DEAD}", f".result.json.{tag()}-{DEAD}"):
         (tmp_path / name).touch()
@@ -66,7 +68,7 @@ def test_a_skipped_run_is_tidied(tmp_path, tiny_folder):
     composed = OmegaConf.create(tiny_job(tiny_folder).resolved())
     bench = Workbench(holds_model=False)
     assert carry_out(composed, tmp_path, bench, False).state is JobState.FINISHED
-    (tmp_path / UNSAVED).mkdir()
+    own_model.begin(tmp_path, UNSAVED)
     assert carry_out(composed, tmp_path, bench, False).state is JobState.SKIPPED
     assert not (tmp_path / UNSAVED).exists()
 
