@@ -172,10 +172,11 @@ def _read_in_float32(model: "PreTrainedModel", index: Mapping[str, dict[str, Any
     """
     from transformers.core_model_loading import build_glob_alternation
 
-    patterns = list(model._get_dtype_plan(model.config.dtype))
+    dtype = model.config.dtype
+    patterns = list(model._get_dtype_plan(dtype)) if isinstance(dtype, torch.dtype) else []
     if not patterns:
         return
-    kept = build_glob_alternation(patterns)[0]  # type: ignore[arg-type]  # invariant, though only read
+    kept = build_glob_alternation([*patterns])[0]
     parameters = dict(model.named_parameters())
     for name, entry in index.items():
         if kept.search(name) and "dtype" in entry:
