@@ -177,11 +177,11 @@ def _read_in_float32(model: "PreTrainedModel", index: Mapping[str, dict[str, Any
     """
     from transformers.core_model_loading import build_glob_alternation
 
-    dtype: Any = model.config.dtype
-    patterns: list[Any] = list(model._get_dtype_plan(dtype))
+    dtype = model.config.dtype
+    patterns = list(model._get_dtype_plan(dtype)) if isinstance(dtype, torch.dtype) else []
     if not patterns:
         return
-    kept = build_glob_alternation(patterns)[0]
+    kept = build_glob_alternation([*patterns])[0]
     parameters = dict(model.named_parameters())
     for name, entry in index.items():
         if kept.search(name) and "dtype" in entry:
