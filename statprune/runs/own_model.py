@@ -159,7 +159,8 @@ def foreign(run: Path, name: str) -> str:
 
 def remove(run: Path, name: str, record: RunRecord | None) -> None:
     """Remove the folder ``name`` if the run owns it."""
-    if not owns(run, name, record) or _is_empty(run / name):  # whoever made an empty folder may want it
+    is_unmarked = name not in _marks(run)
+    if not owns(run, name, record) or (is_unmarked and _is_empty(run / name)):  # whoever made that one may want it
         return
     shutil.rmtree(run / name, ignore_errors=True)
     marks = _marks(run)
