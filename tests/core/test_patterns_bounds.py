@@ -101,7 +101,15 @@ def test_inputs_and_blocks_hold_whole_groups(size, fits):
 
 @pytest.mark.parametrize(
     ("count", "rounded"),
-    [(0.7 * 10, 7), (7.0, 7), (7 - 5e-10, 7), (7 - 1.5e-9, 6), (1e6 - 5e-7, 10**6), (1e6 - 1.5e-6, 10**6 - 1), (0.0, 0)],
+    [
+        (0.7 * 10, 7),
+        (7.0, 7),
+        (7 - 5e-10, 7),
+        (7 - 1.5e-9, 6),
+        (1e6 - 5e-7, 10**6),
+        (1e6 - 1.5e-6, 10**6 - 1),
+        (0.0, 0),
+    ],
 )
 def test_a_count_a_hair_below_a_whole_number_is_that(count, rounded):
     assert round_down(count) == rounded
