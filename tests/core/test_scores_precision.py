@@ -58,15 +58,9 @@ def test_cvr_adds_the_chunks_of_its_variance_in_float64(matrix, monkeypatch):
     [
         ({"statistic_calibration": False, "alpha": 0.7}, "alpha=0.7 has no effect with method.statistic_calibration"),
         ({"statistic_calibration": False, "epsilon": 0.1}, "epsilon=0.1 has no effect with method.statistic_calibr"),
-        ({"statistic_calibration": False, "activation_power": 0.5}, "activation_power=0.5 has no effect with method.s"),
-        (
-            {"statistic_calibration": False, "activation": Activation.norm},
-            "activation=norm has no effect with method.st",
-        ),
-        (
-            {"activation": Activation.norm, "activation_power": 0.5},
-            "activation_power=0.5 has no effect with method.act",
-        ),
+        ({"statistic_calibration": False, "activation_power": 0.5}, "activation_power=0.5 has no effect with method."),
+        ({"statistic_calibration": False, "activation": Activation.norm}, "activation=norm has no effect with method."),
+        ({"activation": Activation.norm, "activation_power": 0.5}, "activation_power=0.5 has no effect with method."),
     ],
 )
 def test_an_option_that_another_switches_off_is_refused(options, sentence):
