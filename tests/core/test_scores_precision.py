@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statprune.core.row_chunks import CHUNK_ENTRIES
-from statprune.core.scores import Activation, CvrOptions, NoOptions, RiaOptions, cvr, ria, wanda
+from statprune.core.scores import Activation, CvrOptions, NoOptions, RiaOptions, _column_variance, cvr, ria, wanda
 from statprune.core.statistics import InputStatistics
 
 
@@ -35,6 +35,11 @@ def test_ria_rounds_the_powers_of_the_norms(matrix):
     absolute = weight.abs()
     relative = absolute / absolute.sum(0) + absolute / absolute.sum(1, keepdim=True)
     assert torch.equal(ria(weight, statistics, RiaOptions()), relative * statistics.norm.sqrt().float())
+
+
+def test_the_variance_of_columns_is_of_rounded_means_and_squares(matrix):
+    weight, _ = matrix
+    assert torch.equal(_column_variance(weight), column_variance(weight))
 
 
 @pytest.mark.parametrize("activation", Activation)

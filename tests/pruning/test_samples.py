@@ -7,7 +7,7 @@ from statprune.core.compensation import Energy
 from statprune.core.methods import get_method
 from statprune.core.moments import Moments
 from statprune.core.patterns import Unstructured
-from statprune.pruning.loop import own_sample
+from statprune.pruning.calibration import own_sample
 from statprune.pruning.spec import PruneSpec
 
 WINDOWS = torch.zeros(6, 50, dtype=torch.long)

@@ -65,7 +65,7 @@ def unnoticed(target: Target, mutants: Sequence[Mutant]) -> list[Mutant]:
         found = Path(folder) / "found.json"
         _passes(lambda: _run_tests(target, _InBodies(target, mutants, found)), float("inf"))
         if not found.exists():
-            raise SystemExit(f"the tests of {target.module} fail without any mutant: {' '.join(target.tests)}")
+            raise SystemExit(f"{target.module} has no tests, or they fail unmutated: {' '.join(target.tests)}")
         answer = json.loads(found.read_text())
     limit = 5 + 5 * answer["seconds"]
     elsewhere = [mutant for mutant in mutants if not mutant.is_in_body]
@@ -88,7 +88,7 @@ class _InBodies:
         self._functions = [function for function in functions if function.__code__.co_filename == path]
         gc.freeze()  # what is there already is not looked through, and so not copied, in every fork
         reaches = [reach(item, path, lambda item: _run_items([item], session)) for item in session.items]
-        if not all(test.passes for test in reaches):
+        if session.testsfailed or not reaches or not all(test.passes for test in reaches):
             return True
         for index, mutant in enumerate(self._mutants):
             if not mutant.is_in_body:
