@@ -9,7 +9,7 @@ import pytest
 from statprune.analysis.collect import collect
 from statprune.analysis.table_text import to_csv
 from statprune.analysis.tables import build
-from statprune.cli.main import INTERRUPTED
+from statprune.cli.interrupts import INTERRUPTED
 from statprune.cli.tables import EXAMPLE
 from statprune.config.table_files import table_names
 from statprune.config.table_spec import load_table
