@@ -30,7 +30,7 @@ from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdic
 from statprune.runs.workbench import Workbench
 from statprune.system.devices import choose_device
 from statprune.system.disk import disk_problem
-from statprune.system.distributed import all_arrive, gathered, rank, size, start
+from statprune.system.distributed import all_arrive, gathered, lost_process, rank, size, start
 from statprune.system.lock import locked
 from statprune.system.plugin_files import use_plugin_files
 
@@ -127,7 +127,7 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         reason = f"the GPU's memory is too small ({first_line(error)}); {advice}"
         return Outcome(folder, JobState.FAILED, [reason])
     except Exception as error:
-        refused = disk_problem(error, str(folder))
+        refused = disk_problem(error, str(folder)) or lost_process(error)
         if refused is not None:
             return Outcome(folder, JobState.FAILED, [refused])
         if not others_follow:

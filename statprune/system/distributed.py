@@ -9,6 +9,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+# what gloo, NCCL and the store say when a process that they exchange with has ended
+CONNECTION_LOST = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "connection was likely closed",
+    "broken pipe",
+)
 LONGEST_WAIT = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
 _control_group: list[dist.ProcessGroup] = []  # beside the group that exchanges the work
 
@@ -57,6 +64,16 @@ def all_arrive(seconds: float | None = None) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def lost_process(error: BaseException) -> str | None:
+    """A sentence where an error says that another process of this job has ended, or None."""
+    if size() == 1 or not any(words in str(error).lower() for words in CONNECTION_LOST):
+        return None
+    return (
+        "another process of this job has ended, killed perhaps for want of memory; its own messages say more, and the "
+        "same command goes on with what was kept"
+    )
 
 
 def stop() -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from statprune.runs.pipeline import run
-from statprune.system.distributed import assign_owners, gathered, own_part
+from statprune.system.distributed import assign_owners, gathered, lost_process, own_part
 from tests.helpers.command import composed, in_processes, torchrun
 from tests.helpers.families import tiny_model
 from tests.helpers.models import tiny_tokenizer
@@ -179,6 +179,14 @@ def test_a_process_that_fails_alone_notices(tmp_path):
     (tmp_path / "alone.py").write_text(ALONE)
     done = torchrun(2, cwd=tmp_path, program=["alone.py"])
     assert done.stdout.split() == ["alone"], done.stderr
+
+
+def test_a_process_that_has_ended_is_a_sentence_of_the_others(monkeypatch):
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:41771")
+    assert lost_process(error) is None  # of whom there are none
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert lost_process(error).startswith("another process of this job has ended")
+    assert lost_process(RuntimeError("shapes do not fit")) is None
 
 
 def test_one_process_does_all_of_the_work():
