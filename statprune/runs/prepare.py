@@ -11,8 +11,8 @@ from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import StatisticsKind
 from statprune.data.windows import Windows, calibration_windows, evaluation_windows
-from statprune.errors import ConfigError, ModelError
-from statprune.evaluation.tasks import TaskOptions, TaskSuite, load_tasks
+from statprune.errors import ModelError
+from statprune.evaluation.tasks import TaskSuite, load_tasks
 from statprune.model.coverage import Coverage, measure_coverage
 from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model, vocabulary_size
 from statprune.model.matrix import Block
@@ -149,12 +149,7 @@ def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel)
 
     options = context.config.evaluation.task_options
     with phase(context.seconds, "tasks"):
-        result = ZeroShot(suite, loaded.model, loaded.tokenizer, options)
-    standing = sorted({task.metric.partition(",")[0] for task in result.plan.tasks.values()})
-    if options.metric not in (TaskOptions().metric, *standing):
-        have = ", ".join(standing)
-        raise ConfigError([f"evaluation.metric={options.metric} is a metric of no task; they have {have}, or others"])
-    return result
+        return ZeroShot(suite, loaded.model, loaded.tokenizer, options)
 
 
 def _opened(context: RunContext) -> LoadedModel:

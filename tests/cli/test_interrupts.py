@@ -21,6 +21,7 @@ def ours(monkeypatch):
     """Interrupts of this process, which are put back at the end."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     handlers, hook = {number: signal.getsignal(number) for number in HANDLED}, sys.unraisablehook
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     own = Interrupts()
     own.leave_at_once()
     yield own

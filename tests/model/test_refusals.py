@@ -35,7 +35,7 @@ def test_a_model_that_is_no_decoder_is_refused_before_any_work(model, reason, tm
 
 def test_a_file_that_is_no_gguf_cant_be_opened(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"not a gguf file")
-    with pytest.raises(ModelError, match=r"model\.path=.*bad.gguf can't be opened"):
+    with pytest.raises(ModelError, match=r"model\.path=.*bad.gguf is damaged or not whole"):
         run(tiny_job(tmp_path / "bad.gguf"), tmp_path / "run")
 
 

@@ -53,7 +53,7 @@ def test_a_run_that_was_asked_to_stop_goes_on(model, tmp_path, monkeypatch):
             if len(told) == 3:
                 stop_request.request(signal.SIGTERM)
 
-        patch.setattr("statprune.runs.pipeline.append_reports", stop_at_3)
+        patch.setattr("statprune.runs.context.append_reports", stop_at_3)
         with pytest.raises(Interrupted, match="goes on after 3 of 5 blocks") as caught:
             run(config, tmp_path / "run")
     stop_request.withdraw()

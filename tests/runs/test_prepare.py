@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from statprune.data.windows import TextOrigin, Windows
-from statprune.errors import ConfigError, DataError, ModelError
+from statprune.errors import DataError, ModelError
 from statprune.runs.pipeline import run
 from statprune.runs.prepare import overlap_warning
 from tests.helpers.command import tiny_job
@@ -54,5 +54,7 @@ def test_a_run_logs_the_warning_once(tmp_path, tiny_folder, caplog):
 
 
 def test_a_metric_that_no_task_has_is_refused_before_pruning(lively_folder, tasks, tmp_path):
-    with pytest.raises(ConfigError, match=r"evaluation\.metric=f1 is a metric of no task; they have acc, or others"):
+    with pytest.raises(
+        DataError, match=r"evaluation\.metric=f1 is a metric of no task in evaluation\.tasks; choose from"
+    ):
         run(evaluated(lively_folder, tasks / "alone.yaml", "evaluation.metric=f1"), tmp_path)
