@@ -54,7 +54,5 @@ def test_a_run_logs_the_warning_once(tmp_path, tiny_folder, caplog):
 
 
 def test_a_metric_that_no_task_has_is_refused_before_pruning(lively_folder, tasks, tmp_path):
-    with pytest.raises(
-        DataError, match=r"evaluation\.metric=f1 is a metric of no task in evaluation\.tasks; choose from"
-    ):
+    with pytest.raises(DataError, match=r"evaluation\.metric=f1 is a metric of no task in evaluation\.tasks"):
         run(evaluated(lively_folder, tasks / "alone.yaml", "evaluation.metric=f1"), tmp_path)
