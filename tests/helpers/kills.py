@@ -15,6 +15,7 @@ from tests.helpers.runs import RunNumbers, numbers
 from tests.helpers.warm import start_warm
 
 PATIENCE = 300.0  # seconds for a command that is not killed
+TORCHRUNS = 30.0  # seconds after which torchrun kills who does not end: one that waits in gloo sees no signal
 NOTICING = 20.0  # seconds that the others of a killed process have to notice it by themselves
 OF_TRACKING = "wandb"  # its folders are named after the time, and belong to each attempt
 
@@ -132,7 +133,7 @@ def _end_others(running: Sequence[BaseProcess]) -> None:
     for process in running:
         if process.exitcode is None:
             process.terminate()
-    _code(running, PATIENCE)
+    _code(running, TORCHRUNS)
 
 
 def _join(running: Sequence[BaseProcess], patience: float) -> None:
