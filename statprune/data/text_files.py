@@ -53,12 +53,6 @@ def files_of(path: str) -> list[Path]:
     return sorted(file for name in glob.glob(str(place), recursive=True) if (file := Path(name)).is_file())
 
 
-def stamps(path: str | None) -> list[object]:
-    """Name, size and time of writing of each file that a path leads to, which tell whether one has changed."""
-    files = files_of(path) if path else []
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-
-
 def kind_of(file: Path) -> str:
     """A file's suffix in small letters, without that of a compression: ``.jsonl`` for ``a.JSONL.gz``."""
     name = Path(file.stem) if file.suffix.lower() in OPENERS else file

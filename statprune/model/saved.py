@@ -1,6 +1,5 @@
 """A saved model's files, tensor by tensor: each in the checkpoint's own dtype, and compared with the memory."""
 
-import hashlib
 import json
 import os
 import zlib
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from statprune.errors import ModelError
 from statprune.model.source_tensors import SourceTensors
+from statprune.system.files import sha256_of
 
 Expected = Mapping[str, Callable[[Tensor], bool]]  # by name: whether a stored tensor is the one in memory
 CHUNK = 2**24
@@ -103,7 +103,7 @@ def check_saved(folder: Path, expected: Expected) -> SavedModel:
                 count, total = count + 1, total + tensor.numel() * tensor.element_size()
     if missing:
         raise ModelError(f"{folder} lacks the tensor {next(iter(missing))} of the model in memory")
-    return SavedModel(count, total, shards={path.name: _sha256(path) for path in shards_of(folder)})
+    return SavedModel(count, total, shards={path.name: sha256_of(path) for path in shards_of(folder)})
 
 
 def expect(tensors: Mapping[str, Tensor]) -> Expected:
@@ -164,11 +164,3 @@ def _pieces(tensor: Tensor) -> Iterator[Tensor]:
 
 def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(torch.uint8)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from statprune.errors import DamagedError
-from statprune.system.files import finite
+from statprune.system.files import finite, sha256_of
 
 SEAL = "sha256"  # the key of a JSON object that holds the checksum of all others
 
@@ -38,12 +38,6 @@ def unsealed(values: object, is_required: bool) -> dict[str, object]:
     return plain
 
 
-def file_sha256(path: Path) -> str:
-    """The checksum of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """The checksums of those files that are there, by name.
 
@@ -51,7 +45,7 @@ def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
         folder: of the files.
         names: paths below it.
     """
-    return {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
+    return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
 
 
 def damage(folder: Path, expected: Mapping[str, str]) -> list[str]:
@@ -64,7 +58,7 @@ def damage(folder: Path, expected: Mapping[str, str]) -> list[str]:
     problems = []
     for name, checksum in expected.items():
         try:
-            if file_sha256(folder / name) != checksum:
+            if sha256_of(folder / name) != checksum:
                 problems.append(f"{name} is not what the run wrote")
         except FileNotFoundError:
             problems.append(f"{name} is missing")

@@ -17,7 +17,6 @@ from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.errors import ConfigError, Interrupted, KeptModelError, StatpruneError, first_line
 from statprune.runs import own_model
-from statprune.runs.checkpoint_opening import remove_checkpoint
 from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.leftovers import tidy
 from statprune.runs.pipeline import run
@@ -148,7 +147,6 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
             case Refused(reason):
                 return Outcome(folder, JobState.FAILED, [reason])
             case Skip(record):
-                remove_checkpoint(folder)  # what a run leaves that was killed after its record
                 log.info("%s is finished already; rerun=true runs it again%s", folder, _told(config, folder))
                 return Outcome(folder, JobState.SKIPPED, record=record if rank() == 0 else None)
             case Complete(record):

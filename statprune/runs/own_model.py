@@ -4,7 +4,6 @@ A marker in the run's folder lists what was written, file by file, so that neith
 file that was changed or added since, is taken for the run's own. It holds no path: a run that is moved keeps its model.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,12 +17,11 @@ from statprune.errors import StatpruneError
 from statprune.model.location import SAVED_MODEL
 from statprune.runs.model_card import SIGNATURE
 from statprune.runs.record import RunRecord
-from statprune.system.files import write_json
+from statprune.system.files import sha256_of, write_json
 
 MARKER = ".saves-model"  # of a run's folder; versions before this one left it empty
 CARD = "README.md"
 WEIGHTS = ".safetensors"
-CHUNK = 2**24
 
 
 @dataclass(frozen=True)
@@ -167,15 +165,6 @@ def remove(run: Path, name: str, record: RunRecord | None) -> None:
     if marks.pop(name, None) is not None or not marks:
         with suppress(OSError):  # a full disk: the marker then tells of a folder that is not there
             _write(run, marks)
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _is_intact(folder: Path, mark: ModelMark) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from statprune.system.files import sha256_of
+
 MIB = 2**20
 LARGEST_WHOLE = 256 * MIB  # bytes of a file of weights that is hashed whole unless all bytes are asked for
 STRIDE, SAMPLE = MIB, 4096  # of a larger one: so many bytes at the beginning of every stride
@@ -86,7 +88,7 @@ def key_of(files: Mapping[str, FileIdentity]) -> list[list[object]]:
 def _hash(file: Path, status: os.stat_result, is_whole: bool) -> str:
     key = (os.path.realpath(file), status.st_size, status.st_mtime_ns, is_whole)
     if key not in _HASHES:
-        _HASHES[key] = (_blob(file) or _whole_hash(file)) if is_whole else _sampled_hash(file, status.st_size)
+        _HASHES[key] = (_blob(file) or sha256_of(file)) if is_whole else _sampled_hash(file, status.st_size)
     return _HASHES[key]
 
 
@@ -94,11 +96,6 @@ def _blob(file: Path) -> str | None:
     """The hash that the hub's cache has in the name of the file; None where the file is not of that cache."""
     target = Path(os.path.realpath(file))
     return target.name if target.parent.name == "blobs" and BLOB.fullmatch(target.name) else None
-
-
-def _whole_hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sampled_hash(file: Path, size: int) -> str:

@@ -86,7 +86,7 @@ def test_the_hubs_cache_has_the_hash_in_the_name(sampled, tmp_path):
 
 def test_a_file_is_hashed_once(file, monkeypatch):
     identity_of(file, in_full=False)
-    monkeypatch.setattr(contents, "_whole_hash", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(contents, "sha256_of", lambda path: pytest.fail("hashed again"))
     identity_of(file, in_full=False)
 
 
