@@ -74,12 +74,12 @@ class PruneSpec:
     @property
     def statistics_kind(self) -> StatisticsKind:
         """The input statistics that the method, the refinement and the compensation read."""
-        return max(self.method.needs, *(stage.needs for stage in self._later_stages), StatisticsKind.NONE)
+        return max([self.method.needs, *(stage.needs for stage in self._later_stages)])
 
     @property
     def sampled_rows(self) -> int:
         """How many rows of each input are sampled: for the output error, and for the later stages."""
-        return max(ROWS_FOR_OUTPUT_ERROR, *(stage.samples for stage in self._later_stages), 0)
+        return max([ROWS_FOR_OUTPUT_ERROR, *(stage.samples for stage in self._later_stages)])
 
     @property
     def _later_stages(self) -> list[Refinement | Compensation]:

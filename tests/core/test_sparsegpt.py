@@ -192,3 +192,20 @@ def test_a_group_that_would_cross_a_column_block_is_refused():
     assert method.problem(NofM(1, 3)) is None and method.problem(Unstructured(0.5)) is None
     with pytest.raises(ValueError, match="block_size=6 is not divisible"):
         method.solve(w, statistics, NofM(2, 4))
+
+
+def test_damping_is_raised_where_only_the_inverse_can_not_be_factorised(monkeypatch):
+    factorised, refused = torch.linalg.cholesky_ex, []
+
+    def refusing(matrix, upper=False):
+        factor, info = factorised(matrix, upper=upper)
+        if upper and not refused:
+            refused.append(True)
+            return factor, torch.ones_like(info)
+        return factor, info
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", refusing)
+    factor, taken = inverse_factor(torch.eye(3, dtype=torch.float64), 0.01)
+    assert refused
+    assert taken == pytest.approx(0.1)
+    assert torch.allclose(factor.T @ factor, torch.eye(3, dtype=torch.float64) / 1.1)

@@ -42,3 +42,10 @@ def test_processes_sample_together_what_one_alone_would(processes, monkeypatch):
         together.append(own_sample(WINDOWS, 40, 3) + first)
         first += 50 * (6 * (rank + 1) // processes - 6 * rank // processes)
     assert torch.equal(torch.cat(together), alone)
+
+
+def test_sampling_leaves_torch_s_own_random_state_alone():
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    own_sample(WINDOWS, 40, 3)
+    assert torch.equal(torch.get_rng_state(), state)
