@@ -68,14 +68,15 @@ def _print_numbers(console: Console, title: str, numbers: Sequence[Measured], wh
         cells = [shown(value) if is_loss else with_error(value, None) for value in (each.dense, each.pruned)]
         if each.dense is None and each.pruned is None and (each.unpaired or number == 1):
             cells = ["", ""]
-        table.add_row(str(number), *cells, _interval(each))
+        table.add_row(str(number), *cells, interval_text(each))
     console.print(table)
     for number, each in enumerate(numbers, 1):
         if each.unpaired is not None:
             console.print(f"Run {number} is not paired with run 1: {each.unpaired}.")
 
 
-def _interval(number: Measured) -> str:
+def interval_text(number: Measured) -> str:
+    """A paired difference with its interval; empty where there is none."""
     if (interval := number.interval) is None:
         return ""
     return f"{interval.difference:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"

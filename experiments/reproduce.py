@@ -105,13 +105,14 @@ def missing_jobs(jobs: Mapping[Cell, Job]) -> list[Job]:
     return list({job.config_hash: job for job in jobs.values() if not job.is_done}.values())
 
 
-def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] = ()) -> int:
+def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] = (), to_stderr: bool = False) -> int:
     """Run jobs as one sweep, which skips what another process has finished in the meantime.
 
     Args:
         jobs: to run, at least one.
         launcher: choice of hydra/launcher.
         sweep: flags and overrides of the sweep itself.
+        to_stderr: what the sweep prints goes there, where standard output is for something else.
 
     Returns:
         Exit status of the sweep.
@@ -122,7 +123,7 @@ def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] 
         overrides = ["hydra/sweeper=cells", f"hydra.sweeper.file={file}", f"hydra/launcher={launcher}"]
         overrides += [override for override in jobs[0].overrides if override.startswith("name=")]
         command = [sys.executable, "-m", "statprune", "-m", *sweep, *overrides]
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, stdout=sys.__stderr__ if to_stderr else None) as process:
             while True:
                 try:
                     return process.wait()
@@ -135,15 +136,26 @@ def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] 
 
 def _checked_job(table: Table, cell: Cell, sweep_folder: str) -> Job:
     try:
-        return _job(cell, sweep_folder)
+        return job_of(cell.overrides, cell.seconds, sweep_folder)
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
         problems = override_problems(cell.overrides) or [str(error).splitlines()[0]]
         where = place_name(cell.place)
         raise ConfigError([f"table {table.name}, {where}: {problem}" for problem in problems]) from error
 
 
-def _job(cell: Cell, sweep_folder: str) -> Job:
-    composed = compose(cell.overrides)
+def job_of(overrides: Sequence[str], estimate: float, sweep_folder: str = SWEEP_FOLDER) -> Job:
+    """The run of a configuration.
+
+    Args:
+        overrides: that make it.
+        estimate: seconds that it is thought to cost.
+        sweep_folder: that its folder lies in, with interpolations of the configuration.
+
+    Raises:
+        ConfigError: the overrides are wrong.
+        StatpruneError: its folder holds another run.
+    """
+    composed = compose(overrides)
     values = plain_values(composed.config)
     config = parse_config(values)
     folder = place_of(config, Path(composed.resolved(sweep_folder), name_of(values, composed.choices)))
@@ -151,8 +163,7 @@ def _job(cell: Cell, sweep_folder: str) -> Job:
     if isinstance(verdict, Refused):
         raise StatpruneError(verdict.reason)
     seconds = sum(verdict.record.seconds.values()) if isinstance(verdict, Skip) else None
-    overrides = tuple(quote_pattern(override) for override in cell.overrides)
-    return Job(overrides, config.hash(), folder, cell.seconds, seconds)
+    return Job(tuple(map(quote_pattern, overrides)), config.hash(), folder, estimate, seconds)
 
 
 def _in_any_order(overrides: Iterable[str]) -> frozenset[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from statprune.core.finite import check_finite
 from statprune.core.output_errors import output_errors
 from statprune.core.patterns import Pattern
 from statprune.core.statistics import DenseStatistics, InputStatistics
@@ -27,6 +26,7 @@ from statprune.pruning.report import (
     stored_sparsity,
 )
 from statprune.pruning.reporter import Reporter
+from statprune.pruning.solving import solved
 from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
 from statprune.system.distributed import assign_owners, broadcast, gathered, rank, size, start
 from statprune.system.malloc import release_free_memory, return_freed_blocks
@@ -242,16 +242,7 @@ def _prune_matrix(
     stopwatch = Stopwatch(matrix.parameter.device)
     dense = matrix.read()
     try:
-        check_finite(dense, statistics)
-        solution = spec.method.solve(dense, statistics, pattern)
-        numbers = dict(solution.diagnostics)
-        if spec.refinement is not None:
-            solution = spec.refinement.refine(dense, solution, statistics, pattern)
-            numbers |= solution.diagnostics
-        weight = solution.weight
-        if spec.compensation is not None:
-            weight, changes = spec.compensation.apply(dense, weight, solution.keep, statistics)
-            numbers |= changes
+        weight, numbers = solved(dense, statistics, pattern, spec)
     except ValueError as error:
         raise ModelError(f"layer {matrix.name} of block {block.index} can't be pruned: {error}") from error
     matrix.write(weight)
