@@ -11,10 +11,10 @@ CHUNK_ENTRIES = {"cpu": 2**24, "cuda": 2**26}
 
 @dataclass(frozen=True)
 class SecondMoments:
-    """G = XᵀX of a matrix's inputs X in units of its mean diagonal: the whole matrix, or the rows X alone.
+    """G = XᵀX of a matrix's inputs X: the whole matrix, or the rows X alone.
 
     Attributes:
-        diagonal: of G, (in_features,); its mean is 1, or 0 where all inputs are zero.
+        diagonal: of G, (in_features,).
         gram: G, (in_features, in_features), or None.
         rows: X, (samples, in_features), in place of G: they are multiplied one after the other.
     """
@@ -22,6 +22,20 @@ class SecondMoments:
     diagonal: Tensor
     gram: Tensor | None = None
     rows: Tensor | None = None
+
+    def in_units(self) -> "SecondMoments":
+        """The same in units of the mean diagonal; as it is where all inputs are zero."""
+        unit = self.diagonal.mean()
+        unit = torch.where(unit > 0, unit, 1.0)
+        gram = None if self.gram is None else self.gram / unit
+        rows = None if self.rows is None else self.rows / unit.sqrt()
+        return SecondMoments(self.diagonal / unit, gram, rows)
+
+    def to(self, dtype: torch.dtype) -> "SecondMoments":
+        """The same in another precision."""
+        gram = None if self.gram is None else self.gram.to(dtype)
+        rows = None if self.rows is None else self.rows.to(dtype)
+        return SecondMoments(self.diagonal.to(dtype), gram, rows)
 
     def product(self, weight: Tensor, damping: float) -> Tensor:
         """V (G + λI) of V, (rows, in_features)."""
@@ -43,15 +57,15 @@ def fit_kept_weights(
         (w − v)ᵀ (G + λI) (w − v)   over v with v = 0 outside of S, that is ((G + λI) v)_S = ((G + λI) w)_S,
 
     by conjugate gradients with the diagonal of G + λI as preconditioner. They are masked in every step, so that a step
-    is one product, V (G + λI). Each step lowers that loss; as many as S has members reach its minimum, but for rounding.
-    λ draws the kept weights towards the dense ones, not towards zero: the start loses nothing by it where it is w on S.
+    is one product, V (G + λI). Each step lowers that loss; as many as S has members reach its minimum, but for
+    rounding. λ draws the kept weights towards the dense ones, not towards zero.
 
     Args:
         dense: W, (out_features, in_features).
         start: of the same shape; zero where ``keep`` is False.
         keep: what may change and need not be zero, bool.
         moments: G.
-        damping: λ, in units of G's mean diagonal; positive.
+        damping: λ, positive; a share of G's mean diagonal where G is in units of that.
         steps: how many.
 
     Returns:
