@@ -66,9 +66,14 @@ class Compensation(ABC):
 COMPENSATIONS: Registry[type[Compensation]] = Registry(
     "compensation",
     "statprune.compensations",
-    {"energy": f"{__name__}:Energy", "moments": "statprune.core.moments:Moments"},
+    {
+        "energy": f"{__name__}:Energy",
+        "moments": "statprune.core.moments:Moments",
+        "least_squares": "statprune.core.least_squares:LeastSquares",
+    },
     subclass_of(Compensation),
-    reserved=("none", "columns", "rows", "rows_first", "energy_moments"),  # files of conf/compensation
+    # files of conf/compensation
+    reserved=("none", "columns", "rows", "rows_first", "energy_moments", "sampled_least_squares"),
 )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from statprune.core.compensation import Compensation, Energy, check_clamp, label_of_halves, one_of_two
+from statprune.core.held_out import HELD_OUT_EVERY, evenly_spaced, split
 from statprune.core.output_errors import output_errors
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
@@ -16,7 +17,6 @@ from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.core.switches import check_unused
 
 ROWS_PER_SCALE = 4  # with fewer rows to fit each scale, as experts have that few tokens reach, there are fewer scales
-HELD_OUT_EVERY = 4  # every fourth sampled row is held out, and judges whether the correction helps
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Moments(Compensation):
             on the held-out rows; the latter also as ``relative_output_error``), ``row_scale_min``, ``_mean`` and
             ``_max`` (of the fitted factors), and ``corrected`` (1, or 0 where the matrix stayed as it was).
         """
-        fitted, held_out = _split(_evenly_spaced(statistics.rows, self.samples).to(dense.dtype))
+        fitted, held_out = split(evenly_spaced(statistics.rows, self.samples).to(dense.dtype))
         mean, direction = self._direction(statistics, dense.dtype)
         base: Tensor = pruned
         diagnostics: Diagnostics = {}
@@ -189,14 +189,3 @@ def _grouped(matrix: Tensor, groups: int) -> Tensor:
     width = -(-columns // groups)
     padded = pad(matrix, (0, -columns % width))
     return padded.view(rows, padded.shape[1] // width, width).transpose(0, 1)
-
-
-def _evenly_spaced(rows: Tensor, count: int) -> Tensor:
-    """At most ``count`` of the rows, evenly spaced: statistics hold more where the report's output error needs them."""
-    return rows if len(rows) <= count else rows[torch.arange(count, device=rows.device) * len(rows) // count]
-
-
-def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows to fit to, and rows to hold out: every fourth, so that both cover the whole calibration."""
-    held_out = torch.arange(len(rows), device=rows.device) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    return rows[~held_out], rows[held_out]

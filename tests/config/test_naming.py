@@ -37,6 +37,7 @@ def name(*overrides: str) -> str:
         (["compensation=rows_first"], "0.5_cvr_energy-rows-first_s0"),
         (["compensation=moments", "compensation.scale=false"], "0.5_cvr_moments-mean_s0"),
         (["compensation=energy_moments"], "0.5_cvr_moments-energy-first_s0"),
+        (["compensation=sampled_least_squares"], "0.5_cvr_least_squares-rows_s0"),
         (["compensation.columns=false", "compensation.rows=false"], "0.5_cvr_energy-off_s0"),
         (["experiment=smoke", "method.alpha=0.5", "verbose=true"], "0.5_cvr_energy_s0"),
     ],

@@ -12,7 +12,8 @@ from statprune.config.overrides import folder_problems, override_problems
         (
             ["~compensation"],
             False,
-            "leave the run without it; choose one of columns, energy, energy_moments, moments, none, rows, rows_first",
+            "leave the run without it; choose one of columns, energy, energy_moments, least_squares, moments, none, "
+            "rows, rows_first, sampled_least_squares",
         ),
         (["evaluation.seq_len=${nope}"], False, "nope"),
         (["seed=99999999999999999999"], False, "is outside [0, 2**63)"),

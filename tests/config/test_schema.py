@@ -10,6 +10,7 @@ from statprune.config.checks import parse_config
 from statprune.config.compose import compose, plain_values
 from statprune.config.unused import TASK_KEYS
 from statprune.core.compensation import COMPENSATIONS
+from statprune.core.least_squares import FittedTo, LeastSquares
 from statprune.core.methods import method_names, options_class
 from statprune.core.moments import Moments
 from tests.helpers.command import composed
@@ -35,6 +36,11 @@ def test_only_cvr_brings_a_compensation(name):
 
 def test_the_moments_preset_has_the_codes_defaults():
     assert composed("compensation=moments").compensation.value == Moments()
+
+
+def test_the_presets_of_least_squares_have_the_codes_defaults():
+    assert composed("compensation=least_squares").compensation.value == LeastSquares()
+    assert composed("compensation=sampled_least_squares").compensation.value == LeastSquares(FittedTo.rows)
 
 
 def test_the_best_first_order_preset_is_cvr_by_standard_deviations_with_grouped_moments():
@@ -91,5 +97,5 @@ def test_a_compensation_is_recorded_by_its_name():
     assert config.resolved()["compensation"]["name"] == "moments"
 
 
-def test_there_are_two_compensations():
-    assert COMPENSATIONS.names()[:2] == ["energy", "moments"]
+def test_there_are_three_compensations():
+    assert COMPENSATIONS.names()[:3] == ["energy", "moments", "least_squares"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from statprune.core import moments
+from statprune.core.held_out import evenly_spaced, split
 from statprune.core.moments import Moments
 from tests.helpers.corrections import half, make, observed
 
@@ -75,10 +76,10 @@ def test_an_error_that_does_not_grow_suffices_where_no_gain_is_asked_for():
 
 def test_rows_are_held_out_and_taken_evenly():
     rows = torch.arange(10.0)[:, None]
-    fitted, held_out = moments._split(rows)
+    fitted, held_out = split(rows)
     assert fitted[:, 0].tolist() == [0, 1, 2, 4, 5, 6, 8, 9] and held_out[:, 0].tolist() == [3, 7]
-    assert moments._evenly_spaced(rows, 4)[:, 0].tolist() == [0, 2, 5, 7]
-    assert torch.equal(moments._evenly_spaced(rows, 10), rows) and torch.equal(moments._evenly_spaced(rows, 11), rows)
+    assert evenly_spaced(rows, 4)[:, 0].tolist() == [0, 2, 5, 7]
+    assert torch.equal(evenly_spaced(rows, 10), rows) and torch.equal(evenly_spaced(rows, 11), rows)
 
 
 @pytest.mark.parametrize(

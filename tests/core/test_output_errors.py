@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from statprune.core.output_errors import output_errors
+from statprune.core.output_errors import error_with_bias, output_errors
 from tests.helpers.matrices import random_matrix
 
 
@@ -36,3 +36,14 @@ def test_without_rows_or_dense_outputs_there_is_no_error(rows, scale):
     dense, x, _ = random_matrix()
     (error,) = output_errors(dense, [dense * 0.5], x[:rows] * scale)
     assert error.isnan()
+
+
+def test_a_bias_takes_the_mean_shift_out_of_the_error():
+    dense, x, _ = random_matrix(tokens=9)
+    x = x + 2
+    weight, mean = dense * (dense.abs() > 0.7), x.mean(0)
+    bias = ((dense - weight) @ mean)[None]
+    wanted = (x @ weight.T + bias - x @ dense.T).norm() / (x @ dense.T).norm()
+    assert error_with_bias(dense, weight, x, mean).item() == pytest.approx(wanted.item())
+    assert error_with_bias(dense, weight, x, mean) < output_errors(dense, [weight], x)[0]
+    assert error_with_bias(dense, weight, x[:0], mean).isnan()

@@ -17,6 +17,7 @@ from statprune.config.sections import (
     TrackingConfig,
 )
 from statprune.core.compensation import COMPENSATIONS
+from statprune.core.least_squares import FittedTo
 from statprune.core.methods import get_method, method_names, method_origin, options_class
 from statprune.core.patterns import Group, Unstructured
 from statprune.core.refinement import REFINEMENTS
@@ -156,6 +157,11 @@ OPTIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "compensation=moments.max_scale": ({}, {"max_scale": 0.9}),
     "compensation=moments.samples": ({}, {"samples": 8}),
     "compensation=moments.min_gain": ({}, {"min_gain": 0.999}),
+    "compensation=least_squares.statistics": ({"samples": 64}, {"samples": 64, "statistics": FittedTo.rows}),
+    "compensation=least_squares.steps": ({}, {"steps": 1}),
+    "compensation=least_squares.damping": ({}, {"damping": 1.0}),
+    "compensation=least_squares.samples": ({}, {"samples": 8}),
+    "compensation=least_squares.min_gain": ({}, {"min_gain": 0.999}),
 }
 
 

@@ -1,0 +1,189 @@
+"""Least squares on a fixed mask: the kept weights whose outputs are nearest to the dense weight's."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from statprune.core.compensation import Compensation
+from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
+from statprune.core.held_out import HELD_OUT_EVERY, evenly_spaced, split
+from statprune.core.output_errors import error_with_bias, output_errors
+from statprune.core.solution import Diagnostics
+from statprune.core.statistics import InputStatistics, StatisticsKind
+
+NOISE = 1e-6  # share of a channel's energy that is rounding error once the held-out rows are taken from the rest
+
+
+class FittedTo(Enum):
+    """Which inputs the outputs are compared on.
+
+    gram: all tokens but the held-out ones, by the Gram matrix of all channels. rows: the sampled rows that are not held
+    out, and no matrix of channels by channels.
+    """
+
+    gram = "gram"
+    rows = "rows"
+
+
+DAMPINGS = {FittedTo.gram: (0.01,), FittedTo.rows: (0.1, 0.3, 1.0, 3.0)}  # that ``damping=None`` chooses from
+
+
+@dataclass(frozen=True)
+class LeastSquares(Compensation):
+    """Least squares on a fixed mask, by conjugate gradients; it follows any method.
+
+    Row by row, with w the dense weights and S what the mask keeps, it lowers
+
+        (w − v)ᵀ (G + λI) (w − v)   over v on S, whose minimum is ((G + λI) v)_S = ((G + λI) w)_S,
+
+    from v = ŵ, the method's weights, by ``steps`` of conjugate gradients that the diagonal preconditions and the mask
+    confines: ALPS' last stage (Meng et al., NeurIPS 2024, arXiv 2406.07831; ten steps there). A step is one product of
+    the weight with G for all rows at once, and with sampled rows X, where G = XᵀX, two thin ones.
+
+    Deviations: λ is a share of G's mean diagonal, as SparseGPT's, but draws the kept weights towards the dense ones,
+    where ALPS damps the Gram matrix of its whole problem. A matrix whose relative output error on held-out rows would
+    not fall by a share of ``min_gain`` stays as it was. These rows are every fourth of at most ``samples`` sampled
+    ones; Σ x xᵀ over them is subtracted from G, so that they are not fitted to. (After a method such as SparseGPT,
+    which has seen all tokens, the error before is that of rows it was fitted to, and the gate is strict.) Where the
+    held-out rows also choose λ, the error that is reported is the least of a few.
+
+    G holds raw products, not deviations from the means: E[xxᵀ] = Cov(x) + μμᵀ. The loss is therefore the outputs'
+    variance and their squared mean shift together, and the kept weights bring the means back as far as that pays;
+    ``moments`` brings them back exactly, by the diagonal of the covariance alone.
+
+    What stays as it was: the kept weights of channels that are zero in all inputs that are fitted to (dead ones), rows
+    that keep nothing, and a matrix without held-out rows, such as an expert that fewer than four sampled tokens reach,
+    since nothing can judge it. With fewer tokens than channels G is singular and λ decides what it does not.
+
+    Attributes:
+        statistics: which inputs the outputs are compared on: gram (all tokens) or rows (the sampled ones alone).
+        steps: of conjugate gradients; each is a product with G [steps].
+        damping: λ, as a share of G's mean diagonal; None: with gram 0.01, SparseGPT's, and with rows the one of 0.1,
+            0.3, 1 and 3 with the least error on the held-out rows, matrix by matrix [fraction].
+        samples: how many rows are used of each input, at most; one in four is held out. An expert gets as many of
+            them as its share of the tokens [rows].
+        min_gain: least share of the held-out output error that the fit must take away; 0 only asks that the error does
+            not grow [fraction].
+    """
+
+    statistics: FittedTo = FittedTo.gram
+    steps: int = 10
+    damping: float | None = None
+    samples: int = 512
+    min_gain: float = 0.02
+
+    named_options: ClassVar[tuple[str, ...]] = ("statistics",)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"compensation.steps={self.steps} is too small; give at least 1, or compensation=none")
+        if self.damping is not None and not 0 < self.damping < math.inf:
+            raise ValueError(f"compensation.damping={self.damping} is not positive; give a ridge such as 0.01, or null")
+        if self.samples < HELD_OUT_EVERY:
+            raise ValueError(f"compensation.samples={self.samples} is too small; give at least {HELD_OUT_EVERY}")
+        if not 0 <= self.min_gain < 1:
+            raise ValueError(
+                f"compensation.min_gain={self.min_gain} is outside [0, 1); give a small share such as 0.02"
+            )
+
+    @property
+    def needs(self) -> StatisticsKind:
+        """The Gram matrix, or the means, which the report tells the shift of."""
+        return StatisticsKind.GRAM if self.statistics is FittedTo.gram else StatisticsKind.MOMENTS
+
+    def variant(self) -> tuple[str, ...]:
+        """Whether sampled rows are all that is fitted to."""
+        return ("rows",) if self.statistics is FittedTo.rows else ()
+
+    def apply(
+        self, dense: Tensor, pruned: Tensor, keep: Tensor, statistics: InputStatistics
+    ) -> tuple[Tensor, Diagnostics]:
+        """Fit a pruned weight.
+
+        Args:
+            dense: original weight W, (out_features, in_features).
+            pruned: pruned weight Ŵ, same shape; zero where ``keep`` is False.
+            keep: mask M, bool.
+            statistics: of the matrix's input, with sampled rows, and the Gram matrix where it is fitted to.
+
+        Returns:
+            The weight, zero where it was pruned, and diagnostics: ``output_error_before`` and ``output_error_after``
+            (relative, on the held-out rows; the latter also as ``relative_output_error``), ``bias_output_error`` (what
+            a bias would leave of the former, as ``error_with_bias`` has it), ``mean_shift_before`` and
+            ``mean_shift_after`` (norm of the outputs' mean shift over that of their means), ``fit_damping`` (the λ that
+            was best), ``fit_steps``, ``fit_residual`` (the gradient's norm after the steps over that before) and
+            ``corrected`` (1, or 0 where the matrix stayed as it was).
+
+        Raises:
+            ValueError: the Gram matrix is not finite, or inputs are so small that their squares vanish.
+        """
+        fitted, held_out = split(evenly_spaced(statistics.rows, self.samples))
+        held_out = held_out.to(dense.dtype)
+        key = ("least squares", self.statistics, self.samples, dense.dtype)
+        moments = statistics.once(key, lambda: self._second_moments(statistics, fitted, held_out).to(dense.dtype))
+        (before,) = output_errors(dense, [pruned], held_out)
+        best = _Fit(pruned, before.new_tensor(math.inf), *(before.new_tensor(math.nan) for _ in range(2)))
+        if len(held_out):
+            is_free = keep & (moments.diagonal > 0)
+            for damping in DAMPINGS[self.statistics] if self.damping is None else (self.damping,):
+                weight, left = fit_kept_weights(dense, pruned, is_free, moments, damping, self.steps)
+                (error,) = output_errors(dense, [weight], held_out)
+                best = best.better(_Fit(weight, error, error.new_tensor(damping), (left[1] / left[0]).sqrt()))
+        is_better = best.error <= before * (1 - self.min_gain)  # False without held-out rows, whose error is NaN
+        result, after = torch.where(is_better, best.weight, pruned), torch.where(is_better, best.error, before)
+        mean = statistics.mean.to(dense.dtype)
+        shift_before, shift_after = output_errors(dense, [pruned, result], mean[None])
+        return result, {
+            "mean_shift_before": shift_before,
+            "mean_shift_after": shift_after,
+            "output_error_before": before,
+            "output_error_after": after,
+            "relative_output_error": after,
+            "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
+            "fit_damping": best.damping,
+            "fit_steps": float(self.steps),
+            "fit_residual": best.residual,
+            "corrected": is_better.double(),
+        }
+
+    def _second_moments(self, statistics: InputStatistics, fitted: Tensor, held_out: Tensor) -> SecondMoments:
+        """G of what is fitted to, float64."""
+        if self.statistics is FittedTo.rows:
+            rows = fitted.double()
+            return SecondMoments(rows.square().sum(0), rows=rows).in_units()
+        gram = statistics.gram
+        if not gram.isfinite().all():
+            raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
+        if ((gram.diagonal() == 0) & (statistics.norm > 0)).any():
+            raise ValueError(
+                "its calibration inputs are so small that their squares vanish; choose another compensation"
+            )
+        rows = held_out.double()
+        fitted_gram = torch.addmm(gram, rows.T, rows, alpha=-1)
+        diagonal = fitted_gram.diagonal()
+        diagonal = torch.where(diagonal > NOISE * gram.diagonal(), diagonal, 0.0)  # else only held-out rows have it
+        return SecondMoments(diagonal, gram=fitted_gram).in_units()
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted weight, its relative output error on the held-out rows, λ, and what is left of the gradient."""
+
+    weight: Tensor
+    error: Tensor
+    damping: Tensor
+    residual: Tensor
+
+    def better(self, other: "_Fit") -> "_Fit":
+        """The one with the smaller error, without waiting for a GPU."""
+        is_better = other.error < self.error
+        return _Fit(
+            torch.where(is_better, other.weight, self.weight),
+            torch.where(is_better, other.error, self.error),
+            torch.where(is_better, other.damping, self.damping),
+            torch.where(is_better, other.residual, self.residual),
+        )
