@@ -281,11 +281,9 @@ class _Files(ConfigRepository):
     def _read(self, config_path: str) -> ConfigResult | None:
         try:
             result = super().load_config(config_path)
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
+        except (YAMLError, OmegaConfBaseException, HydraException, OSError, ValueError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 return None  # there is no file of such a name
-            raise ConfigError([f"{config_path} can't be read ({_reason(error)}); mend it"]) from error
-        except (YAMLError, OmegaConfBaseException, HydraException, ValueError, TypeError) as error:
             raise ConfigError([f"{self._named(config_path)} can't be read ({_reason(error)}); mend it"]) from error
         if result is not None and not isinstance(result.config, DictConfig):
             raise ConfigError([f"{self._named(config_path)} holds no keys with values; write key: value"])
