@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from statprune.analysis.collect import MACHINE, PACKAGES, documents, windows
+from statprune.analysis.contents import other_contents
 from statprune.analysis.uncertainty import Interval, paired_bootstrap
 from statprune.config.naming import differing_keys
 from statprune.errors import StatpruneError
@@ -56,6 +57,7 @@ class Comparison:
         runs: the folders, as they were given.
         config: differing keys; a run without a key has no value there.
         environment: what else differs: the machine, versions of packages.
+        contents: sentences on paths under which runs read different contents.
         perplexity: by dataset; intervals are of the mean window loss, which is the log of the perplexity.
         accuracy: by task, of its standing metric.
         sparsity: achieved.
@@ -65,6 +67,7 @@ class Comparison:
     runs: list[Path]
     config: dict[str, list[dict[str, object]]] = field(default_factory=dict)
     environment: dict[str, list[object]] = field(default_factory=dict)
+    contents: list[str] = field(default_factory=list)
     perplexity: dict[str, list[Measured]] = field(default_factory=dict)
     accuracy: dict[str, list[Measured]] = field(default_factory=dict)
     sparsity: list[float] = field(default_factory=list)
@@ -97,6 +100,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
         runs=list(folders),
         config=_config_differences(records),
         environment=_environment_differences(records),
+        contents=other_contents([f"run {number}" for number in range(1, len(runs) + 1)], records),
         perplexity={name: [_perplexity(name, runs[0], run) for run in runs] for name in datasets},
         accuracy={name: [_accuracy(name, runs[0], run) for run in runs] for name in tasks},
         sparsity=[record.sparsity.achieved for record in records],

@@ -22,6 +22,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(f"run {number}: {folder}", soft_wrap=True)
     differences = {key: [_cell(own, key) for own in each] for key, each in comparison.config.items()}
     _print_by_key(console, "configuration", differences, "The configurations do not differ in what changes a number.")
+    for sentence in comparison.contents:
+        console.print(f"{sentence}.", soft_wrap=True)
     environment = {key: [_text(value) for value in values] for key, values in comparison.environment.items()}
     _print_by_key(console, "environment", environment, "")
     for name, numbers in comparison.perplexity.items():

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from statprune.analysis import figures
 from statprune.analysis.collect import collect
+from statprune.analysis.contents import other_contents
 from statprune.analysis.series import PRUNING, name_series, varied_keys
 from statprune.errors import StatpruneError
 from statprune.runs.record import RunRecord
@@ -78,6 +79,7 @@ def report(folder: Path, output: Path) -> None:
         title=folder.resolve().name,
         summary=summary(frame, left_out),
         left_out=left_out + problems,
+        contents=other_contents([short(path, folder) for path in records], list(records.values())),
         columns=columns,
         rows=rows,
         figures=pictures,

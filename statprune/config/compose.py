@@ -1,6 +1,7 @@
 """Overrides become a configuration: the one place where Hydra's composing is called from our code."""
 
 import copy
+import errno
 import pickle
 import posixpath
 import re
@@ -281,6 +282,8 @@ class _Files(ConfigRepository):
         try:
             result = super().load_config(config_path)
         except (YAMLError, OmegaConfBaseException, HydraException, OSError, ValueError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                return None  # there is no file of such a name
             raise ConfigError([f"{self._named(config_path)} can't be read ({_reason(error)}); mend it"]) from error
         if result is not None and not isinstance(result.config, DictConfig):
             raise ConfigError([f"{self._named(config_path)} holds no keys with values; write key: value"])

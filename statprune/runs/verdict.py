@@ -3,13 +3,27 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from statprune.config.checks import parse_config
 from statprune.config.naming import differing_keys
 from statprune.config.schema import RunConfig
-from statprune.errors import DamagedError
+from statprune.errors import DamagedError, StatpruneError
 from statprune.runs.inputs import TASKS, changes
 from statprune.runs.own_model import lost, was_written
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MASKS, MODEL, can_resume, claimed_hash, damaged_files, damaged_model, read_record
+from statprune.runs.store import (
+    MASKS,
+    MODEL,
+    RECORD,
+    can_resume,
+    claimed_hash,
+    damaged_files,
+    damaged_model,
+    read_record,
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +86,8 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
     try:
         record = None if config.settings.rerun else read_record(folder)
     except DamagedError:
-        if claimed_hash(folder) != config.hash():  # it may be another run's, which nobody asked to replace
-            raise
+        if not (folder / RECORD).is_file() or (claimed_hash(folder) or _begun_with(folder)) != config.hash():
+            raise  # it may be another run's, which nobody asked to replace
         return Run(f"the record in {folder} is damaged: it is run again")
     if record is None:
         return Run()
@@ -91,6 +105,15 @@ def verdict_on(config: RunConfig, folder: Path) -> Verdict:
         return Run(f"{folder} was not evaluated to its end, and its pruned model is not there: it is run again")
     reason = _what_it_lacks(record, config, folder)
     return Run(f"{reason}: it is run again") if reason is not None else Skip(record)
+
+
+def _begun_with(folder: Path) -> str | None:
+    """The hash of the configuration that the folder's run began with, where its record is no JSON any more."""
+    try:
+        begun = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True)
+        return parse_config({str(key): value for key, value in begun.items()}).hash() if isinstance(begun, dict) else None
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, StatpruneError):
+        return None
 
 
 def _what_it_lacks(record: RunRecord, config: RunConfig, folder: Path) -> str | None:

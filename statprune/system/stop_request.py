@@ -23,12 +23,6 @@ def requested() -> int | None:
     return _signal
 
 
-def withdraw() -> None:
-    """Forget the request, once it was followed."""
-    global _signal
-    _signal = None
-
-
 @contextmanager
 def listening() -> Iterator[None]:
     """The body asks ``requested`` between its steps, or is followed by that: a first signal waits for it."""

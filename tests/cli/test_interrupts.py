@@ -20,6 +20,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def ours(monkeypatch):
     """Interrupts of this process, which are put back at the end."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(stop_request, "_signal", None)  # and afterwards as it was
     handlers, hook = {number: signal.getsignal(number) for number in HANDLED}, sys.unraisablehook
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     own = Interrupts()
@@ -27,7 +28,6 @@ def ours(monkeypatch):
     yield own
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    stop_request.withdraw()
     sys.unraisablehook = hook
 
 

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
@@ -62,6 +63,26 @@ def test_a_damaged_record_is_an_error(finished, tiny_folder):
     text = (finished / "result.json").read_text()
     (finished / "result.json").write_text(text[:-9])
     with pytest.raises(StatpruneError, match=r"can't be read .* delete it, or give rerun=true"):
+        verdict_on(tiny_job(tiny_folder), finished)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff{}", b'{"config_hash": '])
+def test_a_record_that_is_no_json_is_replaced_by_the_command_that_the_run_began_with(content, finished, tiny_folder):
+    (finished / "result.json").write_bytes(content)
+    (finished / ".hydra").mkdir()
+    config = tiny_job(tiny_folder)
+    (finished / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config.resolved()))
+    assert verdict_on(config, finished) == Run(f"the record in {finished} is damaged: it is run again")
+    with pytest.raises(StatpruneError, match="can't be read"):
+        verdict_on(tiny_job(tiny_folder, "seed=3"), finished)
+
+
+@pytest.mark.parametrize("begun", [b"", b"- 1", b"seed: [", b"\xff", b"seed: ${nope}", b"seed: 0"])
+def test_a_record_that_is_no_json_stays_where_nobody_can_tell_whose_it_is(begun, finished, tiny_folder):
+    (finished / "result.json").write_bytes(b"{")
+    (finished / ".hydra").mkdir()
+    (finished / ".hydra" / "config.yaml").write_bytes(begun)
+    with pytest.raises(StatpruneError, match="can't be read"):
         verdict_on(tiny_job(tiny_folder), finished)
 
 
