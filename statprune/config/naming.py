@@ -213,7 +213,7 @@ def _hashed_leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, obj
     leaves: dict[str, object] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if not prefix and key in NOT_IN_HASH:
+        if name in NOT_IN_HASH:
             continue
         if isinstance(value, dict) and value:
             leaves |= _hashed_leaves(value, f"{name}.")

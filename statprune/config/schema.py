@@ -28,7 +28,7 @@ from statprune.system.registry import Origin
 # keys that change no number
 NOT_IN_HASH = (
     *("name", "tracking", "verbose", "save_model", "offload", "activations", "checkpoint", "rerun", "cache", "plugins"),
-    "verify_inputs",
+    *("verify_inputs", "evaluation.fidelity"),  # a run without fidelity has the same other numbers, and is finished
 )
 # keys of calibration and evaluation that are absent at their defaults, as in older records
 LATER_KEYS = ("field", "trust_task_code")
@@ -68,6 +68,11 @@ class RunConfig:
     def is_dense(self) -> bool:
         """Whether the run only measures the model."""
         return self.method is None
+
+    @property
+    def measures_fidelity(self) -> bool:
+        """Whether the pruned model's predictions are compared with the dense model's."""
+        return self.evaluation.fidelity and bool(self.evaluation.datasets) and not self.is_dense
 
     @property
     def method_name(self) -> str:
@@ -140,6 +145,9 @@ class RunConfig:
     def hash(self) -> str:
         """16 hex digits over everything that can change a number."""
         values = {key: value for key, value in self.resolved().items() if key not in NOT_IN_HASH}
+        values["evaluation"] = {
+            key: value for key, value in values["evaluation"].items() if f"evaluation.{key}" not in NOT_IN_HASH
+        }
         return digest(values, 16)
 
 

@@ -132,6 +132,8 @@ class EvaluationConfig:
         seq_len: length of an evaluation window [tokens].
         max_windows: how many of each dataset, at most; None: all [windows].
         batch_size: how many windows run together [windows].
+        fidelity: where perplexity is measured of a pruned model, also measure how far its predictions are from the
+            dense model's: Kullback-Leibler divergence and top-1 agreement.
         path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
         tasks: of lm-eval: names, folders of task YAMLs, and the sets bundled, paper and wanda7.
         field: the column of tables that is read; None: text, or else messages or conversations.
@@ -149,6 +151,7 @@ class EvaluationConfig:
     seq_len: int = 2048
     max_windows: int | None = None
     batch_size: int = 4
+    fidelity: bool = True
     path: str | None = None
     tasks: list[str] = field(default_factory=list)
     field: str | None = None

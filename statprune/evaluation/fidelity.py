@@ -57,7 +57,7 @@ def window_fidelity(
             sizes = " and ".join(str(own.shape[-1]) for own in logits)
             raise ModelError(f"fidelity needs two models of one vocabulary, and these have {sizes} tokens")
         for expected, actual in zip(*logits, strict=True):
-            divergence, agreement = _compared(expected[:-1], actual[:-1])
+            divergence, agreement = compared(expected[:-1], actual[:-1])
             divergences.append(divergence)
             agreements.append(agreement)
         if progress is not None:
@@ -65,8 +65,13 @@ def window_fidelity(
     return WindowFidelity(torch.stack(divergences).cpu(), torch.stack(agreements).cpu())
 
 
-def _compared(expected: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean divergence and agreement of one window's logits, both (tokens, vocabulary)."""
+def compared(expected: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean divergence and agreement of one window, float64, ().
+
+    Args:
+        expected: the dense model's logits, (tokens, vocabulary).
+        actual: the pruned model's.
+    """
     divergence = torch.zeros((), dtype=torch.float64, device=expected.device)
     agreement = torch.zeros_like(divergence)
     for first in range(0, len(expected), POSITIONS):

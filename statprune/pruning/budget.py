@@ -16,6 +16,7 @@ from statprune.walk.activations import Placement
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+POSITIONS = 128  # of both models' logits that are compared together, in float64
 SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes
 
 
@@ -45,6 +46,7 @@ class Workload:
         kind: of the input statistics.
         sampled_rows: how many rows of each input are sampled.
         is_sequential: all windows pause inside a block.
+        kept: evaluation windows whose last hidden states wait while the model is pruned, for fidelity.
     """
 
     calibration: TokenBatch | None
@@ -55,6 +57,7 @@ class Workload:
     kind: StatisticsKind
     sampled_rows: int
     is_sequential: bool
+    kept: TokenBatch = TokenBatch()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class MemoryNeed:
         walk: what one batch of windows takes inside a block, or all windows where they pause in it.
         statistics: of the inputs of one block.
         solve: working copies of the largest matrix.
-        evaluate: logits of one batch.
+        evaluate: logits of one batch; of two models where they are compared.
+        kept: hidden states of the dense model that wait from its evaluation to that of the pruned one.
     """
 
     blocks: int
@@ -76,12 +80,19 @@ class MemoryNeed:
     statistics: int
     solve: int
     evaluate: int
+    kept: int = 0
 
-    def peak(self, placement: Placement) -> int:
-        """Peak on the device: pruning and evaluating follow each other, as do solving and walking a batch."""
+    def peak(self, placement: Placement, kept: Placement | None = None) -> int:
+        """Peak on the device: pruning and evaluating follow each other, as do solving and walking a batch.
+
+        Args:
+            placement: of hidden states between two blocks.
+            kept: of those of the dense model; None: the same.
+        """
         waiting = self.activations if placement is Placement.device else 0
         evaluate = self.evaluate + (waiting if self.blocks else 0)
-        return self.blocks + max(waiting + self.statistics + max(self.walk, self.solve), evaluate)
+        beside = self.kept if (placement if kept is None else kept) is Placement.device else 0
+        return self.blocks + beside + max(waiting + self.statistics + max(self.walk, self.solve), evaluate)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ def memory_need(model: "PreTrainedModel", blocks: Sequence[Block], workload: Wor
         statistics=_statistics_bytes(model, blocks, workload) if is_pruned else 0,
         solve=_solve_bytes(blocks, workload.kind) if is_pruned else 0,
         evaluate=_evaluate_bytes(model, workload),
+        kept=workload.kept.count * workload.kept.length * hidden * value_bytes,
     )
 
 
@@ -161,6 +173,8 @@ def _evaluate_bytes(model: "PreTrainedModel", workload: Workload) -> int:
     vocabulary, value_bytes = vocabulary_size(model), next(model.parameters()).element_size()
     evaluation, requests = workload.evaluation, workload.requests
     losses = evaluation.count * evaluation.length * vocabulary * value_bytes + 2 * evaluation.length * vocabulary * 4
+    if workload.kept.count:  # the dense model's logits beside them, and some positions of both in float64
+        losses += evaluation.count * evaluation.length * vocabulary * value_bytes + 5 * POSITIONS * vocabulary * 8
     answers = 2 * requests.count * requests.length * vocabulary * value_bytes  # logits and their logarithms
     return max(losses, answers)
 
@@ -178,12 +192,47 @@ def choose_placement(wanted: Placement, need: MemoryNeed, device: torch.device) 
     return Placement.device if device.type == "cpu" else Placement.host
 
 
-def predict_peak(need: MemoryNeed, placement: Placement, device: torch.device) -> PredictedPeak:
-    """Peaks from now on: what is held now, and what will be needed."""
-    host = resident()
+def choose_kept_placement(wanted: Placement, placement: Placement, need: MemoryNeed, device: torch.device) -> Placement:
+    """Where the dense model's hidden states wait: as wanted, or the first of device, host and disk with room for them.
+
+    Args:
+        wanted: as the user asked for.
+        placement: of the hidden states between two blocks, which come first.
+        need: of memory.
+        device: that is computed on.
+    """
+    if wanted is not Placement.auto or not need.kept:
+        return placement
+    peak = need.peak(placement, Placement.device)
+    if device.type == "cuda" and peak <= 0.8 * torch.cuda.mem_get_info(device)[0]:
+        return Placement.device
+    free, on_host = available_host(), need.kept
     if device.type == "cpu":
-        where = Placement.device if placement is Placement.host else placement
-        return PredictedPeak(host + need.peak(where), 0)
+        on_host = peak
+    elif placement is Placement.host:
+        on_host += need.activations
+    if free is not None and on_host > 0.8 * free:
+        return Placement.disk
+    return Placement.device if device.type == "cpu" else Placement.host
+
+
+def predict_peak(
+    need: MemoryNeed, placement: Placement, device: torch.device, kept: Placement | None = None
+) -> PredictedPeak:
+    """Peaks from now on: what is held now, and what will be needed.
+
+    Args:
+        need: of memory.
+        placement: of hidden states between two blocks.
+        device: that is computed on.
+        kept: placement of those of the dense model; None: the same.
+    """
+    host = resident()
+    kept = placement if kept is None else kept
+    if device.type == "cpu":
+        where, beside = (Placement.device if own is Placement.host else own for own in (placement, kept))
+        return PredictedPeak(host + need.peak(where, beside), 0)
     host += need.activations if placement is Placement.host else 0
+    host += need.kept if kept is Placement.host else 0
     host += need.blocks  # on their way, or being written
-    return PredictedPeak(host, torch.cuda.memory_allocated(device) + need.peak(placement))
+    return PredictedPeak(host, torch.cuda.memory_allocated(device) + need.peak(placement, kept))

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from statprune.config.schema import RunConfig
 from statprune.data.windows import Windows
-from statprune.evaluation.accuracy import ZeroShotResult
+from statprune.evaluation.accuracy import ZeroShotResult, finite_or_none
+from statprune.evaluation.fidelity import WindowFidelity
 from statprune.model.coverage import sparsity
 from statprune.model.matrix import Block
 from statprune.pruning.report import MatrixReport
-from statprune.runs.record import CorrectionResult, PerplexityResult, RunRecord, SparsityResult
+from statprune.runs.record import CorrectionResult, FidelityResult, PerplexityResult, RunRecord, SparsityResult
 
 Number = float | int | None
 
@@ -34,6 +35,17 @@ def perplexity_results(
         )
         for source, windows in evaluation.items()
     }
+
+
+def fidelity_results(measured: Mapping[str, WindowFidelity]) -> dict[str, FidelityResult]:
+    """By dataset: means over the windows; None where one is not finite."""
+    results = {}
+    for source, own in measured.items():
+        divergence = finite_or_none(own.divergence.mean().item())
+        # what logits that are not finite find most likely means nothing
+        agreement = None if divergence is None else own.agreement.mean().item()
+        results[source] = FidelityResult(divergence, agreement, len(own.divergence))
+    return results
 
 
 def sparsity_result(config: RunConfig, blocks: Sequence[Block], reports: Sequence[MatrixReport]) -> SparsityResult:
@@ -86,6 +98,8 @@ def finals(record: RunRecord) -> dict[str, Number]:
     }
     for source, perplexity in record.perplexity.items():
         result |= {f"perplexity/{source}": perplexity.pruned, f"perplexity/{source}_dense": perplexity.dense}
+    for source, fidelity in (record.fidelity or {}).items():
+        result |= {f"divergence/{source}": fidelity.divergence, f"agreement/{source}": fidelity.agreement}
     if record.zero_shot is not None:
         result |= _accuracy_finals(record.zero_shot)
     if record.correction is not None:

@@ -26,6 +26,7 @@ from statprune.runs.store import MODEL, RECORD, UNSAVED, discard_kept_model, rea
 from statprune.runs.summary import accuracy_line, shown
 from statprune.runs.tracking import note_on_skipped
 from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on, with_whole_model
+from statprune.runs.wording import fidelity_shown
 from statprune.runs.workbench import Workbench
 from statprune.system.devices import choose_device
 from statprune.system.disk import disk_problem
@@ -82,6 +83,9 @@ class Outcome:
             for source, perplexity in self.record.perplexity.items():
                 text += f", perplexity on {source} {shown(perplexity.dense)}"
                 text += f" dense, {shown(perplexity.pruned)} pruned" if self.record.is_pruned else ""
+            for source, fidelity in (self.record.fidelity or {}).items():
+                divergence, agreement = fidelity_shown(fidelity)
+                text += f", on {source} KL {divergence} nats per token from dense and top-1 agreement {agreement}"
             if self.record.zero_shot is not None:
                 text += ", " + accuracy_line(self.record.zero_shot, self.record.is_pruned)
             text += f", sparsity {self.record.sparsity.achieved:.4f}"
@@ -147,7 +151,7 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
             case Refused(reason):
                 return Outcome(folder, JobState.FAILED, [reason])
             case Skip(record):
-                log.info("%s is finished already; rerun=true runs it again%s", folder, _told(config, folder))
+                log.info("%s is finished already; rerun=true runs it again%s", folder, _told(config, folder, record))
                 return Outcome(folder, JobState.SKIPPED, record=record if rank() == 0 else None)
             case Complete(record):
                 try:
@@ -189,10 +193,11 @@ def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict
     return verdict
 
 
-def _told(config: RunConfig, folder: Path) -> str:
-    """What a skipped run means for Weights & Biases, to end a sentence with."""
-    note = note_on_skipped(config, folder)
-    return f"; {note}" if note else ""
+def _told(config: RunConfig, folder: Path, record: RunRecord) -> str:
+    """What a skipped run lacks, and what it means for Weights & Biases, to end a sentence with."""
+    lacks = config.measures_fidelity and record.fidelity is None
+    notes = ["it was made without fidelity" if lacks else None, note_on_skipped(config, folder)]
+    return "".join(f"; {note}" for note in notes if note)
 
 
 def model_problem(config: RunConfig, folder: Path) -> str | None:

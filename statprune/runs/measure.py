@@ -1,6 +1,7 @@
 """Stages that measure a model: window losses on datasets, and answers to zero-shot tasks."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor
 
 from statprune.evaluation.accuracy import Answers
-from statprune.evaluation.perplexity import window_losses, window_losses_by_block
 from statprune.pruning.report import experts_with_pooled_statistics, experts_without_tokens
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import ANSWERS, LOSSES, dense_cache, fingerprint
 from statprune.runs.environment import describe_environment
 from statprune.runs.finals import (
     correction_result,
+    fidelity_results,
     perplexity_results,
     sparsity_result,
 )
@@ -25,11 +26,17 @@ from statprune.runs.prepare import MemoryPlan, Prepared
 from statprune.runs.pruning_checkpoint import PruningCheckpoint, keep, remembered
 from statprune.runs.record import MemoryResult, Pending, RunRecord
 from statprune.runs.store import write_documents, write_record, write_windows
-from statprune.system.console import progress
-from statprune.system.distributed import gathered, own_part, rank
+from statprune.runs.window_passes import (
+    States,
+    dense_losses,
+    dense_states,
+    pruned_losses,
+    pruned_losses_and_fidelity,
+)
+from statprune.system.distributed import gathered, rank
 from statprune.system.memory import peak_host
 from statprune.system.timing import phase
-from statprune.walk.activations import hidden_store
+from statprune.walk.activations import Placement
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
     from transformers import PreTrainedModel
@@ -46,10 +53,12 @@ class DenseResults:
     Attributes:
         losses: of each window in nats, by dataset.
         answers: to the zero-shot tasks; None where there are none.
+        states: last hidden states by dataset; None where no fidelity is measured.
     """
 
     losses: dict[str, Tensor]
     answers: Answers | None
+    states: States | None = None
 
 
 @dataclass(frozen=True)
@@ -84,17 +93,20 @@ def measure_dense(context: RunContext, prepared: Prepared, checkpoint: PruningCh
     cache = dense_cache(context.config, context.inputs, prepared.model, context.device)
     windows = {source: fingerprint(own.ids) for source, own in prepared.evaluation.items()}
     key = [windows, context.config.evaluation.batch_size]
+    states: States | None = {} if context.config.measures_fidelity else None
     with phase(context.seconds, "evaluate"):
         losses = context.bench.dense_losses(
             cache,
             key,
-            lambda: remembered(checkpoint, LOSSES, key) or _losses(context, prepared, "dense"),
+            lambda: remembered(checkpoint, LOSSES, key) or dense_losses(context, prepared, states),
         )
+        if states is not None:
+            states = _states(context, prepared, key, states)
     keep(checkpoint, LOSSES, key, losses)
     write_windows(context.folder, prepared.evaluation, losses, {})  # they stay even if a later step fails
     zero_shot = prepared.zero_shot
     if zero_shot is None:
-        return DenseResults(losses, None)
+        return DenseResults(losses, None, states)
     protocol = {  # the requests' hash tells of the limit
         key: value for key, value in vars(zero_shot.plan.protocol).items() if key not in ("limit", "truncated_requests")
     }
@@ -105,7 +117,18 @@ def measure_dense(context: RunContext, prepared: Prepared, checkpoint: PruningCh
             lambda: remembered(checkpoint, ANSWERS, [protocol]) or zero_shot.measure(prepared.model, "dense"),
         )
     keep(checkpoint, ANSWERS, [protocol], answers)
-    return DenseResults(losses, answers)
+    return DenseResults(losses, answers, states)
+
+
+def _states(context: RunContext, prepared: Prepared, key: Sequence[object], measured: States) -> States:
+    """The dense model's last hidden states: just measured, or held by the workbench, or made now."""
+    held = context.bench.dense_states(key)
+    if not measured and held is not None:
+        return held
+    states = measured or dense_states(context, prepared)
+    if prepared.memory.kept is not Placement.disk:  # its files are in this run's folder, which is the user's to remove
+        context.bench.keep_dense_states(key, states, prepared.memory.kept_bytes)
+    return dict(states)
 
 
 def measure_losses(
@@ -119,15 +142,23 @@ def measure_losses(
         dense: what was measured of the dense model.
         model_folder: where this process has written the pruned model; None: nowhere.
     """
-    losses = dense.losses
+    losses, fidelity = dense.losses, None
     if prepared.calibration is not None:
         with phase(context.seconds, "evaluate"):
-            losses = _losses(context, prepared, "pruned")
-    write_windows(context.folder, prepared.evaluation, dense.losses, losses)
+            if dense.states is None:
+                losses = pruned_losses(context, prepared)
+            else:
+                losses, fidelity = pruned_losses_and_fidelity(context, prepared, dense.losses, dense.states)
+    write_windows(context.folder, prepared.evaluation, dense.losses, losses, fidelity)
     for source, values in losses.items():
         if not values.isfinite().all():
             log.warning("the pruned perplexity on %s is not finite: weights or activations overflow", source)
-    record = _record(context, prepared, dense.losses, losses)
+        elif fidelity and source in fidelity and not fidelity[source].divergence.isfinite().all():
+            log.warning("the divergence on %s is not finite: logits overflow", source)
+    record = replace(
+        _record(context, prepared, dense.losses, losses),
+        fidelity=fidelity_results(fidelity) if fidelity is not None else None,
+    )
     return Unfinished(record, prepared.model, prepared.zero_shot, dense.answers, model_folder, prepared.memory)
 
 
@@ -172,24 +203,8 @@ def memory_result(plan: MemoryPlan, device: torch.device) -> MemoryResult:
         peak_device_bytes=max(gathered(on_device)),
         predicted_device_bytes=plan.predicted.device,
         activations=plan.placement.value if plan.waits else "none",
+        dense_states=plan.kept.value if plan.kept_bytes else None,
     )
-
-
-def _losses(context: RunContext, prepared: Prepared, name: str) -> dict[str, Tensor]:
-    """Window losses by dataset; several processes share the windows."""
-    losses = {}
-    batch_size, blocks = context.config.evaluation.batch_size, prepared.blocks
-    for source, windows in prepared.evaluation.items():
-        ids = windows.ids[own_part(len(windows.ids))]
-        own = torch.empty(0, dtype=torch.float64)
-        with progress(f"{name} perplexity on {source}", len(ids)) as advance:
-            if len(ids) and prepared.loaded.streamer is None:
-                own = window_losses(prepared.model, ids, batch_size, advance)
-            elif len(ids):
-                store = hidden_store(prepared.memory.placement, context.folder)
-                own = window_losses_by_block(prepared.model, blocks, ids, batch_size, store, advance)
-        losses[source] = torch.cat(gathered(own))
-    return losses
 
 
 def _pruned_answers(context: RunContext, run: Unfinished, zero_shot: "ZeroShot") -> Answers:

@@ -8,7 +8,7 @@ from statprune.model.coverage import Coverage
 from statprune.model.location import model_name
 from statprune.runs.environment import Environment
 from statprune.runs.record import RunRecord
-from statprune.runs.wording import shown, with_error
+from statprune.runs.wording import fidelity_shown, shown, with_error
 
 SIGNATURE = "by statprune"  # in every card: jobs tell by it which models they may replace
 
@@ -25,6 +25,9 @@ def model_card(record: RunRecord) -> str:
             lines.append(_row([where, *cells]))
     else:
         lines.append("Its perplexity was not measured.")
+    if record.fidelity:
+        lines += ["", *_head(["fidelity to the base model on", "KL divergence (nats per token)", "top-1 agreement"])]
+        lines += [_row([source, *fidelity_shown(own)]) for source, own in record.fidelity.items()]
     if record.zero_shot is not None:
         lines += ["", *_accuracies(record.zero_shot, record.is_pruned)]
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ from statprune.pruning.budget import (
     PredictedPeak,
     TokenBatch,
     Workload,
+    choose_kept_placement,
     choose_placement,
     memory_need,
     predict_peak,
@@ -57,6 +58,8 @@ class MemoryPlan:
         load_peak: bytes of the host at the peak of loading.
         waits: whether hidden states wait at all.
         written: bytes of hidden states that wait on disk, of all processes.
+        kept: where the dense model's last hidden states wait until the pruned model is measured.
+        kept_bytes: how much they take; 0 where no fidelity is measured.
     """
 
     placement: Placement
@@ -64,6 +67,8 @@ class MemoryPlan:
     load_peak: int
     waits: bool
     written: int = 0
+    kept: Placement = Placement.device
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,6 +247,7 @@ def _workload(
 ) -> Workload:
     options, batches = config.calibration, config.evaluation
     spec = None if config.is_dense else config.spec
+    kept = sum(-(-len(windows.ids) // size()) for windows in evaluation.values()) if config.measures_fidelity else 0
     return Workload(
         calibration=TokenBatch(options.samples, options.seq_len) if spec is not None else None,
         batch_size=options.batch_size or automatic_batch_size(options.seq_len, model.device),
@@ -251,6 +257,7 @@ def _workload(
         kind=spec.statistics_kind if spec is not None else StatisticsKind.NONE,
         sampled_rows=spec.sampled_rows if spec is not None else 0,
         is_sequential=config.settings.propagation is Propagation.sequential,
+        kept=TokenBatch(kept, batches.seq_len),
     )
 
 
@@ -261,8 +268,10 @@ def _plan_memory(
     settings = context.config.settings
     need = memory_need(model, blocks, workload)
     placement = choose_placement(settings.activations, need, model.device)
+    kept = choose_kept_placement(settings.activations, placement, need, model.device)
     streamer = blocks[0].streamer
     waiting_on_disk = (need.activations if placement is Placement.disk else 0) * size()
+    waiting_on_disk += (need.kept if kept is Placement.disk else 0) * size()
     is_pruned_there = streamer is not None and settings.offload is Offload.disk and not context.config.is_dense
     written = waiting_on_disk + (sum(streamer.block_bytes) * size() if streamer is not None and is_pruned_there else 0)
     room = context.room
@@ -272,10 +281,14 @@ def _plan_memory(
             "room, or give a hydra.run.dir elsewhere"
         )
     restart_peaks(model.device)
-    predicted = predict_peak(need, placement, model.device)
+    predicted = predict_peak(need, placement, model.device, kept)
     on_device = "" if model.device.type == "cpu" else f", {predicted.device / 2**30:.2f} GiB on {model.device}"
     log.info("predicted peak memory %.2f GiB on the host%s", predicted.host / 2**30, on_device)
+    if need.kept:
+        log.info(
+            "of it %.2f GiB wait (%s) for fidelity: hidden states of the dense model", need.kept / 2**30, kept.value
+        )
     available = available_host()
     if available is not None and predicted.host - resident() > available:
         log.warning("only %.2f GiB more are available on the host; lower the batch sizes", available / 2**30)
-    return MemoryPlan(placement, predicted, load_peak, need.activations > 0, waiting_on_disk)
+    return MemoryPlan(placement, predicted, load_peak, need.activations > 0, waiting_on_disk, kept, need.kept)

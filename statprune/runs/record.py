@@ -50,6 +50,22 @@ class PerplexityResult:
 
 
 @dataclass(frozen=True)
+class FidelityResult:
+    """How far the pruned model's predictions are from the dense model's on one dataset; means over its windows.
+
+    Attributes:
+        divergence: Kullback-Leibler divergence from the dense model's next-token distribution, in nats a token; None
+            where it is not finite.
+        agreement: share of tokens for which both models find the same next token most likely; None as above.
+        windows: how many there are.
+    """
+
+    divergence: float | None
+    agreement: float | None
+    windows: int
+
+
+@dataclass(frozen=True)
 class SparsityResult:
     """Sparsity as it was wanted and as it was counted.
 
@@ -100,6 +116,8 @@ class MemoryResult:
         predicted_device_bytes: the prediction for it.
         activations: where the windows' hidden states waited between blocks: device, host or disk; none where no
             window had to wait.
+        dense_states: where the dense model's last hidden states waited for fidelity: device, host or disk; None where
+            none had to wait.
     """
 
     peak_host_bytes: int
@@ -108,6 +126,7 @@ class MemoryResult:
     peak_device_bytes: int
     predicted_device_bytes: int
     activations: str
+    dense_states: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,7 @@ class RunRecord:
         environment: versions, commit and machine, of the attempt that pruned.
         perplexity: by dataset.
         zero_shot: None where no task was run.
+        fidelity: to the dense model, by dataset; None where it was not measured.
         sparsity: wanted and counted.
         coverage: how many matrix weights were pruned, and which were not.
         correction: None where no compensation judged itself.
@@ -167,6 +187,7 @@ class RunRecord:
     seconds: dict[str, float]
     memory: MemoryResult
     zero_shot: ZeroShotResult | None = None
+    fidelity: dict[str, FidelityResult] | None = None
     correction: CorrectionResult | None = None
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)

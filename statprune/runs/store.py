@@ -18,6 +18,7 @@ from torch import Tensor
 from statprune.data.windows import Windows
 from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
+from statprune.evaluation.fidelity import WindowFidelity
 from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
 from statprune.runs import own_model
@@ -175,15 +176,20 @@ def _line(report: MatrixReport) -> str:
 
 
 def write_windows(
-    folder: Path, evaluation: Mapping[str, Windows], dense: Mapping[str, Tensor], pruned: Mapping[str, Tensor]
+    folder: Path,
+    evaluation: Mapping[str, Windows],
+    dense: Mapping[str, Tensor],
+    pruned: Mapping[str, Tensor],
+    fidelity: Mapping[str, WindowFidelity] | None = None,
 ) -> None:
-    """Write a row per evaluation window: its mean loss in nats, and its predicted tokens.
+    """Write a row per evaluation window: its mean loss in nats, its predicted tokens, and its fidelity if known.
 
     Args:
         folder: of the run.
         evaluation: windows by dataset.
         dense: the dense model's losses by dataset.
         pruned: the pruned model's; NaN is written for a dataset that is absent.
+        fidelity: by dataset, likewise; None: it was not measured, and has no columns.
     """
     import pandas as pd  # slow to import, and not needed to look for finished runs
 
@@ -199,6 +205,11 @@ def write_windows(
         )
         for source, losses in dense.items()
     ]
+    if fidelity is not None:
+        for (source, losses), frame in zip(dense.items(), frames, strict=True):
+            missing = torch.full_like(losses, torch.nan)
+            own = fidelity.get(source, WindowFidelity(missing, missing))
+            frame["divergence"], frame["agreement"] = own.divergence.numpy(), own.agreement.numpy()
     empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
     check_ours(folder)
     with replacing(folder / WINDOWS) as file:

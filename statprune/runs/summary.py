@@ -8,7 +8,7 @@ from rich.table import Table
 from statprune.evaluation.accuracy import TaskResult, ZeroShotResult, stderr_of
 from statprune.model.coverage import Coverage, KindCoverage
 from statprune.runs.record import RunRecord
-from statprune.runs.wording import shown, with_error
+from statprune.runs.wording import fidelity_shown, shown, with_error
 
 
 def print_summary(record: RunRecord, folder: Path) -> None:
@@ -55,6 +55,7 @@ def _run_table(record: RunRecord) -> Table:
             table.add_row(f"perplexity pruned ({where})", shown(perplexity.pruned))
         else:  # the model as it came, which another run may have pruned
             table.add_row(f"perplexity ({where})", shown(perplexity.dense))
+    _add_fidelity(table, record)
     if record.is_pruned:
         table.add_row("sparsity achieved (target)", f"{sparsity.achieved:.5f} ({sparsity.target:.6g})")
     else:
@@ -78,6 +79,13 @@ def _run_table(record: RunRecord) -> Table:
     _add_memory(table, "host", memory.peak_host_bytes, memory.predicted_host_bytes)
     _add_memory(table, "device", memory.peak_device_bytes, memory.predicted_device_bytes)
     return table
+
+
+def _add_fidelity(table: Table, record: RunRecord) -> None:
+    for source, fidelity in (record.fidelity or {}).items():
+        divergence, agreement = fidelity_shown(fidelity)
+        table.add_row(f"KL from the dense model, nats per token ({source})", divergence)
+        table.add_row(f"top-1 agreement with the dense model ({source})", agreement)
 
 
 def _add_memory(table: Table, where: str, peak: int, predicted: int) -> None:

@@ -2,10 +2,19 @@
 
 import math
 
+from statprune.runs.record import FidelityResult
+
 
 def shown(perplexity: float | None) -> str:
     """A perplexity; one that is not finite is null in a record's file."""
     return f"{perplexity:.4f}" if perplexity is not None and math.isfinite(perplexity) else "not finite"
+
+
+def fidelity_shown(fidelity: FidelityResult) -> tuple[str, str]:
+    """Divergence in nats per token, and agreement in percent."""
+    if fidelity.divergence is None or fidelity.agreement is None:
+        return "not finite", "not finite"
+    return f"{fidelity.divergence:.4f}", f"{100 * fidelity.agreement:.2f}%"
 
 
 def with_error(value: float | None, error: float | None, sign: str = "") -> str:

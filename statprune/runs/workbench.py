@@ -16,7 +16,9 @@ from statprune.evaluation.accuracy import Answers
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
 from statprune.runs.dense_cache import ANSWERS, LOSSES, Codec, DenseCache
+from statprune.system.distributed import gathered
 from statprune.system.memory import available
+from statprune.walk.activations import OnHost, StoredHidden
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,6 +38,8 @@ class _Held:
         windows: by what they depend on.
         results: of the dense model, by what they depend on.
         statistics: of the dense model, by what they depend on.
+        states: what they depend on, and the dense model's last hidden states of the evaluation windows, by dataset;
+            one set at a time. None: there are none.
     """
 
     key: str
@@ -46,6 +50,7 @@ class _Held:
     windows: dict[str, Windows] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, DenseStatistics] = field(default_factory=dict)
+    states: tuple[str, dict[str, list[StoredHidden]]] | None = None
 
     def restore(self) -> None:
         """Put the dense matrices back."""
@@ -156,6 +161,27 @@ class Workbench:
     def dense_answers(self, cache: DenseCache, key: Sequence[object], measure: Callable[[], Answers]) -> Answers:
         """The dense model's answers to zero-shot tasks: measured once, held in memory, and stored in the cache."""
         return self._dense_result(ANSWERS, cache, key, measure)
+
+    def dense_states(self, key: object) -> dict[str, list[StoredHidden]] | None:
+        """The dense model's last hidden states of evaluation windows, where every process holds them."""
+        states = self._held.states if self._held is not None else None
+        own = states[1] if states is not None and states[0] == _name(key) else None
+        return dict(own) if all(gathered(own is not None)) and own is not None else None
+
+    def keep_dense_states(self, key: object, states: dict[str, list[StoredHidden]], needed: int) -> None:
+        """Hold them for the next run in place of those of other windows, where as much room is left.
+
+        Args:
+            key: what they depend on besides the model.
+            states: by dataset, in memory.
+            needed: bytes that they take.
+        """
+        held = self._held
+        if held is None:
+            return
+        on_host = not states or all(isinstance(own, OnHost) for batches in states.values() for own in batches)
+        device = torch.device("cpu") if on_host else held.loaded.model.device
+        held.states = (_name(key), dict(states)) if _has_room(needed, device) else None
 
     def _dense_result(self, codec: Codec[T], cache: DenseCache, key: Sequence[object], measure: Callable[[], T]) -> T:
         name = _name([*cache.model_key, *key])

@@ -42,7 +42,7 @@ def test_a_model_is_perfectly_faithful_to_itself():
 
 def test_a_token_that_both_models_rule_out_adds_nothing():
     p = torch.tensor([[0.0, 1.0, -torch.inf]])
-    divergence, _ = fidelity._compared(p, p)
+    divergence, _ = fidelity.compared(p, p)
     assert divergence == 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.runs.checksums import sealed
-from statprune.runs.record import PerplexityResult, RunRecord, SparsityResult
+from statprune.runs.record import FidelityResult, PerplexityResult, RunRecord, SparsityResult
 from statprune.runs.store import read_record
 
 # a job of seconds; its model is the bundled one unless another is chosen
@@ -20,6 +20,7 @@ class RunNumbers:
     """What must not depend on how a run came about."""
 
     perplexity: dict[str, PerplexityResult]
+    fidelity: dict[str, FidelityResult] | None
     zero_shot: ZeroShotResult | None
     sparsity: SparsityResult
     config_hash: str
@@ -44,7 +45,8 @@ def numbers(folder: Path) -> dict[str, RunNumbers]:
         matrices = [json.loads(line) for line in path.read_text().splitlines()]
         for matrix in matrices:
             del matrix["seconds"]
-        result[name] = RunNumbers(record.perplexity, record.zero_shot, record.sparsity, record.config_hash, matrices)
+        measured = (record.perplexity, record.fidelity, record.zero_shot, record.sparsity)
+        result[name] = RunNumbers(*measured, record.config_hash, matrices)
     return result
 
 

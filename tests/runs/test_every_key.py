@@ -119,6 +119,7 @@ TESTED = {
     "evaluation.chat_template": "tests/evaluation/test_zero_shot.py::"
     "test_a_chat_template_is_used_where_it_is_asked_for",
     "calibration.field": "tests/data/test_text_files.py::test_a_named_column_is_read",
+    "evaluation.fidelity": "tests/runs/test_fidelity.py::test_a_run_without_fidelity_keeps_nothing_for_it",
     "evaluation.field": "tests/data/test_text_files.py::test_a_column_of_plain_text_is_refused",
     "evaluation.trust_task_code": "tests/evaluation/test_task_code.py::test_a_task_that_runs_code_needs_the_switch",
     "checkpoint": "tests/runs/test_interrupted_pruning.py::test_a_run_that_was_asked_to_stop_goes_on",

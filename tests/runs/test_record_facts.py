@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from statprune.data.token_windows import TextOrigin
+from statprune.evaluation.fidelity import window_fidelity
 from statprune.model.coverage import Coverage, KindCoverage
 from statprune.model.opened import Opened
 from statprune.model.saved import SavedModel
@@ -87,6 +88,17 @@ def test_windows_have_the_losses_of_the_perplexity(facts):
     own = facts.record.perplexity["text"]
     assert math.exp(table.dense_loss.mean()) == pytest.approx(own.dense) and len(table) == own.windows
     assert math.exp(table.pruned_loss.mean()) == pytest.approx(own.pruned) and table.tokens.sum() == own.tokens
+
+
+def test_fidelity(facts):
+    own, text = facts.record.fidelity["text"], (facts.base / "evaluation.txt").read_text()
+    windows = torch.tensor(tiny_tokenizer()(text)["input_ids"][: 5 * 16]).view(5, 16)
+    wanted = window_fidelity(facts.dense, facts.pruned, windows)
+    table = pandas.read_parquet(facts.base / "run" / "windows.parquet")
+    assert table.divergence.tolist() == wanted.divergence.tolist()  # to the last bit
+    assert table.agreement.tolist() == wanted.agreement.tolist()
+    assert own.divergence == wanted.divergence.mean().item() > 0 and own.windows == 5
+    assert own.agreement == wanted.agreement.mean().item()
 
 
 def test_calibration(facts):
@@ -159,6 +171,7 @@ def test_seconds(facts):
 def test_memory(facts, monkeypatch):
     own = facts.record.memory
     assert own.load_peak_host_bytes > 0 and own.predicted_host_bytes > 0 and own.activations == "device"
+    assert own.dense_states == "device"
     assert (own.peak_device_bytes, own.predicted_device_bytes) == (0, 0)  # on the CPU
     monkeypatch.setattr("statprune.runs.measure.peak_host", lambda: 7)
     plan = MemoryPlan(Placement.disk, SimpleNamespace(host=5, device=3), load_peak=2, waits=True)
@@ -169,6 +182,7 @@ def test_memory(facts, monkeypatch):
         "peak_device_bytes": 0,
         "predicted_device_bytes": 3,
         "activations": "disk",
+        "dense_states": None,
     }
 
 
@@ -235,7 +249,7 @@ def test_the_record_is_the_file(facts):
 
 def test_a_run_that_only_measures(dense_record):
     own = dense_record.perplexity["bundled"]
-    assert own.pruned == own.dense
+    assert own.pruned == own.dense and dense_record.fidelity is None
     assert (dense_record.calibration, dense_record.correction) == (None, None) and not dense_record.is_pruned
     sparsity = dense_record.sparsity
     assert (sparsity.target, sparsity.achieved, set(sparsity.blocks)) == (None, 0.0, {None})
@@ -248,6 +262,7 @@ def test_a_run_that_only_measures(dense_record):
 TESTS = {
     "RunRecord": "test_the_record_is_the_file",
     "PerplexityResult": "test_perplexity",
+    "FidelityResult": "test_fidelity",
     "SparsityResult": "test_sparsity",
     "CorrectionResult": "test_correction",
     "MemoryResult": "test_memory",
