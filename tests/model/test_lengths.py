@@ -74,7 +74,7 @@ class Learned(nn.Module):
 
 def test_a_limit_that_stands_nowhere_is_found_by_trying():
     check_unnamed_limit(Learned(), 8, "evaluation.seq_len=8")
-    with pytest.raises(ModelError, match="evaluation.seq_len=9 is longer than Learned can read .*lower it"):
+    with pytest.raises(ModelError, match=r"evaluation\.seq_len=9 is longer than Learned can read .*lower it"):
         check_unnamed_limit(Learned(), 9, "evaluation.seq_len=9")
 
 
