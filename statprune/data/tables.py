@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,10 @@ LONGEST_CELL = 2**31 - 1  # characters; the csv module's own limit is 131,072
 
 class RowError(ValueError):
     """What is wrong with a row or with a table's form, as half a sentence."""
+
+
+class QuoteError(RowError):
+    """Quotation marks stand where they can't if cells are quoted."""
 
 
 @dataclass
@@ -55,23 +59,24 @@ class _Cells:
             self.kept.setdefault(name, []).append(row.get(name))
         self.rows += 1
 
-    def column(self, file: Path, key: str) -> Column:
+    def column(self, file: Path, key: str, like: Path | None) -> Column:
         """The first of the wanted columns that the table has."""
         name = next((name for name in self.wanted if name in self.names), None)
         if not self.rows:
             raise DataError(f"{file} has no rows; give a table with text")
         if name is None:
-            return _absent(file, key, self.wanted, list(self.names))
+            return _absent(file, key, self.wanted, list(self.names), like)
         return Column(name, self.kept[name])
 
 
-def read_column(file: Path, name: str | None, key: str) -> Column:
+def read_column(file: Path, name: str | None, key: str, like: Path | None = None) -> Column:
     """A column of a table; where no name is given: ``text``, or else ``messages`` or ``conversations``.
 
     Args:
         file: the table.
         name: of the column.
         key: that names it (``calibration.field``), for the sentences.
+        like: the table that the name was found in, where nobody has given it.
 
     Raises:
         DataError: the file is damaged or no table, or lacks the column.
@@ -80,25 +85,56 @@ def read_column(file: Path, name: str | None, key: str) -> Column:
     kind = kind_of(file)
     remedy = "mend it, or give another file"
     try:
-        with opened(file) as stream:
-            if kind == ".parquet":
-                return _parquet_column(file, io.BytesIO(stream.read()) if file.suffix != kind else file, wanted, key)
-            cells = _Cells(wanted)
-            with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
-                for row in _csv_rows(text, kind) if kind in (".csv", ".tsv") else _json_rows(text, kind):
-                    cells.add(row)
+        if kind == ".parquet":
+            with opened(file) as stream:
+                whole = io.BytesIO(stream.read()) if file.suffix != kind else file
+            return _parquet_column(file, whole, wanted, key, like)
+        cells = _cells(file, kind, wanted)
     except RowError as error:
         raise DataError(f"{file} can't be read as {kind.lstrip('.').upper()} ({error}); {remedy}") from error
     except (*DAMAGES, UnicodeDecodeError) as error:
         raise damage(file, error, remedy) from error
-    column = cells.column(file, key)
+    column = cells.column(file, key, like)
     if kind in (".csv", ".tsv") and _all_numbers(column.values):
         raise DataError(f"the column {column.name} of {file} holds numbers; name one with text by {key}=")
     return column
 
 
-def _absent(file: Path, key: str, wanted: Sequence[str], names: Sequence[str]) -> Column:
+def _cells(file: Path, kind: str, wanted: Sequence[str]) -> _Cells:
+    """The cells of a file's rows.
+
+    Many tables with tabs know no quoted cells: where quotation marks don't pair, they are letters like others.
+    """
+    if kind not in (".csv", ".tsv"):
+        return _cells_of(file, lambda text: _json_rows(text, kind), wanted)
+    try:
+        return _cells_of(file, lambda text: _csv_rows(text, kind), wanted)
+    except QuoteError as error:
+        if kind != ".tsv":
+            raise
+        try:
+            return _cells_of(file, _unquoted_rows, wanted)
+        except RowError:
+            raise error from None
+
+
+def _cells_of(
+    file: Path, rows: Callable[[io.TextIOWrapper], Iterator[Mapping[str, object]]], wanted: Sequence[str]
+) -> _Cells:
+    cells = _Cells(wanted)
+    with opened(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        for row in rows(text):
+            cells.add(row)
+    return cells
+
+
+def _absent(file: Path, key: str, wanted: Sequence[str], names: Sequence[str], like: Path | None) -> Column:
     shown = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
+    if like is not None:
+        raise DataError(
+            f"{file} has no column {wanted[0]!r}, which {like} has; name one that both have by {key}=, of "
+            f"{shown or 'none'}, or read them apart"
+        )
     if len(wanted) == 1:
         raise DataError(f"{file} has no column {wanted[0]!r}, which {key} names; it has {shown or 'none'}")
     raise DataError(f"{file} has no column 'text'; name the one to read by {key}=, of {shown or 'none'}")
@@ -165,7 +201,18 @@ def _csv_rows(text: io.TextIOWrapper, kind: str) -> Iterator[Mapping[str, object
             if row:
                 yield dict(zip(names, row, strict=False))
     except csv.Error as error:
-        raise RowError(f"line {reader.line_num}: {error}") from error
+        raise QuoteError(f"line {reader.line_num}: {error}") from error
+
+
+def _unquoted_rows(text: io.TextIOWrapper) -> Iterator[Mapping[str, object]]:
+    """The rows of a table with tabs whose quotation marks mean nothing: a cell for each column in every line."""
+    reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    names = next(reader, [])
+    for row in reader:
+        if row and len(row) != len(names):
+            raise RowError(f"line {reader.line_num} has {len(row)} cells, and the first line names {len(names)}")
+        if row:
+            yield dict(zip(names, row, strict=True))
 
 
 def _all_numbers(values: Sequence[object]) -> bool:
@@ -176,7 +223,9 @@ def _all_numbers(values: Sequence[object]) -> bool:
         return False
 
 
-def _parquet_column(file: Path, source: io.BytesIO | Path, wanted: Sequence[str], key: str) -> Column:
+def _parquet_column(
+    file: Path, source: io.BytesIO | Path, wanted: Sequence[str], key: str, like: Path | None
+) -> Column:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -185,7 +234,7 @@ def _parquet_column(file: Path, source: io.BytesIO | Path, wanted: Sequence[str]
             names = table.schema_arrow.names
             name = next((name for name in wanted if name in names), None)
             if name is None:
-                return _absent(file, key, wanted, names)
+                return _absent(file, key, wanted, names, like)
             return Column(name, table.read(columns=[name]).column(name).to_pylist())
     except (pyarrow.ArrowException, OSError) as error:
         raise RowError(first_line(error)) from error

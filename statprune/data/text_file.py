@@ -47,6 +47,14 @@ class TextFile(Source):
             return str(error)
         return None
 
+    def files_read(self, part: str, path: str) -> dict[str, Path]:
+        """The files that are read, without those that are hidden, by their names below the path."""
+        place = Path(path).expanduser()
+        files = files_of(path)
+        if place.is_dir():
+            return {str(file.relative_to(place)): file for file in files}
+        return {file.name if file == place else str(file): file for file in files}
+
     def documents(self, part: str, path: str | None) -> Sequence[str]:
         """The texts of files or rows."""
         read = self._read(part, path)
@@ -67,7 +75,7 @@ class TextFile(Source):
         return bool(files) and kind_of(files[0]) not in PROSE and bool(self._read(part, path).chats)
 
     def _read(self, part: str, path: str | None) -> _Read:
-        if path is None:
+        if not path:
             raise DataError(f"{part}.path is not set, and the source text needs it; give {part}.path=/path/to/file.txt")
         files = checked_files(path, f"{part}.path")
         if kind_of(files[0]) in PROSE:
@@ -84,7 +92,8 @@ class TextFile(Source):
         chats: list[Chat] = []
         name, rows = self.field, 0
         for file in files:
-            column = read_column(file, name, f"{part}.field")
+            found_in = files[0] if self.field is None and name is not None else None
+            column = read_column(file, name, f"{part}.field", found_in)
             name, rows = column.name, rows + len(column.values)
             for number, value in enumerate(column.values, 1):
                 _add(texts, chats, value, column, f"row {number} of the column {name!r} of {file}")

