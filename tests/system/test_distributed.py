@@ -214,8 +214,9 @@ def test_processes_get_about_as_much_work_each(monkeypatch):
     assert sorted(loads) == [5.0, 5.0, 5.0]
 
 
-def test_a_process_that_never_starts_is_not_waited_for_as_for_an_exchange(monkeypatch):
-    for key, value in processes_environment(2)[0].items():
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_never_starts_is_not_waited_for_as_for_an_exchange(rank, monkeypatch):
+    for key, value in processes_environment(2)[rank].items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(distributed, "FIRST_WAIT", timedelta(seconds=1))
     with pytest.raises(StatpruneError, match="the 2 processes of this job did not all start within 1 seconds"):
