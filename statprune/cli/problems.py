@@ -19,8 +19,10 @@ def report_problems(act: Callable[[], int]) -> int:
 
 def print_problems(problems: Iterable[str]) -> int:
     """Print problems, in one of several processes; returns the exit status."""
+    from statprune.config.secrets import without_secrets  # slow to import: not for a command without problems
+
     for problem in problems if _speaks() else ():
-        print(f"statprune: {one_line(problem)}", file=sys.stderr)
+        print(f"statprune: {one_line(without_secrets(problem))}", file=sys.stderr)
     return 1
 
 

@@ -34,6 +34,13 @@ def _variable(key: str, *default: object) -> str | None:
     return value
 
 
+def without_secrets(text: str) -> str:
+    """The text with the names of the environment's secrets in place of their values: a terminal's text may be kept."""
+    for name, hidden in _secrets():
+        text = text.replace(hidden, f"${name}")
+    return text
+
+
 def typed_secrets(override: str) -> list[str]:
     """A sentence for each secret of the environment whose value an override holds; the value is not shown.
 

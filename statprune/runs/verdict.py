@@ -111,7 +111,8 @@ def _begun_with(folder: Path) -> str | None:
     """The hash of the configuration that the folder's run began with, where its record is no JSON any more."""
     try:
         begun = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=True)
-        return parse_config({str(key): value for key, value in begun.items()}).hash() if isinstance(begun, dict) else None
+        values = begun if isinstance(begun, dict) else {}
+        return parse_config({str(key): value for key, value in values.items()}).hash()
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, StatpruneError):
         return None
 

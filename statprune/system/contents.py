@@ -47,7 +47,7 @@ def identity_of(file: Path, in_full: bool) -> FileIdentity:
     """
     status = file.stat()
     is_whole = in_full or status.st_size <= LARGEST_WHOLE or _blob(file) is not None
-    return FileIdentity(status.st_size, status.st_mtime_ns, _hash(file, status, is_whole), is_whole)
+    return FileIdentity(status.st_size, status.st_mtime_ns, _hash(file, status, is_whole, in_full), is_whole)
 
 
 def is_same(file: Path, before: FileIdentity, verify: bool) -> bool:
@@ -66,7 +66,7 @@ def is_same(file: Path, before: FileIdentity, verify: bool) -> bool:
         return False
     if status.st_mtime_ns == before.mtime_ns and not verify:
         return True
-    return _hash(file, status, before.is_whole) == before.sha256
+    return _hash(file, status, before.is_whole, verify) == before.sha256
 
 
 def files_at(path: str) -> dict[str, Path]:
@@ -85,10 +85,13 @@ def key_of(files: Mapping[str, FileIdentity]) -> list[list[object]]:
     return [[name, own.size, own.sha256, None if own.is_whole else own.mtime_ns] for name, own in sorted(files.items())]
 
 
-def _hash(file: Path, status: os.stat_result, is_whole: bool) -> str:
+def _hash(file: Path, status: os.stat_result, is_whole: bool, reads: bool) -> str:
+    """The hash of all bytes or of samples; ``reads``: a hash that stands in the file's name is not taken for it."""
+    if is_whole and not reads and (named := _blob(file)) is not None:
+        return named
     key = (os.path.realpath(file), status.st_size, status.st_mtime_ns, is_whole)
     if key not in _HASHES:
-        _HASHES[key] = (_blob(file) or sha256_of(file)) if is_whole else _sampled_hash(file, status.st_size)
+        _HASHES[key] = sha256_of(file) if is_whole else _sampled_hash(file, status.st_size)
     return _HASHES[key]
 
 

@@ -7,6 +7,9 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from statprune.errors import StatpruneError
 
 T = TypeVar("T")
 # what gloo, NCCL and the store say when a process that they exchange with has ended
@@ -16,6 +19,7 @@ CONNECTION_LOST = (
     "connection was likely closed",
     "broken pipe",
 )
+FIRST_WAIT = timedelta(minutes=10)  # processes that torchrun or Slurm start together have read their libraries by then
 LONGEST_WAIT = timedelta(hours=2)  # one process may load or evaluate for long while the others wait
 _control_group: list[dist.ProcessGroup] = []  # beside the group that exchanges the work
 
@@ -41,12 +45,37 @@ def local_size() -> int:
 
 
 def start(device: torch.device) -> None:
-    """Join the other processes, over NCCL on GPUs and gloo on CPUs; a second call does nothing."""
+    """Join the other processes, over NCCL on GPUs and gloo on CPUs; a second call does nothing.
+
+    Raises:
+        StatpruneError: not all of them have started.
+    """
     if size() == 1 or dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # objects are exchanged without the GPU
-    dist.init_process_group(backend, timeout=LONGEST_WAIT)
+    dist.init_process_group(backend, store=_met(), rank=rank(), world_size=size(), timeout=LONGEST_WAIT)
     _control_group.append(dist.new_group(backend="gloo", timeout=LONGEST_WAIT))
+
+
+def _met() -> dist.Store:
+    """The store of this job, once every process has reached it.
+
+    One that was killed before would else be waited for as long as for any exchange.
+
+    Raises:
+        StatpruneError: one is missing.
+    """
+    try:
+        store: dist.Store = next(iter(rendezvous("env://", timeout=FIRST_WAIT)))[0]
+        store.set(f"here/{rank()}", "")
+        store.wait([f"here/{number}" for number in range(size())], FIRST_WAIT)
+    except dist.DistError as error:
+        raise StatpruneError(
+            f"the {size()} processes of this job did not all start within {FIRST_WAIT.total_seconds():.0f} seconds; "
+            "one may have been killed, and its own messages say more: start the same command again"
+        ) from error
+    store.set_timeout(LONGEST_WAIT)
+    return store
 
 
 def all_arrive(seconds: float | None = None) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from statprune.cli.problems import print_problems, report_problems
 from statprune.errors import ConfigError, ModelError
+from tests.helpers.commands import problems_of
 
 
 def raising(error):
@@ -26,6 +27,16 @@ def raising(error):
 def test_what_a_user_got_wrong_is_a_line_each_and_status_1(error, lines, capsys):
     assert report_problems(raising(error)) == 1
     assert capsys.readouterr().err == lines
+
+
+@pytest.mark.parametrize(
+    "typed", ["hf_0123456789", "plugins=[hf_0123456789]", "hydra.searchpath=[file://hf_0123456789]"]
+)
+def test_a_secret_is_not_shown(typed, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    print_problems(problems_of(typed))
+    told = capsys.readouterr().err
+    assert "$HF_TOKEN" in told and "hf_0123456789" not in told
 
 
 def test_what_went_well_has_its_own_status(capsys):

@@ -7,6 +7,7 @@ import pytest
 
 from statprune.system import contents
 from statprune.system.contents import files_at, identity_of, is_same, key_of
+from statprune.system.files import sha256_of
 
 
 @pytest.fixture
@@ -82,6 +83,20 @@ def test_the_hubs_cache_has_the_hash_in_the_name(sampled, tmp_path):
     sampled.symlink_to(blob)
     identity = identity_of(sampled, in_full=False)
     assert identity.is_whole and identity.sha256 == "a" * 64
+
+
+def test_a_hash_in_a_name_is_not_believed_where_all_bytes_are_asked_for(file, tmp_path):
+    blob = tmp_path / "blobs" / sha256_of(file)
+    blob.parent.mkdir()
+    file.rename(blob)
+    before = identity_of(blob, in_full=False)
+    assert is_same(blob, before, verify=True)
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(blob, ns=(before.mtime_ns, before.mtime_ns))
+    contents._HASHES.clear()  # a process hashes once while size and time stay
+    assert is_same(blob, before, verify=False) and not is_same(blob, before, verify=True)
+    assert identity_of(blob, in_full=True).sha256 != before.sha256
 
 
 def test_a_file_is_hashed_once(file, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
+from statprune.system import distributed
 from statprune.system.distributed import assign_owners, gathered, lost_process, own_part
-from tests.helpers.command import composed, in_processes, torchrun
+from tests.helpers.command import composed, in_processes, processes_environment, torchrun
 from tests.helpers.families import tiny_model
 from tests.helpers.models import tiny_tokenizer
 
@@ -209,3 +212,22 @@ def test_processes_get_about_as_much_work_each(monkeypatch):
     for cost, owner in zip(costs, assign_owners(costs), strict=True):
         loads[owner] += cost
     assert sorted(loads) == [5.0, 5.0, 5.0]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_never_starts_is_not_waited_for_as_for_an_exchange(rank, monkeypatch):
+    for key, value in processes_environment(2)[rank].items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(distributed, "FIRST_WAIT", timedelta(seconds=1))
+    with pytest.raises(StatpruneError, match="the 2 processes of this job did not all start within 1 seconds"):
+        distributed.start(torch.device("cpu"))
+
+
+def test_a_process_that_was_killed_before_it_joined_is_not_waited_for_either(monkeypatch):
+    for key, value in processes_environment(2)[0].items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(distributed, "FIRST_WAIT", timedelta(seconds=1))
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 0, 2)]))  # where both had connected
+    with pytest.raises(StatpruneError, match="did not all start"):
+        distributed.start(torch.device("cpu"))
