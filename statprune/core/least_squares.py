@@ -154,8 +154,8 @@ class LeastSquares(Compensation):
         fitted, held_out = split(evenly_spaced(statistics.rows, self.samples))
         held_out = held_out.to(dense.dtype)
         key = ("least squares", self.statistics, self.samples, dense.dtype)
-        moments = statistics.once(key, lambda: self._second_moments(statistics, fitted, held_out).to(dense.dtype))
-        problem = _Problem(dense, pruned, keep & (moments.diagonal > 0), moments, held_out, self.steps)
+        gram = statistics.once(key, lambda: self._second_moments(statistics, fitted, held_out).to(dense.dtype))
+        problem = _Problem(dense, pruned, keep & (gram.diagonal > 0), gram, held_out, self.steps)
         weight, damping, left = pruned, dense.new_full((), math.nan), dense.new_full((2,), math.nan)
         if len(held_out):
             damping = self._chosen(problem)
