@@ -37,18 +37,18 @@ class SecondMoments:
         rows = None if self.rows is None else self.rows.to(dtype)
         return SecondMoments(self.diagonal.to(dtype), gram, rows)
 
-    def product(self, weight: Tensor, damping: float) -> Tensor:
-        """V (G + λI) of V, (rows, in_features)."""
+    def product(self, weight: Tensor, damping: Tensor) -> Tensor:
+        """V (G + λI) of V, (rows, in_features); λ is a scalar."""
         if self.rows is not None:
             product = weight @ self.rows.T @ self.rows
         else:
             assert self.gram is not None
             product = weight @ self.gram
-        return product.add_(weight, alpha=damping)
+        return product.addcmul_(weight, damping)
 
 
 def fit_kept_weights(
-    dense: Tensor, start: Tensor, keep: Tensor, moments: SecondMoments, damping: float, steps: int
+    dense: Tensor, start: Tensor, keep: Tensor, moments: SecondMoments, damping: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Kept weights nearer to those whose outputs are nearest to the dense weight's.
 
@@ -65,7 +65,7 @@ def fit_kept_weights(
         start: of the same shape; zero where ``keep`` is False.
         keep: what may change and need not be zero, bool.
         moments: G.
-        damping: λ, positive; a share of G's mean diagonal where G is in units of that.
+        damping: λ, a positive scalar; a share of G's mean diagonal where G is in units of that.
         steps: how many.
 
     Returns:
@@ -81,7 +81,7 @@ def fit_kept_weights(
 
 
 def _descend(
-    weight: Tensor, missing: Tensor, keep: Tensor, moments: SecondMoments, damping: float, steps: int
+    weight: Tensor, missing: Tensor, keep: Tensor, moments: SecondMoments, damping: Tensor, steps: int
 ) -> Tensor:
     """Take the steps on some rows of the weight, in place; what is left of the gradient before and after.
 

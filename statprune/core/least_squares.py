@@ -1,7 +1,7 @@
 """Least squares on a fixed mask: the kept weights whose outputs are nearest to the dense weight's."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar
 
@@ -29,7 +29,33 @@ class FittedTo(Enum):
     rows = "rows"
 
 
-DAMPINGS = {FittedTo.gram: (0.01,), FittedTo.rows: (0.1, 0.3, 1.0, 3.0)}  # that ``damping=None`` chooses from
+DAMPINGS = {FittedTo.gram: (0.01, 0.1), FittedTo.rows: (0.1, 0.3, 1.0, 3.0)}  # where ``damping`` gives none
+OUTPUTS_TO_CHOOSE_BY = 64  # of a matrix, so that several ridges cost little more than one
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One matrix's fit: the arguments of ``fit_kept_weights`` but for λ, and the rows that judge it."""
+
+    dense: Tensor
+    start: Tensor
+    keep: Tensor
+    moments: SecondMoments
+    held_out: Tensor
+    steps: int
+
+    def fitted(self, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``fit_kept_weights`` returns."""
+        return fit_kept_weights(self.dense, self.start, self.keep, self.moments, damping, self.steps)
+
+    def held_out_error(self, damping: Tensor) -> Tensor:
+        """The relative output error of the fit on the held-out rows."""
+        return output_errors(self.dense, [self.fitted(damping)[0]], self.held_out)[0]
+
+    def sampled(self, outputs: int) -> "_Problem":
+        """The same for evenly spaced output rows, at most as many as given."""
+        dense, start, keep = (evenly_spaced(part, outputs) for part in (self.dense, self.start, self.keep))
+        return replace(self, dense=dense, start=start, keep=keep)
 
 
 @dataclass(frozen=True)
@@ -47,9 +73,9 @@ class LeastSquares(Compensation):
     Deviations: λ is a share of G's mean diagonal, as SparseGPT's, but draws the kept weights towards the dense ones,
     where ALPS damps the Gram matrix of its whole problem. A matrix whose relative output error on held-out rows would
     not fall by a share of ``min_gain`` stays as it was. These rows are every fourth of at most ``samples`` sampled
-    ones; Σ x xᵀ over them is subtracted from G, so that they are not fitted to. (After a method such as SparseGPT,
-    which has seen all tokens, the error before is that of rows it was fitted to, and the gate is strict.) Where the
-    held-out rows also choose λ, the error that is reported is the least of a few.
+    ones; Σ x xᵀ over them is subtracted from G, so that they are not fitted to. After a method such as SparseGPT,
+    which has seen all tokens, the error before is that of rows it was fitted to, and the gate is strict. Where λ is
+    chosen among several, the held-out rows have chosen it, one number for a matrix, and then judge the fit.
 
     G holds raw products, not deviations from the means: E[xxᵀ] = Cov(x) + μμᵀ. The loss is therefore the outputs'
     variance and their squared mean shift together, and the kept weights bring the means back as far as that pays;
@@ -60,10 +86,11 @@ class LeastSquares(Compensation):
     since nothing can judge it. With fewer tokens than channels G is singular and λ decides what it does not.
 
     Attributes:
-        statistics: which inputs the outputs are compared on: gram (all tokens) or rows (the sampled ones alone).
+        statistics: which inputs the outputs are compared on.
         steps: of conjugate gradients; each is a product with G [steps].
-        damping: λ, as a share of G's mean diagonal; None: with gram 0.01, SparseGPT's, and with rows the one of 0.1,
-            0.3, 1 and 3 with the least error on the held-out rows, matrix by matrix [fraction].
+        damping: λ, as a share of G's mean diagonal: a list of one, or of several, of which each matrix gets the one
+            whose fit of at most 64 of its outputs has the least error on the held-out rows; []: with gram 0.01, which
+            is SparseGPT's, and 0.1; with rows 0.1, 0.3, 1 and 3 [fraction].
         samples: how many rows are used of each input, at most; one in four is held out. An expert gets as many of
             them as its share of the tokens [rows].
         min_gain: least share of the held-out output error that the fit must take away; 0 only asks that the error does
@@ -72,7 +99,7 @@ class LeastSquares(Compensation):
 
     statistics: FittedTo = FittedTo.gram
     steps: int = 10
-    damping: float | None = None
+    damping: tuple[float, ...] = ()
     samples: int = 512
     min_gain: float = 0.02
 
@@ -81,8 +108,11 @@ class LeastSquares(Compensation):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"compensation.steps={self.steps} is too small; give at least 1, or compensation=none")
-        if self.damping is not None and not 0 < self.damping < math.inf:
-            raise ValueError(f"compensation.damping={self.damping} is not positive; give a ridge such as 0.01, or null")
+        if not all(isinstance(value, int | float) and 0 < value < math.inf for value in self.damping):
+            raise ValueError(
+                f"compensation.damping=[{','.join(map(str, self.damping))}] is no list of positive numbers; give one "
+                "ridge such as [0.01], some to choose from such as [0.1,1], or [] for the default"
+            )
         if self.samples < HELD_OUT_EVERY:
             raise ValueError(f"compensation.samples={self.samples} is too small; give at least {HELD_OUT_EVERY}")
         if not 0 <= self.min_gain < 1:
@@ -115,7 +145,7 @@ class LeastSquares(Compensation):
             (relative, on the held-out rows; the latter also as ``relative_output_error``), ``bias_output_error`` (what
             a bias would leave of the former, as ``error_with_bias`` has it), ``mean_shift_before`` and
             ``mean_shift_after`` (norm of the outputs' mean shift over that of their means), ``fit_damping`` (the λ that
-            was best), ``fit_steps``, ``fit_residual`` (the gradient's norm after the steps over that before) and
+            was taken), ``fit_steps``, ``fit_residual`` (the gradient's norm after the steps over that before) and
             ``corrected`` (1, or 0 where the matrix stayed as it was).
 
         Raises:
@@ -124,17 +154,15 @@ class LeastSquares(Compensation):
         fitted, held_out = split(evenly_spaced(statistics.rows, self.samples))
         held_out = held_out.to(dense.dtype)
         key = ("least squares", self.statistics, self.samples, dense.dtype)
-        moments = statistics.once(key, lambda: self._second_moments(statistics, fitted, held_out).to(dense.dtype))
-        (before,) = output_errors(dense, [pruned], held_out)
-        best = _Fit(pruned, before.new_tensor(math.inf), *(before.new_tensor(math.nan) for _ in range(2)))
+        gram = statistics.once(key, lambda: self._second_moments(statistics, fitted, held_out).to(dense.dtype))
+        problem = _Problem(dense, pruned, keep & (gram.diagonal > 0), gram, held_out, self.steps)
+        weight, damping, left = pruned, dense.new_full((), math.nan), dense.new_full((2,), math.nan)
         if len(held_out):
-            is_free = keep & (moments.diagonal > 0)
-            for damping in DAMPINGS[self.statistics] if self.damping is None else (self.damping,):
-                weight, left = fit_kept_weights(dense, pruned, is_free, moments, damping, self.steps)
-                (error,) = output_errors(dense, [weight], held_out)
-                best = best.better(_Fit(weight, error, error.new_tensor(damping), (left[1] / left[0]).sqrt()))
-        is_better = best.error <= before * (1 - self.min_gain)  # False without held-out rows, whose error is NaN
-        result, after = torch.where(is_better, best.weight, pruned), torch.where(is_better, best.error, before)
+            damping = self._chosen(problem)
+            weight, left = problem.fitted(damping)
+        before, error = output_errors(dense, [pruned, weight], held_out)
+        is_better = error <= before * (1 - self.min_gain)  # False without held-out rows, whose error is NaN
+        result, after = torch.where(is_better, weight, pruned), torch.where(is_better, error, before)
         mean = statistics.mean.to(dense.dtype)
         shift_before, shift_after = output_errors(dense, [pruned, result], mean[None])
         return result, {
@@ -144,11 +172,21 @@ class LeastSquares(Compensation):
             "output_error_after": after,
             "relative_output_error": after,
             "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
-            "fit_damping": best.damping,
-            "fit_steps": float(self.steps),
-            "fit_residual": best.residual,
+            "fit_damping": damping,
+            "fit_steps": float(self.steps if len(held_out) else 0),
+            "fit_residual": (left[1] / left[0]).sqrt(),
             "corrected": is_better.double(),
         }
+
+    def _chosen(self, problem: _Problem) -> Tensor:
+        """λ, a scalar: the candidate whose fit of some outputs has the least error on the held-out rows."""
+        candidates = [problem.dense.new_full((), value) for value in self.damping or DAMPINGS[self.statistics]]
+        if len(candidates) == 1:
+            return candidates[0]
+        some = problem.sampled(OUTPUTS_TO_CHOOSE_BY)
+        errors = torch.stack([some.held_out_error(damping) for damping in candidates])
+        best = errors.nan_to_num(math.inf).argmin(0, keepdim=True)
+        return torch.stack(candidates).gather(0, best)[0]  # an index would make a GPU wait
 
     def _second_moments(self, statistics: InputStatistics, fitted: Tensor, held_out: Tensor) -> SecondMoments:
         """G of what is fitted to, float64."""
@@ -167,23 +205,3 @@ class LeastSquares(Compensation):
         diagonal = fitted_gram.diagonal()
         diagonal = torch.where(diagonal > NOISE * gram.diagonal(), diagonal, 0.0)  # else only held-out rows have it
         return SecondMoments(diagonal, gram=fitted_gram).in_units()
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """A fitted weight, its relative output error on the held-out rows, λ, and what is left of the gradient."""
-
-    weight: Tensor
-    error: Tensor
-    damping: Tensor
-    residual: Tensor
-
-    def better(self, other: "_Fit") -> "_Fit":
-        """The one with the smaller error, without waiting for a GPU."""
-        is_better = other.error < self.error
-        return _Fit(
-            torch.where(is_better, other.weight, self.weight),
-            torch.where(is_better, other.error, self.error),
-            torch.where(is_better, other.damping, self.damping),
-            torch.where(is_better, other.residual, self.residual),
-        )

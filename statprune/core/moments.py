@@ -38,6 +38,11 @@ class Moments(Compensation):
     with the ``shrinkage`` ρ and the clamped common factor γ_i: a ridge towards γ_i that keeps the factors from being
     fitted to the noise of a few hundred rows. With one group this is the single factor above.
 
+    What others had first: that pruning should restore the outputs' means is FLAP's (An et al., AAAI 2024, arXiv
+    2312.11983) and STADE's (arXiv 2503.22451), which add m_i to the module's bias; and STADE's score, W² Var(x),
+    ranks as |W| σ does. Ours puts the means into the kept weights, so that no module needs a bias that it does not
+    have; fits scales; and has held-out rows judge both (docs/first_order.md).
+
     The scales move the means again, a little, and both steps can be wrong for a matrix whose sample says little. The
     relative output error is therefore compared before and after on rows that the scales were not fitted to, in the
     precision of the computation; a matrix for which it would not fall by a share of ``min_gain`` stays as it was. A

@@ -10,7 +10,7 @@ from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
 from statprune.core.patterns import Group, NofM, Unstructured
 from tests.helpers.corrections import half, make
 
-DAMPING = 0.01
+DAMPING = torch.tensor(0.01, dtype=torch.float64)
 
 
 def second_moments(inputs, by_rows=False):
@@ -104,9 +104,9 @@ def test_what_is_left_is_the_preconditioned_gradient(problem):
 
 def test_a_large_ridge_leaves_the_dense_weights(problem):
     w, keep, x, _ = problem
-    result, _ = fit_kept_weights(w, w * keep, keep, second_moments(x), 1e9, 10)
+    result, _ = fit_kept_weights(w, w * keep, keep, second_moments(x), torch.tensor(1e9), 10)
     assert torch.allclose(result, w * keep, rtol=1e-6)
-    drawn, _ = fit_kept_weights(w, 0 * w, keep, second_moments(x), 1e9, 10)
+    drawn, _ = fit_kept_weights(w, 0 * w, keep, second_moments(x), torch.tensor(1e9), 10)
     assert torch.allclose(drawn, w * keep, rtol=1e-6)
 
 
@@ -127,7 +127,7 @@ def test_steps_in_float32_end_where_those_in_float64_do():
     single = SecondMoments(moments.diagonal.float(), moments.gram.float())
     for steps in (10, 100):
         exactly, _ = fit_kept_weights(w, w * keep, keep, moments, DAMPING, steps)
-        result, _ = fit_kept_weights(w.float(), (w * keep).float(), keep, single, DAMPING, steps)
+        result, _ = fit_kept_weights(w.float(), (w * keep).float(), keep, single, DAMPING.float(), steps)
         assert torch.allclose(loss(w, result.double(), system), loss(w, exactly, system), rtol=1e-3)
     assert torch.allclose(loss(w, result.double(), system), loss(w, exact(w, keep, system), system), rtol=1e-3)
 
@@ -146,7 +146,7 @@ def test_every_step_lowers_the_loss_and_keeps_the_mask(seed, tokens, pattern, da
     keep, system, moments = pattern.select(w.abs()), normal_equations(x, damping), second_moments(x, by_rows)
     before = loss(w, w * keep, system)
     for steps in (1, 2, 3, 10):
-        result, _ = fit_kept_weights(w, w * keep, keep, moments, damping, steps)
+        result, _ = fit_kept_weights(w, w * keep, keep, moments, torch.tensor(damping), steps)
         after = loss(w, result, system)
         assert result.isfinite().all() and (result[~keep] == 0).all()
         assert (after <= before * (1 + 1e-9) + 1e-12).all()

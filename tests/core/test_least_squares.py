@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statprune.core import least_squares
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.least_squares import DAMPINGS, FittedTo, LeastSquares
 from statprune.core.methods import get_method
@@ -16,7 +17,7 @@ from statprune.core.statistics import InputStatistics, StatisticsKind
 from tests.helpers.corrections import half, make
 
 BOTH = pytest.mark.parametrize("source", list(FittedTo))
-EXACT = {"steps": 40, "damping": 0.05, "min_gain": 0}
+EXACT = {"steps": 40, "damping": (0.05,), "min_gain": 0}
 
 
 def observed(inputs, sample_index=None):
@@ -67,7 +68,7 @@ def test_with_rows_the_sampled_ones_alone_are_fitted_to():
 def test_where_every_token_is_sampled_both_are_the_same():
     w, x, _ = make(tokens=90)
     keep = half(w)
-    options = {"damping": 0.3, "min_gain": 0}
+    options = {"damping": (0.3,), "min_gain": 0}
     gram, rows = (LeastSquares(source, **options).apply(w, w * keep, keep, observed(x))[0] for source in FittedTo)
     assert torch.allclose(gram, rows, rtol=1e-7) and not torch.equal(gram, w * keep)
 
@@ -87,7 +88,7 @@ def test_held_out_rows_change_the_judgement_and_not_the_fit(source):
 def test_the_report_tells_what_was_done(source):
     w, x, _ = make(tokens=400, seed=3)
     keep = half(w)
-    result, report = LeastSquares(source, damping=0.3, steps=4).apply(w, w * keep, keep, observed(x))
+    result, report = LeastSquares(source, damping=(0.3,), steps=4).apply(w, w * keep, keep, observed(x))
     assert {key: float(report[key]) for key in ("corrected", "fit_damping", "fit_steps")} == {
         "corrected": 1,
         "fit_damping": 0.3,
@@ -109,7 +110,7 @@ def test_the_report_tells_what_was_done(source):
 def test_nothing_on_the_mask_has_a_lower_error_on_what_is_fitted_to():
     w, x, _ = make(tokens=400, seed=3)
     keep, rows = half(w), not_held_out(x)
-    exact, _ = LeastSquares(steps=40, damping=1e-9, min_gain=0).apply(w, w * keep, keep, observed(x))
+    exact, _ = LeastSquares(steps=40, damping=(1e-9,), min_gain=0).apply(w, w * keep, keep, observed(x))
     moments, report = Moments(groups=8, min_gain=0).apply(w, w * keep, keep, observed(x))
     assert report["corrected"] == 1
     assert error(w, exact, rows) <= error(w, moments, rows) <= error(w, w * keep, rows)
@@ -120,13 +121,24 @@ def test_of_several_ridges_the_held_out_rows_choose():
     keep, statistics = half(w), observed(x)
     rows = {"statistics": FittedTo.rows, "min_gain": 0}
     single = {
-        damping: LeastSquares(**rows, damping=damping).apply(w, w * keep, keep, statistics)
+        damping: LeastSquares(**rows, damping=(damping,)).apply(w, w * keep, keep, statistics)
         for damping in DAMPINGS[FittedTo.rows]
     }
     result, report = LeastSquares(**rows).apply(w, w * keep, keep, statistics)
     best = min(single, key=lambda damping: float(single[damping][1]["output_error_after"]))
     assert report["fit_damping"].item() == pytest.approx(best) and torch.equal(result, single[best][0])
     assert report["fit_residual"] == single[best][1]["fit_residual"]
+
+
+def test_a_ridge_is_chosen_by_some_of_the_outputs(monkeypatch):
+    w, x, _ = make(tokens=24, in_features=16, seed=5)
+    w[0] *= 1e6  # it alone would decide
+    keep, statistics = half(w), observed(x)
+    monkeypatch.setattr(least_squares, "OUTPUTS_TO_CHOOSE_BY", 1)
+    rows = {"statistics": FittedTo.rows, "damping": (1e-6, 0.01, 0.3, 10.0)}
+    _, report = LeastSquares(**rows).apply(w, w * keep, keep, statistics)
+    _, of_first = LeastSquares(**rows).apply(w[:1], (w * keep)[:1], keep[:1], statistics)
+    assert report["fit_damping"] == of_first["fit_damping"]
 
 
 @BOTH
@@ -143,10 +155,10 @@ def test_a_matrix_that_would_be_worse_off_stays_as_it_was(source):
 def test_the_least_gain_decides(source):
     w, x, _ = make(tokens=400, seed=7)
     keep, statistics = half(w), observed(x)
-    fitted, report = LeastSquares(source, damping=0.3, min_gain=0).apply(w, w * keep, keep, statistics)
+    fitted, report = LeastSquares(source, damping=(0.3,), min_gain=0).apply(w, w * keep, keep, statistics)
     gain = 1 - (report["output_error_after"] / report["output_error_before"]).item()
     for min_gain, wanted in ((gain - 1e-6, fitted), (gain + 1e-6, w * keep)):
-        options = {"damping": 0.3, "min_gain": min_gain}
+        options = {"damping": (0.3,), "min_gain": min_gain}
         assert torch.equal(LeastSquares(source, **options).apply(w, w * keep, keep, statistics)[0], wanted)
 
 
@@ -157,7 +169,8 @@ def test_without_held_out_rows_a_matrix_stays_as_it_was(source):
     for statistics in (InputStatistics.uninformed(8, StatisticsKind.GRAM, "cpu"), observed(x, torch.arange(3))):
         result, report = LeastSquares(source).apply(w, w * keep, keep, statistics)
         assert torch.equal(result, w * keep) and report["corrected"] == 0
-        assert report["output_error_before"].isnan() and report["fit_damping"].isnan()
+        assert report["output_error_before"].isnan()
+        assert report["fit_damping"].isnan() and report["fit_residual"].isnan() and report["fit_steps"] == 0
 
 
 @BOTH
@@ -170,7 +183,7 @@ def test_dead_channels_keep_their_weights_whatever_they_are(source):
     keep[:, 2] = True
     pruned = w * keep
     pruned[:, 2] = 0.25  # of a method that changed it
-    result, report = LeastSquares(source, min_gain=0, damping=0.1).apply(w, pruned, keep, observed(x))
+    result, report = LeastSquares(source, min_gain=0, damping=(0.1,)).apply(w, pruned, keep, observed(x))
     assert report["corrected"] == 1 and torch.equal(result[:, [2, 5]], pruned[:, [2, 5]])
     assert not torch.equal(result, pruned)
 
@@ -235,8 +248,6 @@ def test_a_gram_matrix_that_says_nothing_is_refused(scale, message):
     ("name", "wrong", "least"),
     [
         ("steps", 0, 1),
-        ("damping", 0.0, 1e-9),
-        ("damping", float("inf"), None),
         ("samples", 3, 4),
         ("min_gain", -0.1, 0.0),
         ("min_gain", 1.0, 0.99),
@@ -248,11 +259,17 @@ def test_the_bound_of_an_option_is_taken(name, wrong, least):
     assert getattr(LeastSquares(**{name: least}), name) == least
 
 
+@pytest.mark.parametrize("wrong", [(0.0,), (0.1, -1), (float("inf"),), ("much",)])
+def test_ridges_that_are_no_positive_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"compensation.damping=\[.*\] is no list of positive numbers"):
+        LeastSquares(damping=wrong)
+
+
 def test_defaults_needs_and_labels():
     assert asdict(LeastSquares()) == {
         "statistics": FittedTo.gram,
         "steps": 10,
-        "damping": None,
+        "damping": (),
         "samples": 512,
         "min_gain": 0.02,
     }

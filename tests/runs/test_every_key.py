@@ -160,7 +160,7 @@ OPTIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "compensation=moments.min_gain": ({}, {"min_gain": 0.999}),
     "compensation=least_squares.statistics": ({"samples": 64}, {"samples": 64, "statistics": FittedTo.rows}),
     "compensation=least_squares.steps": ({}, {"steps": 1}),
-    "compensation=least_squares.damping": ({}, {"damping": 1.0}),
+    "compensation=least_squares.damping": ({}, {"damping": (1.0,)}),
     "compensation=least_squares.samples": ({}, {"samples": 8}),
     "compensation=least_squares.min_gain": ({}, {"min_gain": 0.999}),
 }
