@@ -128,10 +128,8 @@ def run_jobs(jobs: Sequence[Job], launcher: str = "basic", sweep: Sequence[str] 
                 try:
                     return process.wait()
                 except KeyboardInterrupt as error:
-                    # Ctrl-C reaches the sweep, too, which cleans up and tells how its jobs ended
-                    number = interruption(error)
-                    if number is not None and number != signal.SIGINT:
-                        process.send_signal(number)
+                    # the sweep cleans up and tells how its jobs ended; it takes what a terminal sent to both for one
+                    process.send_signal(interruption(error) or signal.SIGINT)
 
 
 def _checked_job(table: Table, cell: Cell, sweep_folder: str) -> Job:

@@ -140,6 +140,7 @@ class Sweep:
 
     def __init__(self, *ends):
         self.ends = list(ends)
+        self.signals = []
 
     def __call__(self, command):
         file = next(part for part in command if part.startswith("hydra.sweeper.file=")).partition("=")[2]
@@ -151,6 +152,9 @@ class Sweep:
 
     def __exit__(self, *_):
         assert not self.ends
+
+    def send_signal(self, number):
+        self.signals.append(number)
 
     def wait(self):
         end = self.ends.pop(0)
@@ -175,5 +179,7 @@ def test_missing_runs_are_started_as_one_sweep_over_their_cells(monkeypatch):
 
 
 def test_a_sweep_that_is_interrupted_is_waited_for(monkeypatch):
-    monkeypatch.setattr("subprocess.Popen", Sweep(KeyboardInterrupt(), KeyboardInterrupt(), 130))
+    sweep = Sweep(KeyboardInterrupt(), KeyboardInterrupt(15), 130)
+    monkeypatch.setattr("subprocess.Popen", sweep)
     assert run_jobs(JOBS) == 130
+    assert sweep.signals == [2, 15]  # also one that only reached the command itself
