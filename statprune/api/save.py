@@ -6,15 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from statprune.api.arguments import opened_model
 from statprune.api.card import card
 from statprune.api.tokens import tokenizer_of
 from statprune.errors import ModelError, StatpruneError, first_line
 from statprune.model.checkpoint import DiskSource
 from statprune.model.coverage import sparsity
-from statprune.model.loading import LoadedModel, ModelSource, vocabulary_size
+from statprune.model.lengths import probe_window
+from statprune.model.loading import LoadedModel, ModelSource
 from statprune.model.saving import save_model
 from statprune.pruning.spec import PruneResult
 from statprune.runs.model_card import SIGNATURE
@@ -70,7 +69,7 @@ def save(
     loaded = LoadedModel(network, own, model.streamer if isinstance(model, LoadedModel) else None, source)
     target = Path(folder).expanduser()
     _check_folder(loaded, target)
-    blocks = find_blocks(model if is_loaded else network, torch.arange(64)[None] % vocabulary_size(network))
+    blocks = find_blocks(model if is_loaded else network, probe_window(network))
     text = card(source, sparsity(blocks), result, network.device)
     try:
         _write(loaded, target, text)

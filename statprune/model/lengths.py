@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from statprune.errors import ModelError, first_line
 from statprune.model.loading import positions, vocabulary_size
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SHORT = 2  # tokens, which every model reads
+PROBE_TOKENS = 64  # of an input that only shows what the model does
 
 
 def check_unnamed_limit(model: "PreTrainedModel", length: int, what: str) -> None:
@@ -32,6 +34,12 @@ def check_unnamed_limit(model: "PreTrainedModel", length: int, what: str) -> Non
             f"{what} is longer than {type(model).__name__} can read ({reason}), and its configuration does not say "
             "how many positions it has; lower it"
         )
+
+
+def probe_window(model: "PreTrainedModel") -> Tensor:
+    """Token ids of one window that the model can read, (1, tokens), where no text is at hand."""
+    length = min(PROBE_TOKENS, positions(model) or PROBE_TOKENS)
+    return torch.arange(length)[None] % vocabulary_size(model)
 
 
 @torch.no_grad()

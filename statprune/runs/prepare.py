@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from statprune.config.schema import RunConfig
 from statprune.config.sections import Offload
 from statprune.core.statistics import StatisticsKind
@@ -14,8 +12,8 @@ from statprune.data.windows import Windows, calibration_windows, evaluation_wind
 from statprune.errors import ModelError
 from statprune.evaluation.tasks import TaskSuite, load_tasks
 from statprune.model.coverage import Coverage, measure_coverage
-from statprune.model.lengths import check_unnamed_limit
-from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model, vocabulary_size
+from statprune.model.lengths import check_unnamed_limit, probe_window
+from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model
 from statprune.model.matrix import Block
 from statprune.pruning.allocation import check_pattern
 from statprune.pruning.budget import (
@@ -240,7 +238,7 @@ def _find_blocks(
     for ids in all_ids:
         check_tokens(model, ids)
     exclude = config.model.exclude if calibration is not None else []
-    tokens = all_ids[0] if all_ids else torch.arange(64)[None] % vocabulary_size(model)
+    tokens = all_ids[0] if all_ids else probe_window(model)
     blocks = context.bench.blocks(
         [exclude, config.model.prune_routers, fingerprint(tokens)],
         lambda: find_blocks(loaded, tokens, exclude, config.model.prune_routers),

@@ -15,7 +15,7 @@ from transformers import (
 
 from statprune.errors import ModelError
 from statprune.evaluation.harness import Harness
-from statprune.model.lengths import check_unnamed_limit
+from statprune.model.lengths import check_unnamed_limit, probe_window
 from statprune.model.loading import check_length, positions
 from tests.helpers.models import tiny_llama, tiny_tokenizer
 
@@ -80,3 +80,8 @@ def test_a_limit_that_stands_nowhere_is_found_by_trying():
 
 def test_a_model_that_fails_at_any_length_is_not_blamed_on_its_length():
     check_unnamed_limit(Learned(fails=True), 9, "evaluation.seq_len=9")
+
+
+def test_a_model_without_windows_is_probed_with_as_many_tokens_as_it_reads():
+    assert [probe_window(model).shape for model in (tiny_llama(), mpt(), Learned())] == [(1, 64), (1, 24), (1, 64)]
+    mpt()(probe_window(mpt()))
