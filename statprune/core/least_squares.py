@@ -180,7 +180,10 @@ class LeastSquares(Compensation):
 
     def _chosen(self, problem: _Problem) -> Tensor:
         """λ, a scalar: the candidate whose fit of some outputs has the least error on the held-out rows."""
-        candidates = [problem.dense.new_full((), value) for value in self.damping or DAMPINGS[self.statistics]]
+        candidates = [
+            problem.dense.new_full((), value, dtype=torch.float64)
+            for value in self.damping or DAMPINGS[self.statistics]
+        ]
         if len(candidates) == 1:
             return candidates[0]
         some = problem.sampled(OUTPUTS_TO_CHOOSE_BY)

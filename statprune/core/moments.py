@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from statprune.core.compensation import Compensation, Energy, check_clamp, label_of_halves, one_of_two
 from statprune.core.held_out import HELD_OUT_EVERY, evenly_spaced, split
-from statprune.core.output_errors import output_errors
+from statprune.core.output_errors import error_with_bias, output_errors
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
@@ -120,7 +120,8 @@ class Moments(Compensation):
         Returns:
             The weight, zero where it was pruned, and diagnostics: ``mean_shift_before`` and ``mean_shift_after``
             (‖m‖ over the norm of the outputs' means), ``output_error_before`` and ``output_error_after`` (relative,
-            on the held-out rows; the latter also as ``relative_output_error``), ``row_scale_min``, ``_mean`` and
+            on the held-out rows; the latter also as ``relative_output_error``), ``bias_output_error`` (what FLAP's and
+            STADE's bias would leave of the former), ``row_scale_min``, ``_mean`` and
             ``_max`` (of the fitted factors), and ``corrected`` (1, or 0 where the matrix stayed as it was).
         """
         fitted, held_out = split(evenly_spaced(statistics.rows, self.samples).to(dense.dtype))
@@ -150,6 +151,7 @@ class Moments(Compensation):
             "output_error_before": before,
             "output_error_after": after,
             "relative_output_error": after,
+            "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
             "row_scale_min": scale.min(),
             "row_scale_mean": scale.mean(),
             "row_scale_max": scale.max(),

@@ -38,9 +38,9 @@ def test_the_moments_preset_has_the_codes_defaults():
     assert composed("compensation=moments").compensation.value == Moments()
 
 
-def test_the_presets_of_least_squares_have_the_codes_defaults():
+def test_the_presets_of_least_squares_are_all_tokens_and_sampled_rows():
     assert composed("compensation=least_squares").compensation.value == LeastSquares()
-    assert composed("compensation=sampled_least_squares").compensation.value == LeastSquares(FittedTo.rows)
+    assert composed("compensation=sampled_least_squares").compensation.value == LeastSquares(FittedTo.rows, steps=5)
 
 
 def test_the_best_first_order_preset_is_cvr_by_standard_deviations_with_grouped_moments():
