@@ -88,8 +88,9 @@ class _Parser:
         sparsity, problems = parse_sparsity(sections["sparsity"], method)
         self.problems += problems
         if method is not None and sparsity.pattern is not None:
-            problem = method.value.problem(sparsity.pattern.value)
-            self.problems += [problem] if problem else []
+            stages = [method.value, *([refinement.value] if refinement is not None else [])]
+            found = [stage.problem(sparsity.pattern.value) for stage in stages]
+            self.problems += [problem for problem in found if problem]
         if self.problems or sparsity.pattern is None:
             raise ConfigError(self.problems)
         return RunConfig(

@@ -59,6 +59,16 @@ class Pattern(ABC):
         """Why the pattern can't be selected by blocks of so many columns, or None."""
         return None
 
+    def exchange_span(self, in_features: int) -> int | None:
+        """How many consecutive inputs of a row a kept and a pruned weight may change places within.
+
+        None, where the pattern does not say: refinements that exchange weights refuse it then.
+
+        Args:
+            in_features: of the matrix; a divisor of it is a group that every row is made of.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
@@ -109,6 +119,10 @@ class Unstructured(Pattern):
                 keep[index] = ~smallest(score[index], count)
         return keep
 
+    def exchange_span(self, in_features: int) -> int:
+        """The whole row: its count, and with it the matrix's, stays."""
+        return in_features
+
     def columns(self, out_features: int, first: int, last: int) -> "Unstructured":
         """The ratio for a block of columns, such that all blocks together lose what the matrix loses."""
         rows = 1 if self.group is Group.row and not self.exact else out_features  # rows that are counted together
@@ -150,6 +164,10 @@ class NofM(Pattern):
         if block_size % self.of:
             return f"{block_size} is not divisible by M={self.of}; give a multiple of it"
         return None
+
+    def exchange_span(self, in_features: int) -> int:
+        """A group."""
+        return self.of
 
     def select(self, score: Tensor) -> Tensor:
         """Keep mask (bool) of a score of shape (out_features, in_features)."""

@@ -1,4 +1,4 @@
-"""Refinement: after a method has chosen a mask, a better one with as many kept weights. Plugins bring them."""
+"""Refinement: after a method has chosen a mask, a better one with as many kept weights."""
 
 from abc import ABC, abstractmethod
 
@@ -23,6 +23,10 @@ class Refinement(ABC):
         """How many rows of each input ``refine`` wants to see."""
         return 0
 
+    def problem(self, pattern: Pattern) -> str | None:
+        """Why the refinement can't have this pattern, in a sentence, or None."""
+        return None
+
     @abstractmethod
     def refine(self, dense: Tensor, solution: Solution, statistics: InputStatistics, pattern: Pattern) -> Solution:
         """A solution with another mask.
@@ -36,5 +40,9 @@ class Refinement(ABC):
 
 
 REFINEMENTS: Registry[type[Refinement]] = Registry(
-    "refinement", "statprune.refinements", {}, subclass_of(Refinement), reserved=("none",)
+    "refinement",
+    "statprune.refinements",
+    {"swaps": "statprune.core.swaps:Swaps", "dsnot": "statprune.core.dsnot:DSnoT"},
+    subclass_of(Refinement),
+    reserved=("none",),
 )

@@ -70,6 +70,8 @@ class PruneSpec:
         except ValueError:
             choices = ", ".join(choice.value for choice in Propagation)
             raise ValueError(f"propagation={self.propagation!r} is unknown; choose one of {choices}") from None
+        if self.refinement is not None and (problem := self.refinement.problem(self.pattern)):
+            raise ValueError(problem)
 
     @property
     def statistics_kind(self) -> StatisticsKind:

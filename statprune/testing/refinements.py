@@ -30,7 +30,8 @@ def check_refinement(
     check_options(refinement, "refinement.")
     require(refinement.samples >= 0, f"{type(refinement).__name__}.samples is negative; give a number of rows")
     method = method or get_method("magnitude")
-    chosen = [pattern for pattern in fitting(patterns, COLUMNS) if method.problem(pattern) is None]
+    fit = fitting(patterns, COLUMNS)
+    chosen = [pattern for pattern in fit if method.problem(pattern) is None and refinement.problem(pattern) is None]
     for case in cases(max(method.needs, refinement.needs)):
         for pattern in chosen:
             what = f"{type(refinement).__name__} on {case.label} with {pattern}"

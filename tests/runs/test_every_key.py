@@ -142,6 +142,12 @@ OPTIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "method=cvr.activation_power": ({}, {"activation_power": 3.0}),
     "method=sparsegpt.damping": ({}, {"damping": 1.0}),
     "method=sparsegpt.block_size": ({}, {"block_size": 4}),
+    "refinement=swaps.max_swaps": ({}, {"max_swaps": 1}),
+    "refinement=swaps.candidates": ({}, {"candidates": 1}),
+    "refinement=swaps.min_gain": ({}, {"min_gain": 0.2}),
+    "refinement=dsnot.max_cycles": ({}, {"max_cycles": 1}),
+    "refinement=dsnot.threshold": ({}, {"threshold": 1e9}),
+    "refinement=dsnot.tokens": ({}, {"tokens": 1, "threshold": 1.0}),
     "compensation=energy.columns": ({}, {"columns": False}),
     "compensation=energy.rows": ({}, {"rows": False}),
     "compensation=energy.rows_first": ({}, {"rows_first": True}),
@@ -235,6 +241,8 @@ def solved(key: str, values: dict[str, object]) -> torch.Tensor:
     solution = method.solve(weight.clone(), statistics, Unstructured(0.5, Group.row))
     if group == "method":
         return solution.weight
+    if group == "refinement":
+        return REFINEMENTS.get(name)(**values).refine(weight, solution, statistics, Unstructured(0.5)).weight
     compensation = COMPENSATIONS.get(name)(**values)
     return compensation.apply(weight, solution.weight, solution.keep, statistics)[0]
 
