@@ -133,9 +133,10 @@ class EvaluationConfig:
         max_windows: how many of each dataset, at most; None: all [windows].
         batch_size: how many windows run together [windows].
         path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
-        tasks: of lm-eval: names, folders of task YAMLs, and the sets bundled, paper and wanda7.
+        tasks: of lm-eval: names (bundled is ours), folders of task YAMLs, and the sets paper, wanda7, denoise_rotator5
+            and permllm5.
         field: the column of tables that is read; None: text, or else messages or conversations.
-        metric: stands for each task that has it, acc or acc_norm; all are recorded.
+        metric: stands for each task that has it, acc or acc_norm, unless its set says another; all are recorded.
         num_fewshot: how many examples are in each prompt; None: as each task defines [examples].
         limit: how many of each task are asked, at most; None: all [documents].
         task_batch_size: how many requests run together [requests].
