@@ -15,6 +15,7 @@ from statprune.errors import ChoiceError, ConfigError, DataError, ModelError
 from statprune.evaluation.accuracy import stderr_of
 from statprune.evaluation.fidelity import window_fidelity
 from statprune.evaluation.perplexity import window_losses, window_losses_by_block
+from statprune.evaluation.task_sets import metric_problem
 from statprune.evaluation.tasks import TaskOptions, load_tasks, name_problems
 from statprune.model.loading import LoadedModel, check_length
 from statprune.walk.discover import find_blocks
@@ -41,7 +42,7 @@ def evaluate(  # noqa: PLR0913  # the front door: what can be measured, by name
     Args:
         model: what ``load_model`` returns, or a transformers model in evaluation mode.
         datasets: names of texts (``"bundled"``, ``["wikitext2", "c4"]``), or windows of your own by name; ``()``: none.
-        tasks: lm-eval tasks for zero-shot accuracy: names, folders of task YAMLs, the sets paper and wanda7.
+        tasks: lm-eval tasks for zero-shot accuracy: names, folders of task YAMLs, the sets paper, wanda7 and so on.
         dense: the model before it was pruned: with it fidelity is measured on the datasets, too.
         tokenizer: None: the ``LoadedModel``'s.
         seq_len: tokens of a window of the named datasets; None: 512, or the model's positions where they are fewer.
@@ -172,9 +173,10 @@ class _Tasks:
         if options is not None and not isinstance(options, TaskOptions):
             raise ChoiceError(f"task_options is TaskOptions(...), and this is of the type {type(options).__name__}")
         own = tokenizer_of(model, tokenizer, "to ask tasks")
-        if problems := name_problems(names):
-            raise ConfigError(problems)
         own_options = options or TaskOptions()
+        metric = metric_problem(names, own_options.metric, TaskOptions.metric)
+        if problems := [*name_problems(names), *([metric] if metric else [])]:
+            raise ConfigError(problems)
         suite = load_tasks(names, own_options.trust_task_code)
         from statprune.evaluation.zero_shot import ZeroShot  # lm-eval takes seconds to import
 

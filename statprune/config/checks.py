@@ -24,6 +24,7 @@ from statprune.core.methods import (
 from statprune.core.refinement import REFINEMENTS
 from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, field_owner, source_problem
 from statprune.errors import ConfigError
+from statprune.evaluation.task_sets import metric_problem
 from statprune.evaluation.tasks import is_path, name_problems
 from statprune.model.location import model_path_problem, offload_problem
 from statprune.system.options import PlainValues, build
@@ -165,6 +166,8 @@ class _Parser:
     def _check_tasks(self, evaluation: EvaluationConfig) -> None:
         unseen = [problem for task in evaluation.tasks if (problem := path_problem("evaluation.tasks", task))]
         self.problems += unseen or name_problems(evaluation.tasks)
+        if problem := metric_problem(evaluation.tasks, evaluation.metric, EvaluationConfig.metric):
+            self.problems.append(problem)
         if evaluation.trust_task_code and not any(is_path(name) for name in evaluation.tasks):
             self.problems.append(
                 "evaluation.trust_task_code=true has no effect without a task YAML of your own in evaluation.tasks; "

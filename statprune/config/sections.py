@@ -135,9 +135,10 @@ class EvaluationConfig:
         fidelity: where perplexity is measured of a pruned model, also measure how far its predictions are from the
             dense model's: Kullback-Leibler divergence and top-1 agreement.
         path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
-        tasks: of lm-eval: names, folders of task YAMLs, and the sets bundled, paper and wanda7.
+        tasks: of lm-eval: names (bundled is ours), folders of task YAMLs, and the sets paper, wanda7, denoise_rotator5
+            and permllm5.
         field: the column of tables that is read; None: text, or else messages or conversations.
-        metric: stands for each task that has it, acc or acc_norm; all are recorded.
+        metric: stands for each task that has it, acc or acc_norm, unless its set says another; all are recorded.
         num_fewshot: how many examples are in each prompt; None: as each task defines [examples].
         limit: how many of each task are asked, at most; None: all [documents].
         task_batch_size: how many requests run together [requests].

@@ -4,7 +4,7 @@ import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from statprune.errors import ConfigError, first_line
 from statprune.evaluation.task_code import OWN_TASKS, code_problems, sandboxed
+from statprune.evaluation.task_sets import expanded, set_metrics
 from statprune.system.hub import hub_access
 
 if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of it
@@ -23,12 +24,6 @@ if TYPE_CHECKING:  # lm-eval takes seconds to import, and most runs need none of
 
     Item: TypeAlias = Group | Task
 
-TASK_SETS = {
-    # the paper names BoolQ, RTE, HellaSwag, WinoGrande, ARC and OBQA; that ARC means the challenge set is our reading
-    "paper": ("boolq", "rte", "hellaswag", "winogrande", "arc_challenge", "openbookqa"),
-    # Wanda's seven
-    "wanda7": ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
-}
 FILE_READERS = ("json", "csv", "parquet", "arrow", "text", "xml", "webdataset", "imagefolder")  # of datasets
 
 
@@ -37,7 +32,7 @@ class TaskOptions:
     """How tasks are asked.
 
     Attributes:
-        metric: stands for each task that has it.
+        metric: stands for each task that has it, if its set says none.
         num_fewshot: examples in each prompt; None: as each task defines.
         limit: documents of each task, at most; None: all.
         batch_size: requests per forward.
@@ -63,11 +58,13 @@ class TaskSuite:
         manager: lm-eval's index of tasks.
         items: lm-eval's tasks and groups in the order asked for, their documents read.
         is_sandboxed: whether their templates are kept from running code.
+        metrics: the metric that stands for a task, where the set that it is from says one.
     """
 
     manager: "TaskManager"
     items: "list[Item]"
     is_sandboxed: bool = False
+    metrics: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tasks(self) -> "list[Task]":
@@ -101,16 +98,11 @@ def name_problems(names: Sequence[str]) -> list[str]:
     return problems
 
 
-def expanded(names: Sequence[str]) -> list[str]:
-    """The names with task sets replaced by their tasks."""
-    return [task for name in names for task in TASK_SETS.get(name, (name,))]
-
-
 def load_tasks(names: Sequence[str], trust_code: bool = False) -> TaskSuite:
     """Find the tasks and read their documents.
 
     Args:
-        names: task sets (paper, wanda7), tasks, groups and tags of lm-eval, bundled, folders of task YAMLs.
+        names: task sets (see ``task_sets``), tasks, groups and tags of lm-eval, bundled, folders of task YAMLs.
         trust_code: run code that YAMLs of the user's bring along.
 
     Raises:
@@ -142,7 +134,7 @@ def load_tasks(names: Sequence[str], trust_code: bool = False) -> TaskSuite:
                 items += _load(manager, name, online)
             except ConfigError as error:
                 problems += error.problems
-    suite = TaskSuite(manager, items, is_sandboxed)
+    suite = TaskSuite(manager, items, is_sandboxed, set_metrics(names))
     loaded = [task.task_name for task in suite.tasks]
     twice = sorted({name for name in loaded if loaded.count(name) > 1})
     if twice:

@@ -175,7 +175,14 @@ class ZeroShot:
                 f"evaluation.num_fewshot={shots} has no effect on {', '.join(fixed)}, whose YAML fixes the number of "
                 "examples; leave it out, or leave them out of evaluation.tasks"
             )
-        known = {name for values in results["results"].values() for name in _metrics(values)}
+        own = self._suite.metrics
+        for task, chosen in own.items():
+            if chosen not in _metrics(results["results"][task]):
+                raise DataError(
+                    f"a set in evaluation.tasks takes {chosen} of {task}, which lm-eval {version('lm_eval')} does not "
+                    "have; name its tasks themselves, with evaluation.metric"
+                )
+        known = {name for task, values in results["results"].items() if task not in own for name in _metrics(values)}
         names = {name.partition(",")[0] for name in known if not name.partition(",")[0].endswith("_stderr")}
         if metric != TaskOptions.metric and metric not in names:
             raise DataError(
@@ -217,7 +224,7 @@ class ZeroShot:
         name = _name(item)
         counts = [results["n-samples"][leaf.task_name] for leaf in _leaves(item)]
         return TaskPlan(
-            metric=_standing_metric(metrics, self._options.metric),
+            metric=_standing_metric(metrics, self._suite.metrics.get(name, self._options.metric)),
             shots=results["n-shot"].get(name),
             version=results["versions"].get(name),
             documents=sum(count["effective"] for count in counts),

@@ -9,6 +9,7 @@ ENERGY, MOMENTS, SCALE = "compensation=energy", "compensation=moments", "compens
 REFUSED = {
     "model.revision=main": "is for models from the hub",
     "evaluation.metric=acc_norm": "is for tasks, and evaluation.tasks is empty",
+    "evaluation.metric=acc_norm evaluation.tasks=denoise_rotator5": "which says the metric of each of its tasks",
     "evaluation.num_fewshot=1": "is for tasks",
     "evaluation.limit=5": "is for tasks",
     "evaluation.task_batch_size=2": "is for tasks",
