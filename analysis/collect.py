@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from statprune.config.naming import compensation_label, pattern_tag
+from statprune.config.choices import NONE
+from statprune.config.naming import compensation_label, pattern_tag, refinement_name
 from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
 from statprune.model.location import SAVED_MODEL, model_name
@@ -156,9 +157,9 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
         raise DamagedError(f"{folder} is damaged ({name} can't be read: {first_line(error)}); run it again") from error
 
 
-def label_of(method: str, compensation: str) -> str:
-    """A method with its compensation, as a person writes it."""
-    return method if compensation == "none" else f"{method} + {compensation}"
+def label_of(method: str, compensation: str, refinement: str = NONE) -> str:
+    """A method with its refinement and its compensation, as a person writes it."""
+    return " + ".join([method, *(stage for stage in (refinement, compensation) if stage != NONE)])
 
 
 def _about(record: RunRecord, folder: Path) -> Row:
@@ -173,7 +174,7 @@ def _about(record: RunRecord, folder: Path) -> Row:
         "pattern": pattern_tag(config["sparsity"], method),
         "method": method,
         "compensation": compensation,
-        "label": label_of(method, compensation),
+        "label": label_of(method, compensation, refinement_name(config)),
         "achieved": record.sparsity.achieved,
         "layers": _count_reports(folder),
         **{f"seconds.{name}": value for name, value in record.seconds.items()},

@@ -16,10 +16,12 @@ from statprune.errors import StatpruneError
 PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")
 # protocol keys that make two perplexities incomparable; package versions rarely move one enough to see
 COMPARABLE = ("seq_len", "windows", "sha256", "windows_with_bos")
-GROUPS = ("model", "calibration", "sparsity", "method", "compensation")  # of keys that can change a pruned model
+# of keys that can change a pruned model
+GROUPS = ("model", "calibration", "sparsity", "method", "refinement", "compensation")
 # keys that the label or the pattern tells of
 NAMED_KEYS = (
     "method.name",
+    "refinement.name",
     "compensation.name",
     "sparsity.ratio",
     "sparsity.keep",

@@ -21,7 +21,7 @@ from statprune.core.methods import (
     options_class,
     unknown_method,
 )
-from statprune.core.refinement import REFINEMENTS
+from statprune.core.refinement import REFINEMENTS, Refinement
 from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, field_owner, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluation.task_sets import metric_problem
@@ -89,7 +89,7 @@ class _Parser:
         sparsity, problems = parse_sparsity(sections["sparsity"], method)
         self.problems += problems
         if method is not None and sparsity.pattern is not None:
-            stages = [method.value, *([refinement.value] if refinement is not None else [])]
+            stages: list[Method | Refinement] = [method.value, *([refinement.value] if refinement is not None else [])]
             found = [stage.problem(sparsity.pattern.value) for stage in stages]
             self.problems += [problem for problem in found if problem]
         if self.problems or sparsity.pattern is None:

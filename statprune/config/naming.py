@@ -57,7 +57,7 @@ def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place:
         place: of the configuration files; None: the command's.
     """
     method = config["method"]["name"]
-    refinement = _refinement_name(config)
+    refinement = refinement_name(config)
     components = [
         _model_component(str(config["model"]["path"])),
         config["calibration"]["source"],
@@ -159,8 +159,8 @@ def _compensation_class(options: Mapping[str, Any]) -> type[Compensation] | None
         return None
 
 
-def _refinement_name(config: Mapping[str, Any]) -> str:
-    """Configurations of older versions have no refinement."""
+def refinement_name(config: Mapping[str, Any]) -> str:
+    """The name of a configuration's refinement; configurations of older versions have none."""
     return str((config.get("refinement") or {}).get("name", NONE))
 
 
@@ -192,7 +192,7 @@ def _reference_choices(
     """
     shown = {
         "method": config["method"]["name"],
-        "refinement": _refinement_name(config),
+        "refinement": refinement_name(config),
         "compensation": config["compensation"]["name"],
         "calibration": config["calibration"]["source"],
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from statprune.config.choices import NONE
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
 from statprune.model.coverage import Coverage
 from statprune.model.location import model_name
@@ -79,9 +80,11 @@ def versions_of(environment: Environment) -> str:
 def _facts(record: RunRecord) -> dict[str, str]:
     """Rows of the first table."""
     config, model = record.config, record.config["model"]
+    refinement = config.get("refinement")  # configurations of older versions have none
     facts = {
         "base model": f"`{model['path']}`" + (f", revision {model['revision']}" if model["revision"] else ""),
         "method": options_in_words(config["method"]),
+        **({"refinement": options_in_words(refinement)} if refinement and refinement["name"] != NONE else {}),
         "compensation": options_in_words(config["compensation"]),
     }
     if record.is_pruned:

@@ -5,6 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from statprune.config.choices import NONE
+from statprune.config.naming import refinement_name
 from statprune.evaluation.accuracy import TaskResult, ZeroShotResult, stderr_of
 from statprune.model.coverage import Coverage, KindCoverage
 from statprune.runs.record import RunRecord
@@ -46,7 +48,8 @@ def accuracy_line(zero_shot: ZeroShotResult, is_pruned: bool = True) -> str:
 def _run_table(record: RunRecord) -> Table:
     """Quality, sparsity, seconds and memory."""
     config, sparsity, coverage = record.config, record.sparsity, record.coverage
-    name = f"{config['method']['name']} + {config['compensation']['name']}"
+    stages = [config["method"]["name"], refinement_name(config), config["compensation"]["name"]]
+    name = " + ".join(stage for number, stage in enumerate(stages) if number != 1 or stage != NONE)
     table = Table(title=name if record.is_pruned else "measured, not pruned", show_header=False)
     for source, perplexity in record.perplexity.items():
         where = f"{source}, {perplexity.windows} windows of {perplexity.seq_len}"

@@ -68,3 +68,26 @@ def test_keeps_the_rules_of_refinements():
 def test_options_out_of_range(options):
     with pytest.raises(ValueError, match=rf"refinement\.{next(iter(options))}="):
         DSnoT(**options)
+
+
+def test_no_row_makes_more_swaps_than_there_are_cycles():
+    dense, statistics = ordinary()
+    before = get_method("wanda").solve(dense, statistics, Unstructured(0.5))
+    made = [
+        (before.keep & ~DSnoT(max_cycles=most).refine(dense, before, statistics, Unstructured(0.5)).keep).sum(1)
+        for most in (1, 2, 50)
+    ]
+    assert made[0].max() == 1
+    assert made[1].max() == 2
+    assert made[2].sum() > made[0].sum()
+
+
+def test_the_threshold_is_for_so_many_tokens():
+    dense, statistics = ordinary()
+    before = get_method("wanda").solve(dense, statistics, Unstructured(0.5))
+    few, many, scaled = (
+        DSnoT(tokens=tokens, threshold=threshold).refine(dense, before, statistics, Unstructured(0.5)).keep
+        for tokens, threshold in ((1, 0.5), (2048, 0.5), (2048, 1024.0))
+    )
+    assert torch.equal(few, scaled)
+    assert not torch.equal(few, many)

@@ -123,6 +123,8 @@ TESTED = {
     "evaluation.field": "tests/data/test_text_files.py::test_a_column_of_plain_text_is_refused",
     "evaluation.trust_task_code": "tests/evaluation/test_task_code.py::test_a_task_that_runs_code_needs_the_switch",
     "checkpoint": "tests/runs/test_interrupted_pruning.py::test_a_run_that_was_asked_to_stop_goes_on",
+    "refinement=dsnot.max_cycles": "tests/core/test_dsnot.py::test_no_row_makes_more_swaps_than_there_are_cycles",
+    "refinement=dsnot.tokens": "tests/core/test_dsnot.py::test_the_threshold_is_for_so_many_tokens",
     "tracking.mode": "tests/runs/test_tracking.py::test_another_try_is_finished_without_an_error",
     "tracking.project": "tests/runs/test_tracking.py::test_wandb_is_told_project_entity_group_and_type",
     "tracking.entity": "tests/runs/test_tracking.py::test_wandb_is_told_project_entity_group_and_type",
@@ -145,9 +147,7 @@ OPTIONS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "refinement=swaps.max_swaps": ({}, {"max_swaps": 1}),
     "refinement=swaps.candidates": ({}, {"candidates": 1}),
     "refinement=swaps.min_gain": ({}, {"min_gain": 0.2}),
-    "refinement=dsnot.max_cycles": ({}, {"max_cycles": 1}),
     "refinement=dsnot.threshold": ({}, {"threshold": 1e9}),
-    "refinement=dsnot.tokens": ({}, {"tokens": 1, "threshold": 1.0}),
     "compensation=energy.columns": ({}, {"columns": False}),
     "compensation=energy.rows": ({}, {"rows": False}),
     "compensation=energy.rows_first": ({}, {"rows_first": True}),
@@ -231,7 +231,7 @@ def test_a_key_changes_the_record(key, record_of):
 
 
 def solved(key: str, values: dict[str, object]) -> torch.Tensor:
-    """A pruned matrix, compensated where the key is a compensation's."""
+    """A pruned matrix, refined or compensated where the key is of such a choice."""
     group, _, name = key.partition(".")[0].partition("=")
     weight, inputs, _ = random_matrix(in_features=16, tokens=200)
     inputs = inputs * torch.linspace(0.2, 1, 16) + torch.linspace(1, 3, 16)
