@@ -229,7 +229,7 @@ def test_the_units_of_weights_and_inputs_do_not_matter(scale):
     pattern=st.sampled_from([*PATTERNS, Unstructured(0.999), Unstructured(0.999, Group.matrix)]),
 )
 def test_counts_are_exact_and_the_last_stage_never_costs(seed, tokens, pattern):
-    weight, inputs, statistics = correlated(tokens=tokens, seed=seed)
+    weight, _, statistics = correlated(tokens=tokens, seed=seed)
     weight[1] = 0
     unfitted, fitted = (Alps(steps=steps, rounds=60).solve(weight, statistics, pattern) for steps in (0, 10))
     assert torch.equal(fitted.keep, unfitted.keep) and (fitted.weight[~fitted.keep] == 0).all()
