@@ -82,6 +82,8 @@ CHANGED: dict[str, tuple[str, Callable[[RunRecord], object]]] = {
     "sparsity.layer_ratios": ("sparsity.layer_ratios=[0.1,0.2,0.3]", zeros),
     "allocation=owl.outlier_threshold": ("sparsity.allocation=owl sparsity.outlier_threshold=2", zeros),
     "allocation=owl.max_deviation": ("sparsity.allocation=owl sparsity.max_deviation=0.2", zeros),
+    "allocation=alpha.deviation": ("sparsity.allocation=alpha sparsity.deviation=0.8", zeros),
+    "allocation=alpha.bins": ("sparsity.allocation=alpha sparsity.bins=1", zeros),
     "evaluation.datasets": ("evaluation.datasets=[bundled] evaluation.path=null", measured_on),
     "evaluation.seq_len": ("evaluation.seq_len=8", measured_on),
     "evaluation.max_windows": ("evaluation.max_windows=1", measured_on),
