@@ -98,7 +98,7 @@ class SparsityConfig:
         keep: N of N:M: how many are kept in each group of inputs; None: not N:M [weights].
         of: M of N:M: size of the groups; None: not N:M [weights].
         pattern: name of a plugin's pattern; None: unstructured or N:M.
-        allocation: how a ratio is spread over the blocks: uniform, owl, or a plugin's.
+        allocation: how a ratio is spread over the blocks: uniform, owl, alpha, or a plugin's.
         layer_ratios: explicit ratios, each from 0 to below 1; a matrix takes the ratio of its block, or of the first
             expression found in its full name, and else ``ratio``; None: ``allocation`` decides [fraction].
         options: other keys: those of the allocation, and those of a plugin's pattern.

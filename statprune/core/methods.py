@@ -41,7 +41,7 @@ class Method(ABC):
 METHODS: Registry[type[Method]] = Registry(
     "method",
     "statprune.methods",
-    {"sparsegpt": "statprune.core.sparsegpt:SparseGPT"},
+    {"sparsegpt": "statprune.core.sparsegpt:SparseGPT", "alps": "statprune.core.alps:Alps"},
     subclass_of(Method),
     reserved=(DENSE,),
 )

@@ -14,7 +14,7 @@ from statprune.errors import PluginError
 from statprune.system.registry import Registry
 
 DENSE = "dense"  # in a method's place: nothing is pruned
-OWN_SCORES = ("magnitude", "wanda", "ria", "cvr")
+OWN_SCORES = ("magnitude", "wanda", "ria", "cvr", "stade", "stade_w")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,12 @@ def wanda(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Te
 
 @score()
 def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Tensor:
-    """(|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖x_j‖₂^a (Zhang et al., ICLR 2024)."""
+    """(|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖x_j‖₂^a (Zhang et al., ICLR 2024).
+
+    Its authors' channel permutation for N:M is not built. Only where the channels are rows of matrices before does it
+    cost nothing (a gated MLP's down projection, and the output projection within its heads). Elsewhere the inputs would
+    have to be permuted in every pass, and the public code maps the mask back to the old order, where it is not N:M.
+    """
     absolute = weight.abs()
     tiny = 1e-30  # an all-zero row or column has no importance, and must not become NaN
     relative = absolute / absolute.sum(0).clamp_min(tiny) + absolute / absolute.sum(1, keepdim=True).clamp_min(tiny)
@@ -105,6 +110,29 @@ def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Ten
         activation = statistics.norm.to(weight.dtype)
     column = (_column_variance(weight).to(weight.dtype) + options.epsilon).pow(-options.alpha / 2)
     return weight.abs().mul_(activation * column)
+
+
+@score()
+def stade(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
+    """W_ij² · Var(x_j), population variance (STADE, arXiv 2503.22451).
+
+    It ranks as |W_ij| · σ_j does. Deviation: its authors also add Σ_j W_ij μ_j over the pruned weights to the module's
+    bias, as FLAP (An et al., AAAI 2024) does. We do not: most models' modules have no bias, and the checkpoint stays a
+    standard one. (``output_errors.error_with_bias`` is the error that this bias would leave.)
+    """
+    return weight.square().mul_(statistics.variance.to(weight.dtype))
+
+
+@score()
+def stade_w(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Tensor:
+    """Wanda for matrices whose input is what a norm of their block returned, STADE for others (arXiv 2503.22451).
+
+    The first are q, k, v, gate and up of most models, and the experts' own of a mixture's; the others their output and
+    down projections. What follows a norm is seen in the model and not told by names: the input of a first linear that
+    reads the residual stream unnormed (OLMo-2) or scaled by its router (Llama 4's experts) follows none, and that of an
+    output projection behind a norm of its own does. Deviation: no bias is added, as in ``stade``.
+    """
+    return wanda(weight, statistics, options) if statistics.follows_norm else stade(weight, statistics, options)
 
 
 def _column_variance(weight: Tensor) -> Tensor:

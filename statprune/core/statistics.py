@@ -45,6 +45,7 @@ class InputStatistics:
     Attributes:
         count: tokens seen.
         is_pooled: over the tokens of several matrices (``pooled``).
+        follows_norm: whether the input is what a norm of the model returned.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class InputStatistics:
         self.kind = kind
         self.count = 0
         self.is_pooled = False
+        self.follows_norm = False
         self._own_count: int | None = None
         self._dtype = dtype
         self._mean = torch.zeros(in_features, dtype=torch.float64, device=device)
@@ -103,6 +105,7 @@ class InputStatistics:
         first = members[0]
         pool = cls(first._mean.shape[0], first.kind, None, first._mean.device, first._dtype)
         pool.is_pooled = True
+        pool.follows_norm = first.follows_norm
         for member in members:
             if member.count:
                 pool._merge(member.count, member._mean, member._squares)

@@ -23,6 +23,7 @@ class PrunableMatrix:
         shape: of the matrix as stored.
         transposed: stored as (in_features, out_features), as GPT-2's Conv1D is.
         stack: what the experts of one mixture have in common in their names, or None.
+        follows_norm: whether its inputs are what a norm returned.
     """
 
     name: str
@@ -33,6 +34,7 @@ class PrunableMatrix:
     shape: tuple[int, int]
     transposed: bool
     stack: str | None = None
+    follows_norm: bool = False
 
     @property
     def stored(self) -> Tensor:

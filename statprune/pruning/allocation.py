@@ -35,6 +35,7 @@ class Allocation(ABC):
     """
 
     needs_forward: ClassVar[bool] = False  # whether ``ratios`` calls ``observe``
+    reads_weights: ClassVar[bool] = False  # whether ``ratios`` takes long: it is not asked before it is needed
 
     @abstractmethod
     def ratios(self, blocks: Sequence[Block], ratio: float, observe: ObserveBlocks) -> dict[str, float]:
@@ -51,7 +52,11 @@ class Allocation(ABC):
 
 
 ALLOCATIONS: Registry[type[Allocation]] = Registry(
-    "allocation", "statprune.allocations", {"owl": f"{__name__}:Owl"}, subclass_of(Allocation), reserved=(UNIFORM,)
+    "allocation",
+    "statprune.allocations",
+    {"owl": f"{__name__}:Owl", "alpha": "statprune.pruning.alpha:Alpha"},
+    subclass_of(Allocation),
+    reserved=(UNIFORM,),
 )
 
 
@@ -157,7 +162,7 @@ def check_pattern(blocks: Sequence[Block], pattern: Pattern, allocation: Allocat
         return
     if pattern.at_ratio(pattern.target) is None:
         raise ModelError("only unstructured sparsity can be allocated: N:M has one ratio everywhere")
-    if not allocation.needs_forward:
+    if not (allocation.needs_forward or allocation.reads_weights):
         allocated(blocks, pattern, allocation, _nothing_observed)
 
 

@@ -80,7 +80,7 @@ def prune(
         batches = calibration.captured() if calibration.needs_batches else []
         clock.lap("calibrate")
         ratios = calibration.ratios(batches)
-        if spec.allocation is not None and spec.allocation.needs_forward:
+        if spec.allocation is not None and (spec.allocation.needs_forward or spec.allocation.reads_weights):
             clock.lap("allocate")
         checkpoint.begin(ratios)
         patterns = matrix_patterns(blocks, spec.pattern, ratios)

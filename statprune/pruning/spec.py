@@ -138,7 +138,8 @@ class PruneResult:
     """What ``prune`` did.
 
     Attributes:
-        seconds: by phase: calibrate, allocate (where the allocation needs a forward), observe, solve, propagate.
+        seconds: by phase: calibrate, allocate (where the allocation needs a forward or reads the weights), observe,
+            solve, propagate.
         matrices: a report of each pruned matrix.
         coverage: how many of the blocks' matrix weights were pruned, and which were not and why.
         spec: what was to be done.

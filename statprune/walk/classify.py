@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from statprune.errors import ModelError
 from statprune.model.matrix import Block, PrunableMatrix, SkippedMatrix
+from statprune.walk.norms import is_norm_output
 from statprune.walk.products import Use, is_matrix
 
 
@@ -29,13 +30,16 @@ class BlockMatrices:
     skipped: list[SkippedMatrix]
 
 
-def classify(module: nn.Module, prefix: str, uses: Mapping[str, Use], prune_routers: bool) -> BlockMatrices:
+def classify(
+    module: nn.Module, prefix: str, uses: Mapping[str, Use], norm_outputs: list[Tensor], prune_routers: bool
+) -> BlockMatrices:
     """Divide a block's matrices into those to prune and those to skip.
 
     Args:
         module: the block.
         prefix: its path in the model.
         uses: a product seen of each parameter of the model, by its full name.
+        norm_outputs: what the block's norms returned.
         prune_routers: prune routers, too.
     """
     lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
@@ -52,13 +56,14 @@ def classify(module: nn.Module, prefix: str, uses: Mapping[str, Use], prune_rout
         seen_use = own_uses.get(name) or (stack_uses.get((stack, parameter.shape)) if stack else None)
         base = name.removesuffix(".weight")
         if seen_use is not None:
-            matrices += _matrices_of(name, parameter, seen_use, stack)
+            follows_norm = is_norm_output(seen_use.inputs, norm_outputs)
+            matrices += _matrices_of(name, parameter, seen_use, stack, follows_norm)
         elif not (_is_vector(parameter) or _is_stack_of_vectors(name, parameter, parameters)):
             skipped.append(SkippedMatrix(stack or base, "no product seen", parameter))
     return _skip_routers_and_gates(matrices, skipped, prune_routers)
 
 
-def _matrices_of(name: str, parameter: Tensor, use: Use, stack: str | None) -> list[PrunableMatrix]:
+def _matrices_of(name: str, parameter: Tensor, use: Use, stack: str | None, follows_norm: bool) -> list[PrunableMatrix]:
     """The one matrix that a parameter is, or the several that it stacks."""
     base = name.removesuffix(".weight")
     return [
@@ -71,6 +76,7 @@ def _matrices_of(name: str, parameter: Tensor, use: Use, stack: str | None) -> l
             shape=use.shape,
             transposed=use.transposed,
             stack=base if use.count > 1 else stack,
+            follows_norm=follows_norm,
         )
         for index in range(use.count)
     ]

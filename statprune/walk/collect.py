@@ -91,9 +91,11 @@ class Collector:
         """The matrix that is used, if it is to be pruned."""
         return self._matrices.get((use.name, use.index))
 
-    def new_statistics(self, inputs: Tensor) -> InputStatistics:
-        """Empty statistics of an input."""
-        return InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
+    def new_statistics(self, matrix: PrunableMatrix, inputs: Tensor) -> InputStatistics:
+        """Empty statistics of an input, which the matrix is the first to multiply."""
+        statistics = InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
+        statistics.follows_norm = matrix.follows_norm
+        return statistics
 
     def complete(self, matrix: PrunableMatrix) -> InputStatistics:
         """The matrix's statistics once all windows have reached it; in several processes all of them call this."""
@@ -130,6 +132,7 @@ class Collector:
         for matrix in self.block.matrices:
             if matrix.name in shared_with and matrix.name not in self.statistics:
                 empty = InputStatistics(matrix.in_features, self._kind, None, matrix.parameter.device)
+                empty.follows_norm = matrix.follows_norm
                 self.statistics[matrix.name] = self.statistics.setdefault(shared_with[matrix.name], empty)
 
 
@@ -157,7 +160,7 @@ class BatchView:
         is_first = True
         is_new = seen is None or seen[0].expired()  # memory is used again once its tensor is gone
         if seen is None or is_new:
-            own = statistics.get(matrix.name) or self._collector.new_statistics(inputs)
+            own = statistics.get(matrix.name) or self._collector.new_statistics(matrix, inputs)
             seen = self._seen[identity] = (StorageWeakRef(inputs.untyped_storage()), own)
             is_first = self._updated_by.setdefault(id(own), matrix.name) == matrix.name
             is_flat = inputs.ndim == 2 and len(inputs) == self._batch.tokens
@@ -190,4 +193,5 @@ def _pool_experts(
             pooled = InputStatistics.pooled(reached)
         else:
             pooled = InputStatistics.uninformed(experts[0].in_features, kind, experts[0].parameter.device)
+            pooled.follows_norm = experts[0].follows_norm
         statistics |= {name: pooled.shared_by(count) for name, count in too_few.items()}

@@ -22,6 +22,7 @@ from statprune.model.offload import Streamer, is_here
 from statprune.system.malloc import release_free_memory
 from statprune.walk.batches import BlockCall, advance, capture, hidden_of
 from statprune.walk.classify import classify, skip_excluded
+from statprune.walk.norms import NormOutputs
 from statprune.walk.products import Products, Use
 
 if TYPE_CHECKING:
@@ -103,8 +104,12 @@ class _Recorder:
 
 @dataclass
 class _Recording:
-    """What one forward did: how the items of each candidate list were called, and one use of each parameter."""
+    """What one forward did: how the items of candidate lists were called, what their norms returned, and the uses.
 
+    Of each parameter, one use is noted.
+    """
+
+    norms: NormOutputs
     calls: dict[str, list[_ItemCall]] = field(default_factory=dict)
     uses: dict[str, Use] = field(default_factory=dict)
 
@@ -164,8 +169,9 @@ class _Probe:
 
     def record(self, lists: Mapping[str, nn.ModuleList], ids: Tensor) -> _Recording:
         """Run ``ids`` and note how the items of the lists are called, and which matrices multiply what."""
-        recording = _Recording({path: [] for path in lists})
-        hooks = [
+        named = {f"{path}.{index}": item for path, items in lists.items() for index, item in enumerate(items)}
+        recording = _Recording(NormOutputs(named), {path: [] for path in lists})
+        hooks = recording.norms.hooks + [
             item.register_forward_hook(_Recorder(recording.calls[path], index), with_kwargs=True)
             for path, items in lists.items()
             for index, item in enumerate(items)
@@ -195,7 +201,7 @@ class _Probe:
             output = recording.calls[path][index].output
             extra_outputs = tuple(output[1:]) if isinstance(output, tuple | list) else None
             prefix = f"{path}.{index}"
-            found = classify(module, prefix, recording.uses, prune_routers)
+            found = classify(module, prefix, recording.uses, recording.norms.of(prefix), prune_routers)
             blocks.append(Block(index, prefix, module, found.prunable, found.skipped, extra_outputs, self.streamer))
         if not any(block.matrices for block in blocks):
             raise ModelError(

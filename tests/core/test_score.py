@@ -101,9 +101,11 @@ def test_what_is_no_score_is_refused_by_the_registry():
 
 
 def test_the_names_of_our_scores_and_what_they_need():
-    assert {name: (SCORES.get(name).needs, SCORES.get(name).group) for name in SCORES.names()[:4]} == {
+    assert {name: (SCORES.get(name).needs, SCORES.get(name).group) for name in SCORES.names()[:6]} == {
         "magnitude": (StatisticsKind.NONE, Group.matrix),
         "wanda": (StatisticsKind.MOMENTS, Group.row),
         "ria": (StatisticsKind.MOMENTS, Group.row),
         "cvr": (StatisticsKind.MOMENTS, Group.row),
+        "stade": (StatisticsKind.MOMENTS, Group.row),
+        "stade_w": (StatisticsKind.MOMENTS, Group.row),
     }

@@ -6,7 +6,18 @@ import pytest
 import torch
 
 from statprune.core.row_chunks import CHUNK_ENTRIES
-from statprune.core.scores import Activation, CvrOptions, NoOptions, RiaOptions, cvr, magnitude, ria, wanda
+from statprune.core.scores import (
+    Activation,
+    CvrOptions,
+    NoOptions,
+    RiaOptions,
+    cvr,
+    magnitude,
+    ria,
+    stade,
+    stade_w,
+    wanda,
+)
 from statprune.core.statistics import InputStatistics
 from tests.helpers.matrices import random_matrix
 
@@ -46,6 +57,20 @@ def test_cvr_is_the_papers_formula():
     for i, j, absolute in entries(w):
         column, inputs = population_variance(w[:, j].tolist()), population_variance(x[:, j].tolist())
         assert score[i, j].item() == pytest.approx(absolute * inputs**0.25 * (column + 1e-8) ** (-0.25))
+
+
+def test_stade_is_its_authors_formula():
+    w, x, statistics = random_matrix()
+    score = stade(w, statistics, NoOptions())
+    for i, j, absolute in entries(w):
+        assert score[i, j].item() == pytest.approx(absolute**2 * population_variance(x[:, j].tolist()))
+
+
+@pytest.mark.parametrize(("follows_norm", "same"), [(True, wanda), (False, stade)])
+def test_stade_w_is_wanda_after_a_norm(follows_norm, same):
+    w, _, statistics = random_matrix()
+    statistics.follows_norm = follows_norm
+    assert torch.equal(stade_w(w, statistics, NoOptions()), same(w, statistics, NoOptions()))
 
 
 def test_cvr_without_statistic_calibration_is_wanda():
