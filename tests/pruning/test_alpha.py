@@ -12,6 +12,7 @@ from statprune.core.methods import get_method
 from statprune.core.patterns import Unstructured
 from statprune.errors import ModelError
 from statprune.model.coverage import sparsity
+from statprune.model.loading import load_model
 from statprune.pruning.allocation import check_pattern
 from statprune.pruning.alpha import Alpha, eigenvalues, mean_exponent, relative_ratios, scaled_ratios, tail_exponent
 from statprune.pruning.loop import prune
@@ -19,6 +20,7 @@ from statprune.pruning.spec import PruneSpec
 from statprune.testing import check_allocation
 from statprune.walk.discover import find_blocks
 from tests.helpers.families import tiny_model
+from tests.helpers.loading import saved
 from tests.helpers.models import tiny_llama
 from tests.helpers.windows import random_windows
 
@@ -146,6 +148,18 @@ def test_the_overall_ratio_is_met():
     blocks = find_blocks(model, WINDOWS)
     result = prune(model, WINDOWS, PruneSpec(get_method("wanda"), Unstructured(0.437), allocation=Alpha()))
     assert sparsity(blocks) == pytest.approx(0.437, abs=1e-4) and result.seconds["allocate"] > 0
+
+
+@pytest.mark.parametrize("offload", ["cpu", "disk"])
+def test_blocks_that_wait_elsewhere_have_the_same_ratios(offload, tmp_path):
+    dense = saved(tiny_llama(), tmp_path / "dense")
+    (tmp_path / "files").mkdir()
+    found = []
+    for where in ("none", offload):
+        opened = load_model(str(dense), offload=where, folder=tmp_path / "files")
+        found.append(Alpha().ratios(find_blocks(opened, WINDOWS), 0.5, list))
+        opened.close()
+    assert found[0] == found[1]
 
 
 def test_the_spectra_are_not_computed_before_they_are_needed(model, monkeypatch):
