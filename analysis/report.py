@@ -147,6 +147,7 @@ def _beside(measured: pd.DataFrame) -> list[tuple[object, object, str]]:
     found = []
     for key in BESIDE:
         rows = measured[measured[key].notna()] if key in measured else measured.iloc[:0]
+        rows = rows[rows.metric.isin(("perplexity", "accuracy"))]  # of tasks, their mean alone: columns are dear
         found += [(metric, on, key) for metric, on in dict.fromkeys(zip(rows.metric, rows["on"], strict=True))]
     return found
 

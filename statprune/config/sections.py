@@ -70,7 +70,7 @@ class CalibrationConfig:
     """Calibration windows.
 
     Attributes:
-        source: where the text comes from: bundled, text, wikitext2, c4, or a plugin's; calibration=NAME sets it.
+        source: where the text comes from: bundled, text, wikitext2, c4, ptb, or a plugin's; calibration=NAME sets it.
         samples: how many windows are used [windows].
         seq_len: length of a window [tokens].
         batch_size: how many windows run together; None: as many as keep the device busy [windows].
@@ -128,7 +128,7 @@ class EvaluationConfig:
 
     Attributes:
         name: the choice itself, perplexity, zero_shot, full or none: give evaluation=NAME.
-        datasets: of which perplexity is measured: bundled, text, wikitext2, c4, and plugins'.
+        datasets: of which perplexity is measured: bundled, text, wikitext2, c4, ptb, and plugins'.
         seq_len: length of an evaluation window [tokens].
         max_windows: how many of each dataset, at most; None: all [windows].
         batch_size: how many windows run together [windows].

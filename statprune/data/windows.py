@@ -26,11 +26,11 @@ def calibration_windows(
 
     Args:
         tokenizer: the model's.
-        source: bundled, text, wikitext2, c4, or a plugin's.
+        source: bundled, text, wikitext2, c4, ptb, or a plugin's.
         samples: number of windows.
         seq_len: tokens of a window.
         seed: of the generator that draws them.
-        path: for ``text`` the file, folder or pattern; for wikitext2 and c4 an optional local copy of the hub's folder.
+        path: for ``text`` the file, folder or pattern; for wikitext2, c4 and ptb an optional copy of the hub's folder.
         field: the column of tables that ``text`` reads; None: ``text``, or else ``messages`` or ``conversations``.
 
     Raises:
@@ -61,7 +61,7 @@ def evaluation_windows(
 
     Args:
         tokenizer: the model's.
-        source: bundled, text, wikitext2, c4, or a plugin's.
+        source: bundled, text, wikitext2, c4, ptb, or a plugin's.
         seq_len: tokens of a window.
         max_windows: at most so many, the first ones; None: all.
         path: as for ``calibration_windows``.

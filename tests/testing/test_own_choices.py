@@ -91,7 +91,7 @@ def test_our_text_file(tmp_path):
     check_source(get_source("text"), str(tmp_path / "first.txt"), str(tmp_path / "second.txt"))
 
 
-@pytest.mark.parametrize("name", ["wikitext2", "c4"])
+@pytest.mark.parametrize("name", ["wikitext2", "c4", "ptb"])
 def test_copies_of_the_hubs_texts(name, tmp_path):
     source = get_source(name)
     for part, file in source.files.items():
