@@ -62,9 +62,9 @@ class _Pass:
                 if states is not None:
                     states[self.source] = []
                 return torch.empty(0, dtype=torch.float64)
-            if self.prepared.loaded.streamer is None and states is None:
-                return window_losses(model, ids, batch_size, advance, on_logits)
             if self.prepared.loaded.streamer is None:
+                if states is None:
+                    return window_losses(model, ids, batch_size, advance, on_logits)
                 with keeping_last_states(blocks, keep) as kept:
                     losses = window_losses(model, ids, batch_size, advance, on_logits)
                 states[self.source] = kept
