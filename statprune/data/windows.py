@@ -36,8 +36,8 @@ def calibration_windows(  # noqa: PLR0913  # part of the front door: what a sour
         seed: of the generator that draws them.
         path: for ``text`` the file, folder or pattern; for wikitext2, c4 and ptb an optional copy of the hub's folder.
         field: the column of tables that ``text`` reads; None: ``text``, or else ``messages`` or ``conversations``.
-        bos: which windows begin with BOS: auto (as the tokenizer makes the text), always or never; where all do, each has
-            one token less of the text.
+        bos: which windows begin with BOS: auto (as the tokenizer makes the text), always or never; where all do, each
+            has one token less of the text.
 
     Raises:
         DataError: the text can't be read, or is too short for one window.
