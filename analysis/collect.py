@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,10 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
         documents, and what two comparable numbers have in common (``protocol``); with every configuration key by its
         full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers`` (pruned matrices), ``seconds.*``,
         ``memory.*``, what seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``), ``date``
-        and ``folder``; a mean accuracy has ``averaged``, the metric of each task that it is of.
+        and ``folder``; a mean accuracy has ``averaged``, the metric of each task that it is of. A perplexity has ``kl``
+        (divergence from the dense model in nats per token, infinite where it is not finite) and ``top1`` (share of
+        tokens for which both models agree), an accuracy ``flips`` (share of documents whose answer changed between
+        right and wrong); they are missing where they were not measured.
     """
     about = _about(record, folder)
     versions = {name: record.environment.packages.get(name) for name in PACKAGES}
@@ -105,10 +109,18 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
         shared = ("seq_len", "windows", "sha256", "windows_with_bos")
         protocol = {key: getattr(perplexity, key) for key in shared} | versions
         measured = {"metric": "perplexity", "on": source, "n": perplexity.windows, "protocol": protocol}
-        rows.append(about | measured | {"dense": perplexity.dense, "pruned": perplexity.pruned})
+        values = {"dense": perplexity.dense, "pruned": perplexity.pruned} | _fidelity(record, source)
+        rows.append(about | measured | values)
     if record.zero_shot is not None:
         rows += [about | row for row in _accuracies(record.zero_shot, versions)]
     return rows or [about | {"metric": None, "protocol": versions}]
+
+
+def _fidelity(record: RunRecord, source: str) -> Row:
+    own = (record.fidelity or {}).get(source)
+    if own is None:
+        return {"kl": None, "top1": None}
+    return {"kl": math.inf if own.divergence is None else own.divergence, "top1": own.agreement}
 
 
 def windows(folder: Path) -> pd.DataFrame:
@@ -209,7 +221,7 @@ def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> l
     rows: list[Row] = []
     for name, task in zero_shot.tasks.items():
         metric, error = task.metric, stderr_of(task.metric)
-        row: Row = {"metric": metric, "on": name, "n": task.documents, "limit": task.limit}
+        row: Row = {"metric": metric, "on": name, "n": task.documents, "limit": task.limit, "flips": task.flips}
         for side, metrics in (("dense", task.dense), ("pruned", task.pruned or {})):
             row |= {side: metrics.get(metric), f"{side}_stderr": metrics.get(error)}
         rows.append(row | {"protocol": protocol | {"version": task.version, "shots": task.shots}})
@@ -226,6 +238,7 @@ def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> l
                 "pruned": mean.pruned,
                 "dense_stderr": mean.dense_stderr,
                 "pruned_stderr": mean.pruned_stderr,
+                "flips": mean.flips,
                 "averaged": {name: zero_shot.tasks[name].metric for name in averaged},
                 "protocol": protocol | {"tasks": json.dumps(task_versions)},
             }

@@ -1,6 +1,6 @@
 """Runs side by side: how they differ, and by how much their numbers do, over the same windows and documents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,9 @@ class Comparison:
         environment: what else differs: the machine, versions of packages.
         contents: sentences on paths under which runs read different contents.
         perplexity: by dataset; intervals are of the mean window loss, which is the log of the perplexity.
+        fidelity: by dataset and what was measured, divergence (nats per token) or agreement (share of tokens).
         accuracy: by task, of its standing metric.
+        flips: by task, share of documents whose answer changed between right and wrong.
         sparsity: achieved.
         seconds: by phase.
     """
@@ -69,7 +71,9 @@ class Comparison:
     environment: dict[str, list[object]] = field(default_factory=dict)
     contents: list[str] = field(default_factory=list)
     perplexity: dict[str, list[Measured]] = field(default_factory=dict)
+    fidelity: dict[str, dict[str, list[Measured]]] = field(default_factory=dict)
     accuracy: dict[str, list[Measured]] = field(default_factory=dict)
+    flips: dict[str, list[Measured]] = field(default_factory=dict)
     sparsity: list[float] = field(default_factory=list)
     seconds: list[dict[str, float]] = field(default_factory=list)
 
@@ -102,7 +106,9 @@ def compare(folders: Sequence[Path]) -> Comparison:
         environment=_environment_differences(records),
         contents=other_contents([f"run {number}" for number in range(1, len(runs) + 1)], records),
         perplexity={name: [_perplexity(name, runs[0], run) for run in runs] for name in datasets},
+        fidelity=_fidelities(runs),
         accuracy={name: [_accuracy(name, runs[0], run) for run in runs] for name in tasks},
+        flips=_flips(runs, tasks),
         sparsity=[record.sparsity.achieved for record in records],
         seconds=[record.seconds for record in records],
     )
@@ -153,11 +159,38 @@ def _perplexity(dataset: str, first: Finished, run: Finished) -> Measured:
     if reason is not None:
         return Measured(own.dense, own.pruned, unpaired=reason)
     try:
-        losses = [_losses(each.folder, dataset) for each in (first, run)]
+        losses = [_of_windows(each.folder, dataset, "pruned_loss") for each in (first, run)]
     except (OSError, ValueError, KeyError):
         return Measured(own.dense, own.pruned, unpaired="a windows.parquet can't be read")
     interval, reason = _paired(losses[0], losses[1], "window")
     return Measured(own.dense, own.pruned, interval, reason)
+
+
+def _fidelities(runs: Sequence[Finished]) -> dict[str, dict[str, list[Measured]]]:
+    """By dataset and measure; nothing of datasets on which no run measured it."""
+    datasets = dict.fromkeys(name for run in runs for name in run.record.fidelity or {})
+    return {
+        name: {what: [_fidelity(name, what, runs[0], run) for run in runs] for what in ("divergence", "agreement")}
+        for name in datasets
+    }
+
+
+def _fidelity(dataset: str, what: str, first: Finished, run: Finished) -> Measured:
+    own, other = ((each.record.fidelity or {}).get(dataset) for each in (run, first))
+    value = None if own is None else getattr(own, what)
+    if run is first:
+        return Measured(pruned=value)
+    if own is None or other is None:
+        return Measured(pruned=value, unpaired=f"{'it' if own is None else 'the first run'} did not measure fidelity")
+    reason = _other_windows(run.record.perplexity[dataset], first.record.perplexity[dataset])
+    if reason is not None:
+        return Measured(pruned=value, unpaired=reason)
+    try:
+        values = [_of_windows(each.folder, dataset, what) for each in (first, run)]
+    except (OSError, ValueError, KeyError):
+        return Measured(pruned=value, unpaired="a windows.parquet can't be read")
+    interval, reason = _paired(values[0], values[1], "window")
+    return Measured(None, value, interval, reason)
 
 
 def _other_windows(own: PerplexityResult, other: PerplexityResult) -> str | None:
@@ -175,9 +208,9 @@ def _other_windows(own: PerplexityResult, other: PerplexityResult) -> str | None
     return None
 
 
-def _losses(folder: Path, dataset: str) -> "pd.Series[float]":
+def _of_windows(folder: Path, dataset: str, column: str) -> "pd.Series[float]":
     table = windows(folder)
-    return table[table["dataset"] == dataset].set_index("window")["pruned_loss"]
+    return table[table["dataset"] == dataset].set_index("window")[column]
 
 
 def _accuracy(task: str, first: Finished, run: Finished) -> Measured:
@@ -194,20 +227,43 @@ def _accuracy(task: str, first: Finished, run: Finished) -> Measured:
         )
         return Measured(*values, unpaired=reason)
     try:
-        answers = [_answers(each.folder, task, own.metric) for each in (first, run)]
+        answers = [_answers(each.folder, task, own.metric)["pruned"] for each in (first, run)]
     except (OSError, ValueError, KeyError):
         return Measured(*values, unpaired="a documents.parquet can't be read")
     return Measured(*values, *_paired(answers[0], answers[1], "document"))
+
+
+def _flips(runs: Sequence[Finished], tasks: Iterable[str]) -> dict[str, list[Measured]]:
+    """By task; nothing of tasks of which no run knows its flips."""
+    result = {name: [_flips_of(name, runs[0], run) for run in runs] for name in tasks}
+    return {name: each for name, each in result.items() if any(own.pruned is not None for own in each)}
+
+
+def _flips_of(task: str, first: Finished, run: Finished) -> Measured:
+    own, other = _task(run, task), _task(first, task)
+    value = own.flips if own is not None else None
+    if run is first:
+        return Measured(pruned=value)
+    if own is None or other is None or own.flips is None or other.flips is None:
+        return Measured(pruned=value, unpaired="one of both did not count them")
+    if own.metric != other.metric:
+        return Measured(pruned=value, unpaired=f"its metric is {own.metric}, not the first run's")
+    try:
+        tables = [_answers(each.folder, task, own.metric) for each in (first, run)]
+    except (OSError, ValueError, KeyError):
+        return Measured(pruned=value, unpaired="a documents.parquet can't be read")
+    changed = [(table["pruned"] - table["dense"]).abs() for table in tables]
+    return Measured(None, value, *_paired(changed[0], changed[1], "document"))
 
 
 def _task(run: Finished, name: str) -> TaskResult | None:
     return run.record.zero_shot.tasks.get(name) if run.record.zero_shot is not None else None
 
 
-def _answers(folder: Path, task: str, metric: str) -> "pd.Series[float]":
+def _answers(folder: Path, task: str, metric: str) -> pd.DataFrame:
     table = documents(folder)
     own = table[(table["task"] == task) & (table["metric"] == metric)]
-    return own.set_index(["document", "document_hash"])["pruned"]
+    return own.set_index(["document", "document_hash"])[["dense", "pruned"]]
 
 
 def _paired(first: "pd.Series[float]", second: "pd.Series[float]", unit: str) -> tuple[Interval | None, str | None]:

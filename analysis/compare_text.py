@@ -13,6 +13,7 @@ from statprune.system.files import finite
 
 WIDTH = 80
 PRUNING = ("observe", "solve", "propagate")  # phases of the seconds
+FROM = {"divergence": "from", "agreement": "with"}
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -28,8 +29,14 @@ def print_comparison(comparison: Comparison) -> None:
     _print_by_key(console, "environment", environment, "")
     for name, numbers in comparison.perplexity.items():
         _print_numbers(console, f"perplexity on {name}", numbers, "mean loss (95%)")
+    for name, measured in comparison.fidelity.items():
+        for what, numbers in measured.items():
+            unit = " (nats per token)" if what == "divergence" else ""
+            _print_numbers(console, f"{what} {FROM[what]} dense on {name}{unit}", numbers, f"{what} (95%)", ("pruned",))
     for name, numbers in comparison.accuracy.items():
         _print_numbers(console, f"accuracy on {name}", numbers, "accuracy (95%)")
+    for name, numbers in comparison.flips.items():
+        _print_numbers(console, f"changed answers on {name}", numbers, "flips (95%)", ("pruned",))
     console.print(_cost(comparison))
     if "device" in comparison.environment or "threads" in comparison.environment or "reused" in comparison.environment:
         console.print("Seconds are of different machines or shared work: they say little about the methods.")
@@ -60,16 +67,19 @@ def _print_by_key(console: Console, title: str, values: Mapping[str, Sequence[st
     console.print(table)
 
 
-def _print_numbers(console: Console, title: str, numbers: Sequence[Measured], what: str) -> None:
+def _print_numbers(
+    console: Console, title: str, numbers: Sequence[Measured], what: str, sides: Sequence[str] = ("dense", "pruned")
+) -> None:
     """A row for each run; below it why differences are missing."""
     table = Table(title=title, title_justify="left")
     is_loss = title.startswith("perplexity")
-    for column in ("run", "dense", "pruned", f"difference to run 1 in {what}"):
+    for column in ("run", *sides, f"difference to run 1 in {what}"):
         table.add_column(column, justify="right", overflow="fold")
     for number, each in enumerate(numbers, 1):
-        cells = [shown(value) if is_loss else with_error(value, None) for value in (each.dense, each.pruned)]
+        values = [getattr(each, side) for side in sides]
+        cells = [shown(value) if is_loss else with_error(value, None) for value in values]
         if each.dense is None and each.pruned is None and (each.unpaired or number == 1):
-            cells = ["", ""]
+            cells = [""] * len(sides)
         table.add_row(str(number), *cells, interval_text(each))
     console.print(table)
     for number, each in enumerate(numbers, 1):

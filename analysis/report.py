@@ -23,6 +23,7 @@ from statprune.runs.record import RunRecord
 from statprune.runs.store import RECORD, read_record
 
 log = logging.getLogger(__name__)
+BESIDE = {"kl": "KL", "top1": "top-1", "flips": "flips"}  # columns of ``collect``
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -128,6 +129,8 @@ def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[
     sides = [(metric, on, side) for metric, on in numbers for side in ("dense", "pruned")]
     columns = ["run", "method", "pattern", "seed", *varied]
     columns += [f"{metric} {on}{' (dense)' if side == 'dense' else ''}" for metric, on, side in sides]
+    beside = _beside(measured)
+    columns += [f"{BESIDE[key]} {on}" for _, on, key in beside]
     columns += ["sparsity achieved", "seconds of pruning", "peak host memory (GiB)", "model", "date (UTC)"]
     rows = []
     for path, group in frame.groupby("folder", sort=False):
@@ -136,8 +139,19 @@ def runs_table(frame: pd.DataFrame, folder: Path) -> tuple[list[str], list[list[
         row = [Cell(short(str(path), folder)), Cell(run.label), pattern_cell(run.pattern), cell(run.seed)]
         row += [cell(run[key]) for key in varied]
         row += [cell(getattr(values.get((metric, on)), side, None), "{:.4f}") for metric, on, side in sides]
+        row += [cell(getattr(values.get((metric, on)), key, None), "{:.4f}") for metric, on, key in beside]
         rows.append(row + _cost_cells(run))
     return columns, rows
+
+
+def _beside(measured: pd.DataFrame) -> list[tuple[object, object, str]]:
+    """Metric, what it is on, and column of the numbers that compare the pruned model with the dense one."""
+    found = []
+    for key in BESIDE:
+        rows = measured[measured[key].notna()] if key in measured else measured.iloc[:0]
+        rows = rows[rows.metric.isin(("perplexity", "accuracy"))]  # of tasks, their mean alone: columns are dear
+        found += [(metric, on, key) for metric, on in dict.fromkeys(zip(rows.metric, rows["on"], strict=True))]
+    return found
 
 
 def _cost_cells(run: pd.Series) -> list[Cell]:

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from statprune.analysis.drawing import MARKERS, STYLE, WIDE, draw_dense, empty_figure, log_scale, save, style_of
-from statprune.analysis.table_text import HIGHER_IS_BETTER
+from statprune.analysis.measures import MEASURES, higher_is_better
 from statprune.analysis.tables import Built
 
-UNITS = {"perplexity": "perplexity", "zero_shot": "mean accuracy (%)", "layer_seconds": "seconds for one layer"}
+UNITS = {metric: measure.axis for metric, measure in MEASURES.items()} | {"layer_seconds": "seconds for one layer"}
 
 
 def draw_table(built: Built, folder: Path) -> list[Path]:
@@ -127,5 +127,5 @@ def _dense(built: Built, section: str) -> list[float]:
 def _scale(axes: Axes, built: Built, which: str) -> None:
     """Make the axis logarithmic where values lie far apart; percentages have a linear axis."""
     values = [entry.mean for entry in built.entries.values() if math.isfinite(entry.mean)]
-    if values and built.table.metric not in HIGHER_IS_BETTER and 0 < min(values) <= max(values) / WIDE:
+    if values and not higher_is_better(built.table.metric) and 0 < min(values) <= max(values) / WIDE:
         log_scale(axes, which, min(values), max(values))

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from statprune.analysis.measures import MEASURES, higher_is_better
 from statprune.analysis.tables import Built, Entry
 from statprune.config.table_spec import place_name
+from statprune.runs.wording import counted
 
-HIGHER_IS_BETTER = ("zero_shot",)
 NOT_APART = "≈"
-UNITS = {"perplexity": "log-perplexity (nats)", "zero_shot": "percentage points"}  # of differences
 BOLD, UNDERLINED, END = "\x01", "\x02", "\x03"  # marks that no label has, replaced once all else is escaped
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
 LATEX |= {character: rf"\{character}" for character in "%_&#${}"}
@@ -34,7 +34,7 @@ class Ranks:
 
 def ranks(built: Built, section: str, column: str) -> Ranks:
     """Rows that are best and second in a column of a section; the dense row does not compete."""
-    sign = -1 if built.table.metric in HIGHER_IS_BETTER else 1
+    sign = -1 if higher_is_better(built.table.metric) else 1
     shown = {
         row: round(sign * built.entries[section, row, column].mean, built.table.decimals)
         for row in built.table.rows
@@ -93,7 +93,7 @@ def to_csv(built: Built) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    unit = UNITS.get(built.table.metric)
+    unit = MEASURES[built.table.metric].unit if built.table.metric in MEASURES else None
     for place, entry in built.entries.items():
         interval = entry.interval
         ends = (interval.difference, interval.low, interval.high, unit) if interval is not None else (None,) * 4
@@ -161,19 +161,24 @@ def _notes(built: Built) -> list[str]:
     if any(entry.deviation is not None for entry in entries):
         notes.append("±: standard deviation over seeds.")
     if any(entry.interval is not None and not entry.interval.is_apart for entry in entries):
-        is_perplexity = table.metric == "perplexity"
-        units, what = ("windows", "log-perplexity") if is_perplexity else ("documents", "accuracy")
+        measure = MEASURES[table.metric]
         row, column = table.reference.row, table.reference.column
         against = row if row is not None else f"column {column}"
         notes.append(
-            f"{NOT_APART}: the 95% interval (paired bootstrap over {units}) of the difference in {what} to {against} "
+            f"{NOT_APART}: the 95% interval (paired bootstrap over {measure.resampled}) of the difference in "
+            f"{measure.difference} to {against} "
             "holds 0."
         )
     if table.tolerance is not None and any(entry.published is not None for entry in entries):
         notes.append(f"!: more than {100 * table.tolerance:g}% from the published value.")
     planned = table.planned
     missing = len(planned.keys() - built.entries.keys())
-    notes += [f"{missing} of {len(planned)} cells were not run yet."] if missing else []
+    notes += [f"{missing} of {len(planned)} cells were not run yet."] if missing and not built.unmeasured else []
+    if built.unmeasured:
+        notes.append(
+            f"{missing} of {len(planned)} cells have no number; {counted(built.unmeasured, 'finished run')} did not "
+            "measure it: a dense model's, or one that rerun=true runs again."
+        )
     for place, entry in built.entries.items():
         if entry.seeds < planned[place]:
             notes.append(f"{place_name(place)}: {entry.seeds} of {planned[place]} seeds; the others were not run yet.")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from statprune.analysis.collect import MACHINE, PACKAGES, documents, windows
+from statprune.analysis.measures import LAYER_SECONDS, MEASURES, of_documents, of_windows
 from statprune.analysis.uncertainty import Interval, mean_and_deviation, paired_bootstrap
 from statprune.config.table_spec import Cell, Place, Table, place_name
 from statprune.errors import StatpruneError, first_line
@@ -61,11 +62,13 @@ class Built:
         table: the layout.
         entries: by place; places without a run are absent.
         runs: a line on what all cells share.
+        unmeasured: how many cells have a finished run that did not measure this.
     """
 
     table: Table
     entries: dict[Place, Entry]
     runs: str
+    unmeasured: int = 0
 
 
 def build(table: Table, hashes: Mapping[Cell, str], frame: pd.DataFrame) -> Built:
@@ -90,7 +93,9 @@ def build(table: Table, hashes: Mapping[Cell, str], frame: pd.DataFrame) -> Buil
         mean, deviation = mean_and_deviation([float(row["value"]) for row in rows])
         interval = _interval(table, place, runs)
         entries[place] = Entry(mean, deviation, len(rows), interval, table.published.get(place))
-    return Built(table, entries, _description(table, runs))
+    finished = set(frame["config_hash"]) - set(measured.index) if not frame.empty else set()
+    unmeasured = sum(hashes[cell] in finished for cell in table.cells)
+    return Built(table, entries, _description(table, runs), unmeasured)
 
 
 def units(metric: str, run: pd.Series) -> list[np.ndarray]:
@@ -99,7 +104,7 @@ def units(metric: str, run: pd.Series) -> list[np.ndarray]:
     A group's answers are nowhere alone: its array is empty.
 
     Args:
-        metric: perplexity or zero_shot.
+        metric: of the table, but for layer_seconds.
         run: a row of ``collect``.
 
     Raises:
@@ -107,30 +112,27 @@ def units(metric: str, run: pd.Series) -> list[np.ndarray]:
     """
     folder = Path(run["folder"])
     try:
-        if metric == "perplexity":
+        if MEASURES[metric].resampled == "windows":
             table = windows(folder)
-            return [table[table["dataset"] == run["on"]]["pruned_loss"].to_numpy()]
+            return [of_windows(metric, table[table["dataset"] == run["on"]])]
         table = documents(folder).sort_values("document")
     except OSError as error:
         raise StatpruneError(f"{folder} has a record, but {first_line(error)}; delete it, and run it again") from error
     answers = [table[(table["task"] == task) & (table["metric"] == name)] for task, name in run["averaged"].items()]
-    return [100 * own["pruned"].to_numpy(dtype=float) for own in answers]
+    return [of_documents(metric, own) for own in answers]
 
 
 def _measured(metric: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows a metric is read from, by configuration, with its ``value``."""
     if frame.empty:
         return frame
-    if metric == "zero_shot":
-        rows = frame[frame["on"] == "mean"] if "on" in frame else frame.iloc[:0]
-        value = 100 * pd.to_numeric(rows["pruned"])
-    elif metric == "perplexity":
-        rows = frame[frame["metric"] == "perplexity"].drop_duplicates("folder")
-        value = pd.to_numeric(rows["pruned"])  # None where it was not finite
-    else:
+    if metric == LAYER_SECONDS:
         rows = frame[frame["layers"] > 0].drop_duplicates("folder")
         value = rows.reindex(columns=["seconds.observe", "seconds.solve"]).sum(axis=1, skipna=False) / rows["layers"]
-    return rows.assign(value=value).drop_duplicates("config_hash").set_index("config_hash")
+        rows = rows.assign(value=value)
+    else:
+        rows = MEASURES[metric].values(frame)
+    return rows.drop_duplicates("config_hash").set_index("config_hash")
 
 
 def _check_alike(table: Table, runs: Runs) -> None:
@@ -138,7 +140,7 @@ def _check_alike(table: Table, runs: Runs) -> None:
     rows = [(place, row) for place, own in runs.items() for row in own]
     by_all: tuple[str, ...] = SHARED_BY_ALL
     by_model: tuple[str, ...] = SHARED_BY_MODEL
-    if table.metric == "layer_seconds":
+    if table.metric == LAYER_SECONDS:
         by_all, by_model = PACKAGES, ()
         for key in (*MACHINE, "reused_statistics"):
             _check_same(table, key.replace("_", " "), [(place, row, row[key]) for place, row in rows])
@@ -171,7 +173,7 @@ def _interval(table: Table, place: Place, runs: Runs) -> Interval | None:
     row, column = table.reference.row, table.reference.column
     other = (place[0], row if row is not None else place[1], column if column is not None else place[2])
     has_reference = row is not None or column is not None
-    if table.metric == "layer_seconds" or not has_reference or other == place or other not in runs:
+    if table.metric == LAYER_SECONDS or not has_reference or other == place or other not in runs:
         return None
     own, reference = ({run["seed"]: run for run in runs[which]} for which in (place, other))
     planned = table.planned
@@ -196,14 +198,15 @@ def _description(table: Table, runs: Runs) -> str:
     if not rows:
         return "Nothing was run yet."
     row, devices = rows[0], sorted({str(row["device"]) for row in rows})
-    if table.metric == "perplexity":
-        counts = " or ".join(str(count) for count in sorted({row["n"] for row in rows}))
-        measured = f"perplexity on {row['on']}, {counts} windows of {row['protocol']['seq_len']} tokens"
-    elif table.metric == "zero_shot":
-        limit = row["protocol"]["limit"]
-        measured = f"mean accuracy in percent over {', '.join(row['evaluation.tasks'])}"
-        measured += f", only the first {limit} documents of each task" if limit else ""
-    else:
+    if table.metric == LAYER_SECONDS:
         measured = "seconds of observing and solving, the mean over all layers"
+    elif MEASURES[table.metric].resampled == "windows":
+        counts = " or ".join(str(count) for count in sorted({row["n"] for row in rows}))
+        measured = MEASURES[table.metric].described.format(on=row["on"])
+        measured += f", {counts} windows of {row['protocol']['seq_len']} tokens"
+    else:
+        limit = row["protocol"]["limit"]
+        measured = MEASURES[table.metric].described.format(on=", ".join(row["evaluation.tasks"]))
+        measured += f", only the first {limit} documents of each task" if limit else ""
     calibrated = f"calibration on {row['calibration.source']}"
     return f"{table.scale} scale; {measured}; {calibrated}; {counted(len(rows), 'run')} on {', '.join(devices)}."

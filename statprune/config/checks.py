@@ -216,7 +216,7 @@ class _Parser:
             if evaluation.path is not None and not any(owners.values()):
                 checks.append(
                     "evaluation.path is given, but serves none or several of evaluation.datasets; "
-                    "add text to them, or name one of wikitext2 and c4"
+                    "add text to them, or name one of wikitext2, c4 and ptb"
                 )
         self.problems += [problem for problem in checks if problem]
 

@@ -20,6 +20,7 @@ from statprune.core.methods import DENSE, Method
 from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
 from statprune.data.sources import SOURCES
+from statprune.data.token_windows import Bos
 from statprune.pruning.allocation import Allocation
 from statprune.pruning.spec import PruneSpec
 from statprune.system.options import PlainValues
@@ -31,7 +32,7 @@ NOT_IN_HASH = (
     *("verify_inputs", "evaluation.fidelity"),  # a run without fidelity has the same other numbers, and is finished
 )
 # keys of calibration and evaluation that are absent at their defaults, as in older records
-LATER_KEYS = ("field", "trust_task_code")
+LATER_KEYS = ("field", "trust_task_code", "bos")
 
 
 @dataclass
@@ -152,7 +153,9 @@ class RunConfig:
 
 
 def _without_defaults(values: PlainValues) -> PlainValues:
-    return {key: value for key, value in values.items() if key not in LATER_KEYS or value not in (None, False)}
+    return {
+        key: value for key, value in values.items() if key not in LATER_KEYS or value not in (None, False, Bos.auto)
+    }
 
 
 def _resolved(chosen: Chosen[Any] | None, absent: str) -> PlainValues:

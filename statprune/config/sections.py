@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from statprune.core.patterns import Group
 from statprune.data.sources import field_owner, path_owner
+from statprune.data.token_windows import Bos
 from statprune.evaluation.tasks import TaskOptions
 from statprune.model.loading import ModelSource
 from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM
@@ -70,12 +71,14 @@ class CalibrationConfig:
     """Calibration windows.
 
     Attributes:
-        source: where the text comes from: bundled, text, wikitext2, c4, or a plugin's; calibration=NAME sets it.
+        source: where the text comes from: bundled, text, wikitext2, c4, ptb, or a plugin's; calibration=NAME sets it.
         samples: how many windows are used [windows].
         seq_len: length of a window [tokens].
         batch_size: how many windows run together; None: as many as keep the device busy [windows].
         path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
         field: the column of tables that is read; None: text, or else messages or conversations.
+        bos: which windows begin with BOS: auto (what the tokenizer makes of the whole text), always (each then has
+            seq_len - 1 tokens of the text), never.
         min_expert_tokens: an expert that fewer tokens reach is pruned with the statistics of its mixture [tokens].
     """
 
@@ -85,6 +88,7 @@ class CalibrationConfig:
     batch_size: int | None = None
     path: str | None = None
     field: str | None = None
+    bos: Bos = Bos.auto
     min_expert_tokens: int = 32
 
 
@@ -128,10 +132,11 @@ class EvaluationConfig:
 
     Attributes:
         name: the choice itself, perplexity, zero_shot, full or none: give evaluation=NAME.
-        datasets: of which perplexity is measured: bundled, text, wikitext2, c4, and plugins'.
+        datasets: of which perplexity is measured: bundled, text, wikitext2, c4, ptb, and plugins'.
         seq_len: length of an evaluation window [tokens].
         max_windows: how many of each dataset, at most; None: all [windows].
         batch_size: how many windows run together [windows].
+        bos: which windows begin with BOS, as for calibration.
         fidelity: where perplexity is measured of a pruned model, also measure how far its predictions are from the
             dense model's: Kullback-Leibler divergence and top-1 agreement.
         path: the text file, table, or folder or pattern of either, or a local copy of the hub's folder; None: none.
@@ -152,6 +157,7 @@ class EvaluationConfig:
     seq_len: int = 2048
     max_windows: int | None = None
     batch_size: int = 4
+    bos: Bos = Bos.auto
     fidelity: bool = True
     path: str | None = None
     tasks: list[str] = field(default_factory=list)

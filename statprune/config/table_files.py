@@ -13,7 +13,7 @@ import yaml
 from statprune.errors import ConfigError
 
 TABLES = Path(str(files("statprune.experiments"))) / "tables"
-METRICS = ("perplexity", "zero_shot", "layer_seconds")
+METRICS = ("perplexity", "kl", "top1", "zero_shot", "flips", "layer_seconds")
 KEYS = {
     *("title", "source", "metric", "decimals", "reference", "sections", "rows", "columns", "seeds", "scales"),
     *("published", "tolerance", "deviations", "axis"),

@@ -61,7 +61,8 @@ class Table:
         name: of its file.
         title: a line.
         source: which of the paper's tables it is.
-        metric: perplexity, zero_shot (mean accuracy in percent) or layer_seconds.
+        metric: perplexity, kl (divergence from the dense model, nats per token), top1 (agreement with it in percent),
+            zero_shot (mean accuracy in percent), flips (changed answers in percent) or layer_seconds.
         decimals: shown.
         scale: bundled or paper.
         sections: labels in order; one without a name where there are none.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from statprune.config.sections import EvaluationConfig, ModelConfig
 from statprune.core.methods import DENSE
+from statprune.data.token_windows import Bos
 from statprune.model.location import locate_model
 
 # keys of evaluation that mean nothing where no task is run
@@ -40,6 +41,11 @@ def unused_problems(model: ModelConfig, evaluation: EvaluationConfig, method: Ma
                 problems.append(
                     f"evaluation.{key}={shown} is for tasks, and evaluation.tasks is empty; name some, or leave it out"
                 )
+    if evaluation.bos is not Bos.auto and not evaluation.datasets:
+        problems.append(
+            f"evaluation.bos={evaluation.bos.value} is for windows, and evaluation.datasets is empty; "
+            "name some, or leave it out"
+        )
     options = [key for key in method if key != "name"]
     if method.get("name") == DENSE and options:
         problems.append(f"method.{options[0]} has no effect with method=dense, which prunes nothing; leave it out")

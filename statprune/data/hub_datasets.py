@@ -1,4 +1,7 @@
-"""WikiText-2 and C4 from the hub, or from local copies of its dataset folders, as Wanda's loader reads them."""
+"""WikiText-2, C4 and PTB from the hub, or from local copies of its dataset folders, as the usual loaders read them.
+
+WikiText-2 and C4 are read as Wanda's loader does, PTB as SparseGPT's does.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +28,8 @@ class HubDataset(Source):
     path_use = PathUse.optional
     name: ClassVar[str]  # on the hub
     files: ClassVar[Mapping[str, str]]  # by part
+    column: ClassVar[str] = "text"
+    revision: ClassVar[str | None] = None  # branch that has the files; None: the main one
 
     def problem(self, part: str, path: str | None) -> str | None:
         """A sentence where the local copy lacks the file."""
@@ -70,7 +75,9 @@ class HubDataset(Source):
 
         with hub_access() as online:
             try:
-                return self._texts(datasets.load_dataset(self.name, data_files={part: self.files[part]}, split=part))
+                files = {part: self.files[part]}
+                table = datasets.load_dataset(self.name, data_files=files, split=part, revision=self.revision)
+                return self._texts(table)
             except Exception as error:  # as above
                 reason = first_line(error) if online else "no network, and not in the local cache"
                 raise DataError(
@@ -84,16 +91,16 @@ class HubDataset(Source):
         Raises:
             TypeError: it holds something else.
         """
-        dtype = getattr(table.features["text"], "dtype", "list")
+        dtype = getattr(table.features[self.column], "dtype", "list")
         if dtype not in ("string", "large_string", "null"):
-            raise TypeError(f"its column text is of the type {dtype}")
-        self.skipped_rows = table.data.column("text").null_count
-        texts: Sequence[str] = table["text"]
+            raise TypeError(f"its column {self.column} is of the type {dtype}")
+        self.skipped_rows = table.data.column(self.column).null_count
+        texts: Sequence[str] = table[self.column]
         if not self.skipped_rows:
             return texts
         filled = [text for text in texts if text is not None]
         if not filled:
-            raise ValueError("its column text has nothing but nulls")
+            raise ValueError(f"its column {self.column} has nothing but nulls")
         return filled
 
 
@@ -104,6 +111,24 @@ class WikiText2(HubDataset):
     files: ClassVar[Mapping[str, str]] = {
         "calibration": "wikitext-2-raw-v1/train-00000-of-00001.parquet",
         "evaluation": "wikitext-2-raw-v1/test-00000-of-00001.parquet",
+    }
+
+
+class PTB(HubDataset):
+    """Penn Treebank, words alone: the training part for calibration, the test part for evaluation, joined by blanks.
+
+    So SparseGPT's loader reads it; GPTQ's older one takes the validation part and joins it by empty lines, which has
+    other perplexities. The hub's main branch has no files but a script, which is not run: its branch of converted files
+    is read.
+    """
+
+    name = "ptb-text-only/ptb_text_only"
+    separator = " "
+    column = "sentence"
+    revision = "refs/convert/parquet"
+    files: ClassVar[Mapping[str, str]] = {
+        "calibration": "penn_treebank/train/0000.parquet",
+        "evaluation": "penn_treebank/test/0000.parquet",
     }
 
 

@@ -141,6 +141,7 @@ SOURCES: Registry[Callable[[], Source]] = Registry(
         "text": "statprune.data.text_file:TextFile",
         "wikitext2": "statprune.data.hub_datasets:WikiText2",
         "c4": "statprune.data.hub_datasets:C4",
+        "ptb": "statprune.data.hub_datasets:PTB",
     },
     _source_problem,
 )

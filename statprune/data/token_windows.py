@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,14 @@ from statprune.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Bos(Enum):
+    """Which windows begin with BOS; auto: what the tokenizer makes of the whole text, whose first window may."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
 
 
 @dataclass(frozen=True)
@@ -55,15 +64,41 @@ class Tokenize:
     Attributes:
         tokenizer: the model's.
         source: name of the source whose text it is.
+        bos: which windows begin with BOS.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
     source: str
+    bos: Bos = Bos.auto
 
     def __call__(self, text: str) -> list[int]:
-        """The token ids of a text."""
+        """The token ids of a text; without its BOS where all windows or none have one."""
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
-        return ids
+        return self._without_bos(ids)
+
+    def cut_length(self, seq_len: int) -> int:
+        """How many tokens of the text are in a window of ``seq_len``: one less where each begins with BOS."""
+        return seq_len - 1 if self.bos is Bos.always else seq_len
+
+    def completed(self, windows: Windows) -> Windows:
+        """The windows with BOS before each where it is asked for, and counted.
+
+        Raises:
+            DataError: the tokenizer has no BOS.
+        """
+        if self.bos is not Bos.always:
+            return self.counted(windows)
+        bos: int | None = self.tokenizer.bos_token_id
+        if bos is None:
+            raise DataError(
+                f"bos=always can't be followed for {self.source}: the tokenizer has no BOS token; give auto"
+            )
+        first = torch.full_like(windows.ids[:, :1], bos)
+        return self.counted(replace(windows, ids=torch.cat([first, windows.ids], dim=1)))
+
+    def _without_bos(self, ids: list[int]) -> list[int]:
+        is_first = bool(ids) and ids[0] == self.tokenizer.bos_token_id
+        return ids[1:] if self.bos is not Bos.auto and is_first else ids
 
     def whole(self, text: str, skipped_rows: int = 0, adds_special_tokens: bool = True) -> Windows:
         """The whole text as one row of ids, (tokens,).
@@ -87,7 +122,7 @@ class Tokenize:
 
     def _plain(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
-        return ids
+        return self._without_bos(ids)
 
 
 def random_windows(text: Windows, samples: int, seq_len: int, generator: Generator) -> Windows:

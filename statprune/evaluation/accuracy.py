@@ -94,12 +94,15 @@ class TaskResult(TaskPlan):
         pruned: those of the model that the run ends with; None while it is not measured.
         difference: pruned minus dense, of the standing metric.
         difference_stderr: its standard error over the same documents.
+        flips: share of the documents whose answer changed between right and wrong, either way; None where answers are
+            not right or wrong, while the pruned model is not measured, and in records of older versions.
     """
 
     dense: Metrics
     pruned: Metrics | None
     difference: float | None
     difference_stderr: float | None
+    flips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class MeanAccuracy:
         pruned_stderr: its standard error.
         difference: pruned minus dense.
         difference_stderr: its standard error, over the same documents.
+        flips: share of changed answers.
     """
 
     dense: float | None
@@ -121,6 +125,7 @@ class MeanAccuracy:
     pruned_stderr: float | None
     difference: float | None
     difference_stderr: float | None
+    flips: float | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,7 @@ def mean_accuracy(tasks: Sequence[TaskResult]) -> MeanAccuracy:
         "pruned_stderr": [(task.pruned or {}).get(stderr_of(task.metric)) for task in tasks],
         "difference": [task.difference for task in tasks],
         "difference_stderr": [task.difference_stderr for task in tasks],
+        "flips": [task.flips for task in tasks],
     }
     means = {}
     for item in fields(MeanAccuracy):
@@ -212,14 +218,7 @@ def mean_accuracy(tasks: Sequence[TaskResult]) -> MeanAccuracy:
 
 def paired_stderr(task: str, metric: str, dense: Answers, pruned: Answers) -> float | None:
     """Standard error of the mean difference over a task's documents; None where documents have no such number."""
-    before, after = (
-        {
-            answer.document: answer.value
-            for answer in answers.documents
-            if (answer.task, answer.metric) == (task, metric)
-        }
-        for answers in (dense, pruned)
-    )
+    before, after = (_by_document(task, metric, answers) for answers in (dense, pruned))
     differences = []
     for document, value in before.items():
         other = after[document]
@@ -230,6 +229,22 @@ def paired_stderr(task: str, metric: str, dense: Answers, pruned: Answers) -> fl
         return None
     spread = torch.tensor(differences, dtype=torch.float64).std(correction=1)
     return float(spread) / math.sqrt(len(differences))
+
+
+def _by_document(task: str, metric: str, answers: Answers) -> dict[int, float | None]:
+    """A task's values by the document's number."""
+    return {own.document: own.value for own in answers.documents if (own.task, own.metric) == (task, metric)}
+
+
+def flipped_share(task: str, metric: str, dense: Answers, pruned: Answers) -> float | None:
+    """Share of a task's documents whose answer changed between right and wrong, either way.
+
+    None where an answer is neither (0 or 1), or there are none.
+    """
+    before, after = (_by_document(task, metric, answers) for answers in (dense, pruned))
+    if not before or not {*before.values(), *after.values()} <= {0, 1}:
+        return None
+    return sum(value != after[document] for document, value in before.items()) / len(before)
 
 
 def combined_stderr(errors: Iterable[float | None], weights: Iterable[float]) -> float | None:

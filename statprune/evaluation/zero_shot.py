@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from operator import mul
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -23,6 +24,7 @@ from statprune.evaluation.accuracy import (
     ZeroShotResult,
     combined_stderr,
     finite_or_none,
+    flipped_share,
     mean_accuracy,
     paired_stderr,
 )
@@ -245,7 +247,10 @@ class ZeroShot:
         weights = _weights(item, plan.metric, self.plan.tasks)
         errors = [paired_stderr(task, plan.metric, dense, pruned) for task in weights]
         error = combined_stderr(errors, weights.values())
-        return replace(unknown, difference=after - before, difference_stderr=error)
+        shares = [flipped_share(task, plan.metric, dense, pruned) for task in weights]
+        known = [share for share in shares if share is not None]
+        flips = sum(map(mul, known, weights.values())) if len(known) == len(shares) else None
+        return replace(unknown, difference=after - before, difference_stderr=error, flips=flips)
 
 
 def _answers(results: Mapping[str, Any], truncated_requests: int) -> Answers:

@@ -7,6 +7,7 @@ from statprune.data.bundled import bundled_topics
 from statprune.data.chats import template_problem
 from statprune.data.sources import CALIBRATION, EVALUATION, get_source
 from statprune.data.text_file import TextFile
+from statprune.data.token_windows import Bos
 from statprune.errors import DataError, ModelError
 from statprune.evaluation.tasks import TaskSuite
 from statprune.model.tokenizer import configured_vocabulary, open_tokenizer
@@ -19,22 +20,29 @@ PROBE = 20_000  # characters of prose
 
 
 def check_tokenizer_alone(context: RunContext, suite: TaskSuite | None) -> None:
-    """Check the tokenizer of a run that asks tasks or reads conversations; other runs ask nothing special of it.
+    """Check the tokenizer of a run that asks tasks, reads conversations or wants BOS; others ask nothing special of it.
 
     Args:
         context: the run.
         suite: its tasks; None where there are none.
 
     Raises:
-        ModelError: the tasks can't be asked with it, or it is another model's.
+        ModelError: the tasks can't be asked with it, it has no BOS, or it is another model's.
         DataError: conversations can't be written with it.
     """
     config = context.config
-    paths = _chats(config)
-    if suite is None and not paths:
+    paths, bos = _chats(config), _bos_everywhere(config)
+    if suite is None and not paths and not bos:
         return
     tokenizer = open_tokenizer(config.model.source)
     if tokenizer is None:
+        return
+    if bos and tokenizer.bos_token_id is None:
+        raise ModelError(
+            f"{bos[0]}=always can't be followed: the tokenizer of model.path={config.model.path} has no BOS token; "
+            f"give {bos[0]}=auto"
+        )
+    if suite is None and not paths:
         return
     if problem := next((problem for path in paths if (problem := template_problem(tokenizer, path))), None):
         raise DataError(problem)
@@ -43,6 +51,13 @@ def check_tokenizer_alone(context: RunContext, suite: TaskSuite | None) -> None:
         from statprune.evaluation.prompts import check_tokenizer
 
         check_tokenizer(suite, tokenizer, config.evaluation.task_options)
+
+
+def _bos_everywhere(config: RunConfig) -> list[str]:
+    """The keys that ask for BOS before every window."""
+    asked = {"evaluation.bos": config.evaluation.bos if config.evaluation.datasets else Bos.auto}
+    asked["calibration.bos"] = Bos.auto if config.is_dense else config.calibration.bos
+    return [key for key, bos in asked.items() if bos is Bos.always]
 
 
 def _chats(config: RunConfig) -> list[str]:

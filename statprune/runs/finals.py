@@ -129,5 +129,7 @@ def _accuracy_finals(zero_shot: ZeroShotResult) -> dict[str, Number]:
     for name, task in zero_shot.tasks.items():
         for metrics, suffix in ((task.pruned or {}, ""), (task.dense, "_dense")):
             result |= {f"zero_shot/{name}/{metric}{suffix}": value for metric, value in metrics.items()}
+        if task.flips is not None:
+            result[f"zero_shot/{name}/flips"] = task.flips
     result |= {f"zero_shot/mean/{key}": value for key, value in vars(zero_shot.mean).items()}
     return result | {"zero_shot/limit": zero_shot.protocol.limit}

@@ -107,14 +107,17 @@ def _accuracies(zero_shot: ZeroShotResult, is_pruned: bool) -> list[str]:
     protocol, mean = zero_shot.protocol, zero_shot.mean
     limit = f", only the first {protocol.limit} documents of each" if protocol.limit else ""
     sides = _sides(is_pruned, "accuracy")
+    sides += ["flips"] if is_pruned and any(task.flips is not None for task in zero_shot.tasks.values()) else []
     lines = _head([f"task (lm-eval {protocol.lm_eval}{limit})", "metric", "shots", "documents", *sides])
     for name, task in zero_shot.tasks.items():
         metric, error = task.metric, stderr_of(task.metric)
         cells = [f"{name}, version {task.version}", metric, task.shots, task.documents]
         values = [with_error(side.get(metric), side.get(error)) for side in (task.dense, task.pruned or {})]
+        values.append(with_error(task.flips, None))
         lines.append(_row([*cells, *values[: len(sides)]]))
     if len(zero_shot.averaged) > 1:
         means = [with_error(mean.dense, mean.dense_stderr), with_error(mean.pruned, mean.pruned_stderr)]
+        means.append(with_error(mean.flips, None))
         lines.append(f"| mean of {', '.join(zero_shot.averaged)} | | | | {' | '.join(means[: len(sides)])} |")
     return lines
 

@@ -201,7 +201,7 @@ def _check_lengths(config: RunConfig, model: "PreTrainedModel") -> None:
 
 def _calibration_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase") -> Windows:
     options, seed = context.config.calibration, context.config.settings.seed
-    arguments = (options.source, options.samples, options.seq_len, seed, options.path, options.field)
+    arguments = (options.source, options.samples, options.seq_len, seed, options.path, options.field, options.bos)
     key = [*arguments, input_key(context.inputs, "calibration.path")]
     return context.bench.windows("calibration", key, lambda: calibration_windows(tokenizer, *arguments))
 
@@ -224,7 +224,8 @@ def _evaluation_windows(context: RunContext, tokenizer: "PreTrainedTokenizerBase
 
 def _evaluation_windows_of(context: RunContext, tokenizer: "PreTrainedTokenizerBase", source: str) -> Windows:
     options = context.config.evaluation
-    arguments = (source, options.seq_len, options.max_windows, options.path_of(source), options.field_of(source))
+    where = options.path_of(source), options.field_of(source)
+    arguments = (source, options.seq_len, options.max_windows, *where, options.bos)
     key = [*arguments, input_key(context.inputs, "evaluation.path")]
     return context.bench.windows("evaluation", key, lambda: evaluation_windows(tokenizer, *arguments))
 

@@ -97,7 +97,10 @@ def _add_memory(table: Table, where: str, peak: int, predicted: int) -> None:
 
 
 def _accuracy_table(zero_shot: ZeroShotResult, is_pruned: bool) -> Table:
-    """A row for each task and one for the mean; ± is a standard error, the difference's over the same documents."""
+    """A row for each task and one for the mean; ± is a standard error, the difference's over the same documents.
+
+    Flips are the share of documents whose answer changed between right and wrong.
+    """
     tasks, mean, limit = zero_shot.tasks, zero_shot.mean, zero_shot.protocol.limit
     # what all tasks have in common stands in the title, once
     metrics, shots = {task.metric for task in tasks.values()}, {str(task.shots) for task in tasks.values()}
@@ -108,7 +111,8 @@ def _accuracy_table(zero_shot: ZeroShotResult, is_pruned: bool) -> Table:
     table = Table(title="zero-shot accuracy" + (f": {', '.join(common)}" if common else ""))
     for name in ("task", *varying):
         table.add_column(name)
-    sides = ("dense", "pruned", "difference") if is_pruned else ("accuracy",)
+    sides: tuple[str, ...] = ("dense", "pruned", "difference") if is_pruned else ("accuracy",)
+    sides += ("flips",) if is_pruned and any(task.flips is not None for task in tasks.values()) else ()
     for name in ("n", *sides):
         table.add_column(name, justify="right")
     for name, task in tasks.items():
@@ -117,7 +121,7 @@ def _accuracy_table(zero_shot: ZeroShotResult, is_pruned: bool) -> Table:
     if mean.dense is not None and len(zero_shot.averaged) > 1:
         table.add_section()
         cells = [with_error(mean.dense, mean.dense_stderr), with_error(mean.pruned, mean.pruned_stderr)]
-        cells.append(with_error(mean.difference, mean.difference_stderr, "+"))
+        cells += [with_error(mean.difference, mean.difference_stderr, "+"), with_error(mean.flips, None)]
         table.add_row(f"mean of {len(zero_shot.averaged)}", *("" for _ in varying), "", *cells[: len(sides)])
     return table
 
@@ -125,7 +129,7 @@ def _accuracy_table(zero_shot: ZeroShotResult, is_pruned: bool) -> Table:
 def _task_cells(task: TaskResult) -> list[str]:
     error = stderr_of(task.metric)
     sides = [with_error(side.get(task.metric), side.get(error)) for side in (task.dense, task.pruned or {})]
-    return [*sides, with_error(task.difference, task.difference_stderr, "+")]
+    return [*sides, with_error(task.difference, task.difference_stderr, "+"), with_error(task.flips, None)]
 
 
 def _coverage_table(coverage: Coverage, is_pruned: bool) -> Table:

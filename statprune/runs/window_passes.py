@@ -62,11 +62,13 @@ class _Pass:
                 if states is not None:
                     states[self.source] = []
                 return torch.empty(0, dtype=torch.float64)
-            if self.prepared.loaded.streamer is None and states is None:
-                return window_losses(model, ids, batch_size, advance, on_logits)
             if self.prepared.loaded.streamer is None:
-                with keeping_last_states(blocks, keep) as states[self.source]:
+                if states is None:
                     return window_losses(model, ids, batch_size, advance, on_logits)
+                with keeping_last_states(blocks, keep) as kept:
+                    losses = window_losses(model, ids, batch_size, advance, on_logits)
+                states[self.source] = kept
+                return losses
             store = hidden_store(self.prepared.memory.placement, self.context.folder)
             batches = batches_after_blocks(model, blocks, ids, batch_size, store, advance)
             losses = losses_after_blocks(model, blocks, batches, ids, on_logits)

@@ -7,6 +7,7 @@ from tests.helpers.command import composed
 
 ENERGY, MOMENTS, SCALE = "compensation=energy", "compensation=moments", "compensation.scale=false"
 REFUSED = {
+    "evaluation=none evaluation.bos=always": "evaluation.bos=always is for windows, and evaluation.datasets is empty",
     "model.revision=main": "is for models from the hub",
     "evaluation.metric=acc_norm": "is for tasks, and evaluation.tasks is empty",
     "evaluation.metric=acc_norm evaluation.tasks=denoise_rotator5": "which says the metric of each of its tasks",

@@ -34,3 +34,13 @@ def c4(tmp_path):
                 text = f"document {number} " + "with some words " * (number % 20)
                 lines.write(json.dumps({"text": text, "timestamp": "2019-04-25", "url": "none"}) + "\n")
     return folder.parent
+
+
+@pytest.fixture
+def ptb(tmp_path):
+    for split in ("train", "test"):
+        folder = tmp_path / "ptb" / "penn_treebank" / split
+        folder.mkdir(parents=True)
+        rows = pd.DataFrame({"sentence": [f"the {split} part", "no it <unk> was n't", "a line of words " * 20]})
+        rows.to_parquet(folder / "0000.parquet")
+    return tmp_path / "ptb"

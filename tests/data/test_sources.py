@@ -7,6 +7,7 @@ import pytest
 
 from statprune.data.bundled import bundled_topics
 from statprune.data.sources import get_source
+from statprune.data.windows import evaluation_windows
 from statprune.errors import DataError
 
 
@@ -14,6 +15,15 @@ from statprune.errors import DataError
 def test_wikitext2_joins_the_lines_of_its_split(split, file, wikitext2):
     wanted = "\n\n".join(["", f" = {file} = \n", " a line of words . \n" * 20])
     assert get_source("wikitext2").text(split, str(wikitext2)) == wanted
+
+
+@pytest.mark.parametrize(("split", "file"), [("calibration", "train"), ("evaluation", "test")])
+def test_ptb_joins_the_sentences_of_its_split_by_blanks(split, file, ptb, tokenizer):
+    wanted = f"the {file} part no it <unk> was n't " + "a line of words " * 20
+    assert get_source("ptb").text(split, str(ptb)) == wanted
+    assert list(get_source("ptb").files_read(split, str(ptb))) == ["0000.parquet"]
+    windows = evaluation_windows(tokenizer, "ptb", 8, path=str(ptb))
+    assert windows.origin.source == "ptb" and windows.ids.shape[1] == 8
 
 
 def test_c4_evaluates_on_wandas_first_documents(c4):
@@ -58,7 +68,7 @@ def test_a_copy_of_a_hub_file_without_its_column_is_named(wikitext2):
         get_source("wikitext2").text("evaluation", str(wikitext2))
 
 
-@pytest.mark.parametrize("source", ["wikitext2", "c4"])
+@pytest.mark.parametrize("source", ["wikitext2", "c4", "ptb"])
 def test_no_network_ends_in_a_sentence_at_once(source, monkeypatch):
     monkeypatch.setattr("statprune.system.hub.reachable", lambda: False)
     with pytest.raises(DataError, match="no network, and not in the local cache"):

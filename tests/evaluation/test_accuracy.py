@@ -5,7 +5,16 @@ import math
 import pandas
 import pytest
 
-from statprune.evaluation.accuracy import Answers, DocumentAnswer, combined_stderr, finite_or_none, paired_stderr
+from statprune.evaluation.accuracy import (
+    Answers,
+    DocumentAnswer,
+    combined_stderr,
+    finite_or_none,
+    flipped_share,
+    paired_stderr,
+)
+from statprune.runs.finals import finals
+from statprune.runs.model_card import model_card
 
 SINGLE = ("alone", "shown", "plain")
 
@@ -47,6 +56,40 @@ def test_a_tasks_accuracy_is_the_mean_over_its_documents(name, tasks_of_record, 
 def test_a_tasks_difference_is_the_mean_over_its_documents(name, tasks_of_record, answers):
     rows = answers[name]
     assert tasks_of_record[name].difference == pytest.approx((rows.pruned - rows.dense).to_numpy().mean())
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_flips_are_the_share_of_changed_answers_either_way(name, tasks_of_record, answers):
+    rows = answers[name]
+    flips = tasks_of_record[name].flips
+    assert flips == pytest.approx((rows.pruned != rows.dense).mean())
+    assert flips >= abs(tasks_of_record[name].difference) - 1e-9
+
+
+def test_flips_of_a_group_are_weighted_as_the_group_is_and_the_mean_is_over_what_is_averaged(tasks_of_record, mean):
+    group = (9 * tasks_of_record["shown"].flips + 30 * tasks_of_record["plain"].flips) / 39
+    assert tasks_of_record["pair"].flips == pytest.approx(group)
+    assert mean.flips == pytest.approx((group + tasks_of_record["alone"].flips) / 2)
+
+
+def test_flips_are_shown(measured):
+    own, told = measured[0].zero_shot, finals(measured[0])
+    assert told["zero_shot/alone/flips"] == own.tasks["alone"].flips
+    assert told["zero_shot/mean/flips"] == own.mean.flips
+    card = model_card(measured[0])
+    assert "| pruned | flips |" in card and f"| {own.mean.flips:.4f} |" in card
+
+
+def single(*values):
+    """Answers to one task."""
+    return Answers({}, [DocumentAnswer("t", n, "h", "m", value) for n, value in enumerate(values)], 0)
+
+
+def test_only_answers_that_are_right_or_wrong_flip():
+    assert flipped_share("t", "m", single(0.0, 1.0, 1.0), single(1.0, 0.0, 1.0)) == pytest.approx(2 / 3)
+    assert flipped_share("t", "m", single(0.5, 1.0), single(1.0, 0.0)) is None
+    assert flipped_share("t", "m", single(None), single(1.0)) is None
+    assert flipped_share("t", "m", single(), single()) is None
 
 
 @pytest.mark.parametrize("name", SINGLE)

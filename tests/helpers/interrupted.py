@@ -139,7 +139,7 @@ def assert_same_files(folder: Path, other: Path) -> None:
     losses, other_losses = (pandas.read_parquet(run / "windows.parquet") for run in (folder, other))
     pandas.testing.assert_frame_equal(losses, other_losses, check_exact=True)
     record, other_record = (json.loads((run / "result.json").read_text()) for run in (folder, other))
-    for key in ("perplexity", "sparsity", "coverage", "correction", "config_hash"):
+    for key in ("perplexity", "fidelity", "sparsity", "coverage", "correction", "config_hash"):
         assert record[key] == other_record[key], key
 
 

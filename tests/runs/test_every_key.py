@@ -73,6 +73,7 @@ CHANGED: dict[str, tuple[str, Callable[[RunRecord], object]]] = {
     "calibration.samples": ("calibration.samples=2", result),
     "calibration.seq_len": ("calibration.seq_len=8", result),
     "calibration.batch_size": ("calibration.batch_size=1", memory),
+    "calibration.bos": ("calibration.bos=always", result),
     "calibration.path": ("calibration.path={base}/other.txt", result),
     "sparsity.ratio": ("sparsity.ratio=0.7", zeros),
     "sparsity.group": ("sparsity.group=matrix", result),
@@ -88,6 +89,7 @@ CHANGED: dict[str, tuple[str, Callable[[RunRecord], object]]] = {
     "evaluation.seq_len": ("evaluation.seq_len=8", measured_on),
     "evaluation.max_windows": ("evaluation.max_windows=1", measured_on),
     "evaluation.batch_size": ("evaluation.batch_size=1", memory),
+    "evaluation.bos": ("evaluation.bos=always", result),
     "evaluation.path": ("evaluation.path={base}/other.txt", measured_on),
 }
 # by key: the test of its effect

@@ -91,15 +91,15 @@ def test_our_text_file(tmp_path):
     check_source(get_source("text"), str(tmp_path / "first.txt"), str(tmp_path / "second.txt"))
 
 
-@pytest.mark.parametrize("name", ["wikitext2", "c4"])
+@pytest.mark.parametrize("name", ["wikitext2", "c4", "ptb"])
 def test_copies_of_the_hubs_texts(name, tmp_path):
     source = get_source(name)
     for part, file in source.files.items():
         path = tmp_path / file
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         texts = [f"words number {number} of {part}" for number in range(3)]
         if path.suffix == ".parquet":
-            pd.DataFrame({"text": texts}).to_parquet(path)
+            pd.DataFrame({source.column: texts}).to_parquet(path)
         else:
             path.write_bytes(gzip.compress("".join(json.dumps({"text": text}) + "\n" for text in texts).encode()))
     check_source(source, str(tmp_path), str(tmp_path))
