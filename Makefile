@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies test test-long fuzz test-cluster kills mutants coverage check bench clean
+.PHONY: run tables studies definitive test test-long fuzz test-cluster kills mutants coverage check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -15,7 +15,12 @@ tables: $(STAMP)
 
 # beyond the paper: the first-order correction
 studies: $(STAMP)
-	$(BIN)/statprune tables experiments/studies/*.yaml --output outputs/studies
+	$(BIN)/statprune tables $(addprefix experiments/studies/,first_order.yaml groups.yaml parts.yaml samples.yaml) --output outputs/studies
+
+# every mask with every correction, and ratios by block: about three hours on two cores
+definitive: $(STAMP)
+	$(BIN)/statprune tables experiments/studies/definitive.yaml experiments/studies/allocations.yaml --overrides name=definitive --output outputs/studies
+	$(BIN)/statprune report outputs/definitive --output outputs/studies/definitive.html
 
 # two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)
