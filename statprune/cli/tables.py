@@ -6,7 +6,7 @@ from pathlib import Path
 
 from statprune.cli.interrupts import interrupts
 from statprune.config.place import place_of, use_place
-from statprune.config.table_files import table_names
+from statprune.config.table_files import METRICS, table_names
 from statprune.config.table_spec import load_table
 from statprune.errors import ConfigError
 from statprune.experiments.reproduce import jobs_of, missing_jobs, print_plan, run_jobs
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", metavar="LABEL", help="only these rows")
     parser.add_argument("--columns", nargs="+", metavar="LABEL", help="only these columns or sections (2:4)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
+    parser.add_argument("--metric", metavar="METRIC", help=f"in place of the tables' own: {', '.join(METRICS)}")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and what they would cost, and stop")
     parser.add_argument("--launcher", default="basic", help="as hydra/launcher: basic, joblib, submitit_slurm, ray")
     parser.add_argument(
@@ -57,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         )
         for name in names
     ]
+    if options.metric:
+        tables = [table.measured_by(options.metric) for table in tables]
     jobs = jobs_of(tables, options.sweep)
     print_plan(tables, jobs)
     if options.dry_run:

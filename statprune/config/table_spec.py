@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from statprune.config.table_files import (
+    METRICS,
     TABLES,
     ScaleModel,
     TableRow,
@@ -20,6 +21,7 @@ from statprune.config.table_files import (
 )
 from statprune.errors import ConfigError
 
+DECIMALS = {"perplexity": 2, "kl": 4, "top1": 1, "zero_shot": 1, "flips": 1, "layer_seconds": 2}
 Place = tuple[str, str, str]  # section, row, column
 
 
@@ -96,6 +98,22 @@ class Table:
     def planned(self) -> Counter[Place]:
         """How many runs each place is to have."""
         return Counter(cell.place for cell in self.cells)
+
+    def measured_by(self, metric: str) -> "Table":
+        """The table of the same runs with another number of theirs, without published values, under a name of its own.
+
+        Raises:
+            ConfigError: there is no such metric.
+        """
+        if metric not in METRICS:
+            raise ConfigError([f"--metric {metric} is unknown; choose one of {', '.join(METRICS)}"])
+        if metric == self.metric:
+            return self
+        decimals = DECIMALS.get(metric, self.decimals)
+        name, title = f"{self.name}_{metric}", f"{self.title} ({metric} of the same runs)"
+        return replace(
+            self, name=name, title=title, metric=metric, decimals=decimals, published={}, tolerance=None, deviations=[]
+        )
 
     def only(
         self,

@@ -75,6 +75,7 @@ def test_help_lists_the_tables(capsys):
             ["ladder", "--columns", "SmolLM"],
             "the table ladder has no column 'SmolLM'; did you mean 'SmolLM2-135M'?",
         ),
+        (["ladder", "--metric", "ppl"], "--metric ppl is unknown; choose one of perplexity"),
         (["ladder", "--seeds", "7"], "the table ladder has no seed 7; choose from 0, 1, 2"),
     ],
 )

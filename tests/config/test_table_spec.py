@@ -198,3 +198,9 @@ def test_a_label_that_the_table_does_not_have_is_a_problem_with_a_suggestion(fil
 def test_all_labels_that_the_table_does_not_have_are_problems_at_once(paper):
     problems = problems_of(lambda: paper.only(["Wando", "Wanda"], ["GPT"], [7, 0]))
     assert len(problems) == 3
+
+
+def test_a_table_can_show_another_number_of_the_same_runs(paper):
+    other = paper.measured_by("kl")
+    assert (other.name, other.metric, other.cells) == (f"{paper.name}_kl", "kl", paper.cells)
+    assert other.published == {} and paper.measured_by(paper.metric) is paper
