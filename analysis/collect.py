@@ -228,6 +228,7 @@ def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> l
     mean, averaged = zero_shot.mean, zero_shot.averaged
     if mean.pruned is not None:
         task_versions = {name: zero_shot.tasks[name].version for name in averaged}
+        task_metrics = {name: zero_shot.tasks[name].metric for name in averaged}
         rows.append(
             {
                 "metric": "accuracy",
@@ -239,8 +240,8 @@ def _accuracies(zero_shot: ZeroShotResult, versions: dict[str, str | None]) -> l
                 "dense_stderr": mean.dense_stderr,
                 "pruned_stderr": mean.pruned_stderr,
                 "flips": mean.flips,
-                "averaged": {name: zero_shot.tasks[name].metric for name in averaged},
-                "protocol": protocol | {"tasks": json.dumps(task_versions)},
+                "averaged": task_metrics,
+                "protocol": protocol | {"tasks": json.dumps(task_versions), "metrics": json.dumps(task_metrics)},
             }
         )
     return rows

@@ -3,25 +3,47 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from statprune.analysis.measures import MEASURES, higher_is_better
+from statprune.analysis.provenance_text import EXPLANATION, HEAD, Footnotes, footnotes
 from statprune.analysis.tables import Built, Entry
-from statprune.config.table_spec import place_name
+from statprune.config.table_spec import Place, place_name
 from statprune.runs.wording import counted
 
 NOT_APART = "≈"
-BOLD, UNDERLINED, END = "\x01", "\x02", "\x03"  # marks that no label has, replaced once all else is escaped
+# marks that no label has, replaced once all else is escaped
+BOLD, UNDERLINED, END, RAISED = "\x01", "\x02", "\x03", "\x04"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}"}
 LATEX |= {character: rf"\{character}" for character in "%_&#${}"}
-LATEX |= {BOLD: r"\textbf{", UNDERLINED: r"\underline{", END: "}"}
+LATEX |= {BOLD: r"\textbf{", UNDERLINED: r"\underline{", RAISED: r"\textsuperscript{", END: "}"}
 LATEX |= {"<": "$<$", ">": "$>$", "±": r"$\pm$", "≈": r"$\approx$", "−": "$-$", "σ": r"$\sigma$", "α": r"$\alpha$"}
 CSV_COLUMNS = (
     *("section", "row", "column", "mean", "deviation", "seeds"),
     *("difference", "low", "high", "difference_unit", "published", "delta"),
+    *("published_source", "published_protocol", "published_elsewhere"),
 )
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a kind of text shows things: formats with a place for them.
+
+    Attributes:
+        best: for the best value of a column.
+        second: for the second.
+        footnote: for the mark beside the distance from a published value; None: marks have a column of their own.
+    """
+
+    best: str
+    second: str
+    footnote: str | None = None
+
+
+MARKDOWN = Style("**{}**", "<u>{}</u>")
+TEX = Style(f"{BOLD}{{}}{END}", f"{UNDERLINED}{{}}{END}", f"{RAISED}{{}}{END}")
 
 
 @dataclass(frozen=True)
@@ -54,17 +76,17 @@ def to_markdown(built: Built) -> str:
     """A table for each section: best in bold, second underlined, ≈ where the interval holds zero."""
     table, lines = built.table, [f"## {built.table.title}", ""]
     for section in table.sections:
-        columns = _columns(built, section)
+        columns = _columns(built, section, MARKDOWN)
         heads = ["", *(head for column in columns for head in column.heads)]
         if section:
             lines += [f"**{section}**", ""]
         lines += [_markdown_line(heads), _markdown_line(["---"] * len(heads))]
         for row in table.rows:
-            cells = [cell for column in columns for cell in column.cells(row, "**{}**", "<u>{}</u>")]
+            cells = [cell for column in columns for cell in column.cells(row)]
             if any(cells):
                 lines.append(_markdown_line([row, *cells]))
         lines.append("")
-    return "\n".join([*lines, *_notes(built), ""])
+    return "\n".join([*lines, *_sources(built), *_notes(built), ""])
 
 
 def to_latex(built: Built) -> str:
@@ -72,20 +94,19 @@ def to_latex(built: Built) -> str:
     body: list[str] = []
     heads: list[str] = []
     for section in built.table.sections:
-        columns = _columns(built, section)
+        columns = _columns(built, section, TEX)
         heads = [head for column in columns for head in column.heads]
         if section:
             body += [r"\midrule", rf"\multicolumn{{{len(heads) + 1}}}{{l}}{{{_escaped(section)}}} \\"]
         body.append(r"\midrule")
         for row in built.table.rows:
-            bold, underlined = f"{BOLD}{{}}{END}", f"{UNDERLINED}{{}}{END}"
-            cells = [cell for column in columns for cell in column.cells(row, bold, underlined)]
+            cells = [cell for column in columns for cell in column.cells(row)]
             if any(cells):
                 body.append(" & ".join(_escaped(cell) for cell in [row, *cells]) + r" \\")
     first = [rf"% {note}" for note in _notes(built) if note]
     first += [rf"\begin{{tabular}}{{l{'r' * len(heads)}}}", r"\toprule"]
     first.append(" & ".join(["", *map(_escaped, heads)]) + r" \\")
-    return "\n".join([*first, *body, r"\bottomrule", r"\end{tabular}", ""])
+    return "\n".join([*first, *body, r"\bottomrule", r"\end{tabular}", *_tex_footnotes(built), ""])
 
 
 def to_csv(built: Built) -> str:
@@ -97,7 +118,10 @@ def to_csv(built: Built) -> str:
     for place, entry in built.entries.items():
         interval = entry.interval
         ends = (interval.difference, interval.low, interval.high, unit) if interval is not None else (None,) * 4
-        writer.writerow([*place, entry.mean, entry.deviation, entry.seeds, *ends, entry.published, entry.delta])
+        numbers = [entry.mean, entry.deviation, entry.seeds, *ends, entry.published, entry.delta]
+        known = built.table.provenance.get(place)
+        about = (known.origin, known.protocol, known.other_values) if known is not None else (None,) * 3
+        writer.writerow([*place, *numbers, *about])
     return file.getvalue()
 
 
@@ -113,11 +137,13 @@ def write_tables(built: Built, folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of a section, and the one of its distances from published values, where there are some."""
+    """A column of a section, and those of its distances from published values and their sources, where it has some."""
 
     built: Built
     section: str
     name: str
+    style: Style
+    marks: Mapping[Place, str]
 
     @property
     def _has_published(self) -> bool:
@@ -126,21 +152,31 @@ class _Column:
 
     @property
     def heads(self) -> list[str]:
-        return [self.name, "− published"] if self._has_published else [self.name]
+        if not self._has_published:
+            return [self.name]
+        return [self.name, "− published", *([HEAD] if self.style.footnote is None else [])]
 
-    def cells(self, row: str, bold: str, underlined: str) -> list[str]:
-        """The row's cells; ``bold`` and ``underlined`` are formats for the best and the second value."""
+    def cells(self, row: str) -> list[str]:
+        """The row's cells."""
         entry = self.built.entries.get((self.section, row, self.name))
         if entry is None:
             return [""] * len(self.heads)
         if not math.isfinite(entry.mean):
-            return ["not finite", ""] if self._has_published else ["not finite"]
+            return ["not finite", *[""] * (len(self.heads) - 1)]
         places, digits = ranks(self.built, self.section, self.name), self.built.table.decimals
         text = f"{entry.mean:.{digits}f}"
-        text = bold.format(text) if row in places.best else underlined.format(text) if row in places.second else text
+        best, second = self.style.best, self.style.second
+        text = best.format(text) if row in places.best else second.format(text) if row in places.second else text
         text += "" if entry.deviation is None else f" ± {entry.deviation:.{digits}f}"
         text += f" {NOT_APART}" if entry.interval is not None and not entry.interval.is_apart else ""
-        return [text, self._distance(entry)] if self._has_published else [text]
+        return [text, *self._published(row, entry)] if self._has_published else [text]
+
+    def _published(self, row: str, entry: Entry) -> list[str]:
+        """The distance from the published value, and the mark of its source."""
+        distance, mark = self._distance(entry), self.marks.get((self.section, row, self.name), "")
+        if self.style.footnote is None:
+            return [distance, mark]
+        return [distance + (self.style.footnote.format(mark) if mark else "")]
 
     def _distance(self, entry: Entry) -> str:
         if entry.delta is None or entry.published is None:
@@ -150,8 +186,26 @@ class _Column:
         return f"{entry.delta:+.{self.built.table.decimals}f}" + (" !" if is_remarkable else "")
 
 
-def _columns(built: Built, section: str) -> list[_Column]:
-    return [_Column(built, section, column) for column in built.table.columns]
+def _columns(built: Built, section: str, style: Style) -> list[_Column]:
+    marks = _footnotes(built).marks
+    return [_Column(built, section, column, style, marks) for column in built.table.columns]
+
+
+def _footnotes(built: Built) -> Footnotes:
+    return footnotes(built.table, built.entries)
+
+
+def _sources(built: Built) -> list[str]:
+    """The footnotes as a list, where there are some."""
+    sentences = _footnotes(built).sentences
+    return [EXPLANATION, "", *(f"- {letter}: {text}" for letter, text in sentences.items()), ""] if sentences else []
+
+
+def _tex_footnotes(built: Built) -> list[str]:
+    """The footnotes below the tabular, a paragraph each."""
+    sentences = _footnotes(built).sentences
+    lines = [_escaped(f"{RAISED}{letter}{END} {text}") for letter, text in sentences.items()]
+    return [r"\par\smallskip", r"{\footnotesize", *(rf"{line}\par" for line in lines), "}"] if lines else []
 
 
 def _notes(built: Built) -> list[str]:

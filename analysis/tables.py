@@ -1,6 +1,6 @@
 """Tables from run records: mean and deviation over seeds, paired intervals, distance from published values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,13 @@ SHARED_BY_ALL = (
     "chat_template",
     "shots",
     "tasks",
+    "metrics",
     *PACKAGES,
 )
 SHARED_BY_MODEL = ("windows", "sha256", "windows_with_bos", "requests_with_bos", "requests_sha256")
+
+# unless the table itself sets them model by model, as it does where published values have several protocols
+SET_BY_MODEL = {"seq_len": "evaluation.seq_len", "tasks": "evaluation.tasks", "metrics": "evaluation.tasks"}
 
 Runs = Mapping[Place, Sequence["pd.Series"]]  # rows of ``collect`` by place
 
@@ -138,8 +142,9 @@ def _measured(metric: str, frame: pd.DataFrame) -> pd.DataFrame:
 def _check_alike(table: Table, runs: Runs) -> None:
     """Cells of one table share versions, lengths and limits; those of one model share windows and documents, too."""
     rows = [(place, row) for place, own in runs.items() for row in own]
-    by_all: tuple[str, ...] = SHARED_BY_ALL
-    by_model: tuple[str, ...] = SHARED_BY_MODEL
+    of_models = [key for key, name in SET_BY_MODEL.items() if len(_planned(table, name)) > 1]
+    by_all: tuple[str, ...] = tuple(key for key in SHARED_BY_ALL if key not in of_models)
+    by_model: tuple[str, ...] = (*SHARED_BY_MODEL, *of_models)
     if table.metric == LAYER_SECONDS:
         by_all, by_model = PACKAGES, ()
         for key in (*MACHINE, "reused_statistics"):
@@ -153,6 +158,16 @@ def _check_alike(table: Table, runs: Runs) -> None:
             if key.endswith("_with_bos"):  # older records do not always tell
                 values = [known for known in values if known[2] is not None]
             _check_same(table, key, values)
+
+
+def _planned(table: Table, key: str) -> dict[str | None, list[str]]:
+    """What the table's layout sets a key to, with the columns of the cells that it sets so; None: nothing."""
+    columns: dict[str | None, list[str]] = {}
+    for cell in table.cells:
+        values = [override.partition("=")[2] for override in cell.overrides if override.startswith(f"{key}=")]
+        own = columns.setdefault(values[-1] if values else None, [])
+        own += [] if cell.place[2] in own else [cell.place[2]]
+    return columns
 
 
 def _check_same(table: Table, key: str, values: Sequence[tuple[Place, pd.Series, object]]) -> None:
@@ -203,10 +218,30 @@ def _description(table: Table, runs: Runs) -> str:
     elif MEASURES[table.metric].resampled == "windows":
         counts = " or ".join(str(count) for count in sorted({row["n"] for row in rows}))
         measured = MEASURES[table.metric].described.format(on=row["on"])
-        measured += f", {counts} windows of {row['protocol']['seq_len']} tokens"
+        measured += f", {counts} windows of {_each(runs, _tokens)} tokens"
     else:
         limit = row["protocol"]["limit"]
-        measured = MEASURES[table.metric].described.format(on=", ".join(row["evaluation.tasks"]))
+        measured = MEASURES[table.metric].described.format(on=_each(runs, _tasks))
         measured += f", only the first {limit} documents of each task" if limit else ""
     calibrated = f"calibration on {row['calibration.source']}"
     return f"{table.scale} scale; {measured}; {calibrated}; {counted(len(rows), 'run')} on {', '.join(devices)}."
+
+
+def _tokens(row: pd.Series) -> str:
+    return str(row["protocol"]["seq_len"])
+
+
+def _tasks(row: pd.Series) -> str:
+    return ", ".join(row["evaluation.tasks"])
+
+
+def _each(runs: Runs, told: Callable[[pd.Series], str]) -> str:
+    """What is told of all runs; where it is not the same of all, with the columns that it is true of."""
+    columns: dict[str, list[str]] = {}
+    for place, rows in runs.items():
+        for row in rows:
+            own = columns.setdefault(told(row), [])
+            own += [] if place[2] in own else [place[2]]
+    if len(columns) == 1:
+        return next(iter(columns))
+    return " or ".join(f"{value} ({', '.join(labels)})" for value, labels in columns.items())

@@ -2,12 +2,13 @@
 
 import argparse
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from statprune.cli.interrupts import interrupts
 from statprune.config.place import place_of, use_place
 from statprune.config.table_files import METRICS, table_names
-from statprune.config.table_spec import load_table
+from statprune.config.table_spec import Table, load_table
 from statprune.errors import ConfigError
 from statprune.experiments.reproduce import jobs_of, missing_jobs, print_plan, run_jobs
 
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="only these seeds")
     parser.add_argument("--metric", metavar="METRIC", help=f"in place of the tables' own: {', '.join(METRICS)}")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and what they would cost, and stop")
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="print the paper's values (--scale paper), and where each stands elsewhere, and stop",
+    )
     parser.add_argument("--launcher", default="basic", help="as hydra/launcher: basic, joblib, submitit_slurm, ray")
     parser.add_argument(
         "--sweep",
@@ -60,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     ]
     if options.metric:
         tables = [table.measured_by(options.metric) for table in tables]
+    if options.published:
+        return _print_published(tables)
     jobs = jobs_of(tables, options.sweep)
     print_plan(tables, jobs)
     if options.dry_run:
@@ -84,3 +92,19 @@ def run(options: argparse.Namespace) -> int:
         print(to_markdown(built))
         print("files:", ", ".join(map(str, write_tables(built, folder) + draw_table(built, folder))))
     return status
+
+
+def _print_published(tables: Sequence[Table]) -> int:
+    """Print what the paper has of tables.
+
+    Raises:
+        ConfigError: it has nothing of them.
+    """
+    from statprune.analysis.published_text import published_markdown  # slow to import
+
+    text = published_markdown(tables)
+    if not text:
+        names = ", ".join(table.name for table in tables)
+        raise ConfigError([f"nothing of {names} is published at this scale; give --scale paper, or name other tables"])
+    print(text)
+    return 0

@@ -13,12 +13,13 @@ import yaml
 from statprune.errors import ConfigError
 
 TABLES = Path(str(files("statprune.experiments"))) / "tables"
+NO_TABLES = ("scales", "sources")  # files beside them
 METRICS = ("perplexity", "kl", "top1", "zero_shot", "flips", "layer_seconds")
 KEYS = {
     *("title", "source", "metric", "decimals", "reference", "sections", "rows", "columns", "seeds", "scales"),
     *("published", "tolerance", "deviations", "axis"),
 }
-SCALE_KEYS = {"overrides", "models", "columns", "seconds"}
+SCALE_KEYS = {"overrides", "models", "of_models", "columns", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ScaleModel:
 
 def table_names() -> list[str]:
     """Names of the tables that come with the project."""
-    return sorted(path.stem for path in TABLES.glob("*.yaml") if path.stem != "scales")
+    return sorted(path.stem for path in TABLES.glob("*.yaml") if path.stem not in NO_TABLES)
 
 
 def table_path(name: str) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from statprune.config.provenance import Provenance, provenance_of
 from statprune.config.table_files import (
     METRICS,
     TABLES,
@@ -73,6 +74,7 @@ class Table:
         reference: what cells are compared with.
         cells: every run.
         published: values by place; places without a published value are absent.
+        provenance: where the digits of each of them stand.
         tolerance: relative difference to a published value that is not remarkable; None: not said.
         deviations: known deviations from the publication, a sentence each.
         axis: what the columns are, for the figure.
@@ -90,6 +92,7 @@ class Table:
     reference: Reference
     cells: list[Cell]
     published: dict[Place, float] = field(default_factory=dict)
+    provenance: dict[Place, Provenance] = field(default_factory=dict)
     tolerance: float | None = None
     deviations: list[str] = field(default_factory=list)
     axis: str = ""
@@ -148,8 +151,15 @@ class Table:
         ]
         if not cells:
             raise ConfigError([f"the table {self.name} has no cell with these rows, columns and seeds; name fewer"])
-        published = {place: value for place, value in self.published.items() if place in places}
-        return replace(self, sections=sections, rows=rows, columns=columns, cells=cells, published=published)
+        return replace(
+            self,
+            sections=sections,
+            rows=rows,
+            columns=columns,
+            cells=cells,
+            published={place: value for place, value in self.published.items() if place in places},
+            provenance={place: value for place, value in self.provenance.items() if place in places},
+        )
 
 
 def place_name(place: Place) -> str:
@@ -183,6 +193,10 @@ def load_table(
     for label in wanted:
         if label not in models_of_scale:
             problems.append(f"{label!r} is no model of scale {scale}; choose from {', '.join(models_of_scale)}")
+    of_models = of_scale.get("of_models") or {}
+    for label in of_models:
+        if label not in models_of_scale:
+            problems.append(f"{path} has {label!r} in scales.{scale}.of_models, which is no model of that scale")
     if problems:
         raise ConfigError(problems)
     return _Layout(
@@ -191,7 +205,7 @@ def load_table(
         scale=scale,
         of_scale=of_scale,
         rows=read_rows(table),
-        models={label: ScaleModel(**models_of_scale[label]) for label in wanted},
+        models={label: _model_for(ScaleModel(**models_of_scale[label]), of_models.get(label, [])) for label in wanted},
         common=[*scales[scale]["overrides"], *(of_scale.get("overrides") or [])],
         last=list(overrides or []),
     ).spec()
@@ -223,7 +237,7 @@ class _Layout:
         axes, table = self._axes(), self.table
         rows, columns = [str(label) for label in self.rows], [str(label) for label in axes.columns]
         cells: list[Cell] = []
-        published: dict[Place, float] = {}
+        published: dict[Place, dict[str, str]] = {}
         values = published_rows(table.get("published"))
         for section, of_section in axes.sections.items():
             for column, of_column in axes.columns.items():
@@ -234,7 +248,7 @@ class _Layout:
                     of_place = [*([] if is_once else of_section), *of_column]
                     model = self._model(place, axes.model_of)
                     cells += self._cells(place, row, of_place, model)
-                    value = self._published_value(values, place, row, model)
+                    value = self._published_row(values, place, row, model)
                     if value is not None:
                         published[place] = value
         return Table(
@@ -249,7 +263,8 @@ class _Layout:
             columns=columns,
             reference=self._reference(rows, columns),
             cells=cells,
-            published=published,
+            published={place: float(value["value"]) for place, value in published.items()},
+            provenance={place: provenance_of(value) for place, value in published.items()},
             tolerance=table.get("tolerance"),
             deviations=[*(table.get("deviations") or []), *self._changed()],
             axis=table.get("axis", ""),
@@ -294,10 +309,10 @@ class _Layout:
                 raise ConfigError([f"{self.path} has reference {label!r}, which is none of {', '.join(labels)}"])
         return reference
 
-    def _published_value(
+    def _published_row(
         self, values: list[dict[str, str]], place: Place, row: TableRow, model: ScaleModel
-    ) -> float | None:
-        """The one published value of a place; None where the paper has none."""
+    ) -> dict[str, str] | None:
+        """The one published value of a place with all that is said of it; None where the paper has none."""
         axis = (self.table.get("published") or {}).get("sparsity")
         sparsity = {"section": place[0], "column": place[2]}.get(str(axis))
         if row.once:
@@ -307,7 +322,12 @@ class _Layout:
         matching = [value for value in values if all(value[key] == wish for key, wish in wanted.items())]
         if len(matching) > 1:
             raise ConfigError([f"{self.path} finds {len(matching)} published values for {place}; say which sparsity"])
-        return float(matching[0]["value"]) if matching else None
+        return matching[0] if matching else None
+
+
+def _model_for(model: ScaleModel, overrides: list[str]) -> ScaleModel:
+    """The model with what a table sets for it alone."""
+    return replace(model, overrides=[*model.overrides, *overrides])
 
 
 def _chosen(labels: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

@@ -31,31 +31,31 @@ def ladder(*entries: Entry | None) -> Built:
 
 def test_the_best_is_bold():
     lines = to_markdown(ladder(entry(6.8), entry(6.3), entry(6.2), None)).splitlines()
-    assert "| + EC of columns | **6.20** | -0.01 |" in lines
+    assert "| + EC of columns | **6.20** | -0.01 | b |" in lines
 
 
 def test_the_second_is_underlined():
     lines = to_markdown(ladder(entry(6.8), entry(6.3), entry(6.2), None)).splitlines()
-    assert "| + CVR | <u>6.30</u> | -0.02 |" in lines
+    assert "| + CVR | <u>6.30</u> | -0.02 | b |" in lines
 
 
 def test_two_that_share_the_first_place_leave_no_second():
     lines = to_markdown(ladder(entry(6.5), entry(6.3), entry(6.2), entry(6.2))).splitlines()
-    assert "| + CVR | 6.30 | -0.02 |" in lines
+    assert "| + CVR | 6.30 | -0.02 | b |" in lines
     assert sum("**6.20**" in line for line in lines) == 2 and not any("<u>" in line for line in lines)
 
 
 def test_a_distance_from_the_published_value_stands_in_its_own_column():
     lines = to_markdown(ladder(entry(6.5), entry(6.3), entry(6.2), entry(6.2))).splitlines()
-    assert "| Wanda | 6.50 | +0.08 |" in lines
+    assert "| Wanda | 6.50 | +0.08 | a |" in lines
 
 
 def test_deviations_and_intervals_that_hold_zero_stand_beside_the_mean():
     built = ladder(entry(6.5), entry(6.3, 0.012, WITH_ZERO), entry(6.2, 0.1, APART), entry(6.2, 0.1))
     lines = to_markdown(built).splitlines()
-    assert "| Wanda | 6.50 | +0.08 |" in lines
-    assert "| + CVR | 6.30 ± 0.01 ≈ | -0.02 |" in lines
-    assert "| + EC of columns | **6.20** ± 0.10 | -0.01 |" in lines
+    assert "| Wanda | 6.50 | +0.08 | a |" in lines
+    assert "| + CVR | 6.30 ± 0.01 ≈ | -0.02 | b |" in lines
+    assert "| + EC of columns | **6.20** ± 0.10 | -0.01 | b |" in lines
 
 
 def test_a_note_explains_the_intervals_that_hold_zero():
@@ -66,7 +66,7 @@ def test_a_note_explains_the_intervals_that_hold_zero():
 
 def test_a_distance_beyond_the_tolerance_is_marked_and_explained():
     lines = to_markdown(ladder(entry(6.8), entry(6.3), entry(6.2), None)).splitlines()
-    assert "| Wanda | 6.80 | +0.38 ! |" in lines and "!: more than 2% from the published value." in lines
+    assert "| Wanda | 6.80 | +0.38 ! | a |" in lines and "!: more than 2% from the published value." in lines
 
 
 def test_cells_that_were_not_run_are_counted():
@@ -96,7 +96,10 @@ def test_latex_has_booktabs():
 
 def test_latex_marks_the_best_and_the_second():
     text = to_latex(ladder(entry(6.5), entry(6.3, 0.02), entry(6.2), None))
-    assert r"+ EC of columns & \textbf{6.20} & -0.01 \\" in text and r"\underline{6.30} $\pm$ 0.02" in text
+    assert (
+        r"+ EC of columns & \textbf{6.20} & -0.01\textsuperscript{b} \\" in text
+        and r"\underline{6.30} $\pm$ 0.02" in text
+    )
 
 
 def test_latex_has_a_line_for_each_section():
@@ -135,7 +138,7 @@ def test_a_higher_accuracy_is_better_and_the_dense_row_does_not_compete():
 def test_csv_has_a_line_for_each_cell_in_the_tables_order():
     lines = to_csv(accuracies()).splitlines()
     assert lines[0].split(",") == list(CSV_COLUMNS) and len(lines) == 1 + len(ACCURACIES)
-    assert lines[1] == "50%,Dense,SmolLM2-135M,83.0,,1,,,,,,"
+    assert lines[1] == "50%,Dense,SmolLM2-135M,83.0,,1,,,,,,,,,"
 
 
 def test_csv_has_everything_that_is_measured_of_a_cell():
@@ -144,13 +147,15 @@ def test_csv_has_everything_that_is_measured_of_a_cell():
     assert cell == {
         **{"section": "", "row": "+ CVR", "column": MODEL, "mean": "6.3", "deviation": "0.012", "seeds": "3"},
         **{"difference": "-0.1", "low": "-0.2", "high": "0.05", "difference_unit": "log-perplexity (nats)"},
-        **{"published": "6.32", "delta": str(6.3 - 6.32)},
+        **{"published": "6.32", "delta": str(6.3 - 6.32), "published_elsewhere": ""},
+        **{"published_source": "the paper alone, of the sources that were searched"},
+        **{"published_protocol": "its sequence length is not stated"},
     }
 
 
 def test_a_value_that_is_not_finite_is_written_in_words():
     lines = to_markdown(ladder(entry(42.6), entry(math.nan), entry(37.4), entry(50.0))).splitlines()
-    assert "| + CVR | not finite |  |" in lines
+    assert "| + CVR | not finite |  |  |" in lines
 
 
 def test_a_value_that_is_not_finite_does_not_compete():

@@ -7,6 +7,7 @@ import pytest
 
 from statprune import TaskOptions, evaluate, evaluation_windows, prune
 from statprune.api.evaluation_result import Estimate
+from statprune.errors import ConfigError
 from statprune.evaluation.fidelity import window_fidelity
 from statprune.evaluation.perplexity import perplexity, window_losses
 from statprune.model.loading import load_model
@@ -56,6 +57,11 @@ def test_accuracy_is_lm_evals(tiny, tmp_path):
     task = found.zero_shot["alone"]
     assert (task.metric, task.documents, task.shots, task.version) == ("acc", 4, 0, 2.5)
     assert 0 <= task.value <= 1 and found.perplexity == {}
+
+
+def test_a_metric_that_cant_act_is_refused(tiny):
+    with pytest.raises(ConfigError, match=r"has no effect with evaluation\.tasks=\[denoise_rotator5\]"):
+        evaluate(tiny, (), "denoise_rotator5", task_options=TaskOptions(metric="acc_norm"))
 
 
 def test_a_frame_has_a_row_for_each_number(tiny, dense, tmp_path: Path):
