@@ -170,7 +170,7 @@ class Alps(Method):
         dense = (weight / unit).mul_(problem.lengths)
         found = self._search(dense, problem, pattern)
         moments = SecondMoments(problem.gram.diagonal(), problem.gram)
-        fitted, left = fit_kept_weights(dense, found.weight, found.keep, moments, 0.0, self.steps)
+        fitted, left = fit_kept_weights(dense, found.weight, found.keep, moments, dense.new_zeros(()), self.steps)
         is_given = found.keep & (problem.is_dead | found.keep.all(1, keepdim=True))
         result = torch.where(is_given, weight, fitted.div_(problem.lengths).mul_(unit))
         residual = torch.where(left[0] > 0, left[1] / left[0], 0.0).sqrt()

@@ -142,7 +142,7 @@ class Sweep:
         self.ends = list(ends)
         self.signals = []
 
-    def __call__(self, command):
+    def __call__(self, command, stdout=None):
         file = next(part for part in command if part.startswith("hydra.sweeper.file=")).partition("=")[2]
         self.command, self.cells = command, json.loads(Path(file).read_text())
         return self
