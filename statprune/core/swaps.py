@@ -62,7 +62,7 @@ class Swaps(Refinement):
     whose loss rounding has raised is put back. In float32 gains below about 1e-6 of the row's loss are rounding.
 
     Deviations: the paper's code was not public; its swaps take the best pair of all each time. Ours takes the best of
-    few, of all only at the end, which costs a tenth.
+    few, of all only where these gain nothing, and so may come to another mask that no swap betters.
 
     Where no token was seen (G = I) swaps prune the smallest weights; a row without loss, kept or pruned weights stays.
 

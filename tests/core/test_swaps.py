@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statprune.core.dsnot import DSnoT
 from statprune.core.methods import get_method
-from statprune.core.patterns import Group, NofM, Unstructured
+from statprune.core.patterns import Group, NofM, Pattern, Unstructured
 from statprune.core.solution import Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.core.swaps import Swaps
@@ -206,3 +207,21 @@ def test_options_out_of_range(options):
 
 def test_keeps_the_rules_of_refinements():
     check_refinement(Swaps(max_swaps=10), patterns=(Unstructured(0.5), NofM(2, 4)))
+
+
+class Silent(Pattern):
+    """A pattern of somebody's own that says nothing of exchanges."""
+
+    target = 0.5
+
+    def select(self, score):
+        return Unstructured(0.5).select(score)
+
+
+@pytest.mark.parametrize("refinement", [Swaps(), DSnoT()], ids=["swaps", "dsnot"])
+def test_a_pattern_that_does_not_say_where_weights_may_be_exchanged_is_refused(refinement):
+    dense, statistics = correlated(60, 24)
+    solution = get_method("wanda").solve(dense, statistics, Silent())
+    assert "exchange_span" in refinement.problem(Silent())
+    with pytest.raises(ValueError, match="the pattern Silent does not say where it may"):
+        refinement.refine(dense, solution, statistics, Silent())
