@@ -33,6 +33,7 @@ def test_runs_are_looked_for_in_another_folder_of_the_sweep():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_two_configurations_of_tables_and_studies_share_a_folder():
     names = [*table_names(), *map(str, sorted((TABLES.parent / "studies").glob("*.yaml")))]
     tables = [load_table(name, "bundled") for name in names]
