@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
+from statprune.core.finite import check_gram, dead_channels
 from statprune.core.methods import Method
 from statprune.core.patterns import Group, Pattern
 from statprune.core.solution import Diagnostics, Solution
@@ -214,13 +215,10 @@ class Alps(Method):
 
 def _normalised(statistics: InputStatistics, damping: float, dtype: torch.dtype) -> _Problem:
     """The damped Gram matrix in units that give it a diagonal of ones, and its eigenvectors, computed in float64."""
-    if not statistics.gram.isfinite().all():
-        raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
+    check_gram(statistics.gram)
     mean = statistics.gram.diagonal().mean()
     gram = statistics.gram / torch.where(mean > 0, mean, 1.0)
-    is_dead = gram.diagonal() == 0
-    if (is_dead & (statistics.norm > 0)).any():
-        raise ValueError("its calibration inputs are so small that their squares vanish; choose another method")
+    is_dead = dead_channels(gram, statistics, "method")
     gram.diagonal().add_(damping)
     lengths = gram.diagonal().sqrt()
     gram.div_(lengths).div_(lengths[:, None])

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from statprune.core.patterns import Pattern
-from statprune.core.refinement import Refinement
+from statprune.core.refinement import Refinement, no_exchange
 from statprune.core.solution import Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
-from statprune.core.swaps import no_exchange
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,16 @@ class DSnoT(Refinement):
         before, is_active, may_return = error.abs(), torch.ones_like(error, dtype=torch.bool), ~keep
         swaps = torch.zeros((), dtype=torch.int64, device=dense.device)
         rows = torch.arange(len(dense), device=dense.device)
+        groups = torch.arange(dense.shape[1], device=dense.device) // span
         for _ in range(self.max_cycles):
             sign = error.sign()[:, None]
             is_active &= error.abs() > self.threshold
             restored = (gain * sign).masked_fill(keep | ~may_return | (share * sign <= 0), -torch.inf)
             best, v = restored.max(1)
-            is_candidate = keep & (share * sign < 0)
-            if span < dense.shape[1]:
-                is_candidate = keep & (
-                    torch.arange(dense.shape[1], device=dense.device) // span == (v // span)[:, None]
-                )
+            if span == dense.shape[1]:
+                is_candidate = keep & (share * sign < 0)
+            else:
+                is_candidate = keep & (groups == (v // span)[:, None])
             lowest, u = score.masked_fill(~is_candidate, torch.inf).min(1)
             after = error + share[rows, u] - share[rows, v]
             is_active &= best.isfinite() & lowest.isfinite() & (after.abs() < error.abs())

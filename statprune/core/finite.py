@@ -35,3 +35,33 @@ def check_finite(weight: Tensor, statistics: InputStatistics) -> None:
             f"channel {channels[0]}; what comes before it overflows or is damaged: choose a model.dtype with a wider "
             "range, such as float32"
         )
+
+
+def check_gram(gram: Tensor) -> None:
+    """Refuse a Gram matrix that inputs have overflowed; on a GPU it is waited for.
+
+    Args:
+        gram: (in_features, in_features).
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
+    if not gram.isfinite().all():
+        raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
+
+
+def dead_channels(gram: Tensor, statistics: InputStatistics, stage: str) -> Tensor:
+    """Channels that are zero in every token, (in_features,), bool.
+
+    Args:
+        gram: of the inputs, in any unit, (in_features, in_features).
+        statistics: of the same inputs.
+        stage: that can't do without the squares, method or compensation; for the sentence.
+
+    Raises:
+        ValueError: the squares of a channel that is not zero have vanished.
+    """
+    is_dead = gram.diagonal() == 0
+    if (is_dead & (statistics.norm > 0)).any():
+        raise ValueError(f"its calibration inputs are so small that their squares vanish; choose another {stage}")
+    return is_dead

@@ -1,7 +1,12 @@
 """Sampled input rows in two parts: those that a correction is fitted to, and those that judge it."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from statprune.core.output_errors import error_with_bias, output_errors
+from statprune.core.solution import Diagnostics
 
 HELD_OUT_EVERY = 4  # every fourth sampled row is held out, and judges whether the correction helps
 
@@ -15,3 +20,55 @@ def split(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows to fit to, and rows to hold out: every fourth, so that both cover the whole calibration."""
     held_out = torch.arange(len(rows), device=rows.device) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     return rows[~held_out], rows[held_out]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A correction, or what it did not better.
+
+    Attributes:
+        weight: the corrected one, or the pruned one.
+        is_better: whether it is the corrected one, a scalar, bool.
+        diagnostics: ``mean_shift_before`` and ``mean_shift_after`` (norm of the outputs' mean shift over that of their
+            means), ``output_error_before`` and ``output_error_after`` (relative, on the held-out rows; the latter also
+            as ``relative_output_error``), ``bias_output_error`` (what a bias would leave of the former, as
+            ``error_with_bias`` has it).
+    """
+
+    weight: Tensor
+    is_better: Tensor
+    diagnostics: Diagnostics
+
+
+def check_gate(samples: int, min_gain: float) -> None:
+    """Raise ValueError where no row could be held out, or the gain is no share."""
+    if samples < HELD_OUT_EVERY:
+        raise ValueError(f"compensation.samples={samples} is too small; give at least {HELD_OUT_EVERY}")
+    if not 0 <= min_gain < 1:
+        raise ValueError(f"compensation.min_gain={min_gain} is outside [0, 1); give a small share such as 0.02")
+
+
+def judged(dense: Tensor, pruned: Tensor, corrected: Tensor, held_out: Tensor, mean: Tensor, min_gain: float) -> Judged:
+    """The corrected weight where it takes away enough of the held-out output error, else the pruned one.
+
+    Args:
+        dense: W, (out_features, in_features).
+        pruned: Ŵ, of the same shape.
+        corrected: of the same shape.
+        held_out: rows that nothing was fitted to, (samples, in_features); without any the pruned weight stays.
+        mean: μ of the inputs, (in_features,), in the weights' precision.
+        min_gain: share of the error that has to go.
+    """
+    before, after = output_errors(dense, [pruned, corrected], held_out)
+    is_better = after <= before * (1 - min_gain)  # False without held-out rows, whose error is NaN
+    weight, after = torch.where(is_better, corrected, pruned), torch.where(is_better, after, before)
+    shift_before, shift_after = output_errors(dense, [pruned, weight], mean[None])
+    diagnostics: Diagnostics = {
+        "mean_shift_before": shift_before,
+        "mean_shift_after": shift_after,
+        "output_error_before": before,
+        "output_error_after": after,
+        "relative_output_error": after,
+        "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
+    }
+    return Judged(weight, is_better, diagnostics)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from statprune.core.compensation import Compensation
 from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
-from statprune.core.held_out import HELD_OUT_EVERY, evenly_spaced, split
-from statprune.core.output_errors import error_with_bias, output_errors
+from statprune.core.finite import check_gram, dead_channels
+from statprune.core.held_out import check_gate, evenly_spaced, judged, split
+from statprune.core.output_errors import output_errors
 from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
 
@@ -113,12 +114,7 @@ class LeastSquares(Compensation):
                 f"compensation.damping=[{','.join(map(str, self.damping))}] is no list of positive numbers; give one "
                 "ridge such as [0.01], some to choose from such as [0.1,1], or [] for the default"
             )
-        if self.samples < HELD_OUT_EVERY:
-            raise ValueError(f"compensation.samples={self.samples} is too small; give at least {HELD_OUT_EVERY}")
-        if not 0 <= self.min_gain < 1:
-            raise ValueError(
-                f"compensation.min_gain={self.min_gain} is outside [0, 1); give a small share such as 0.02"
-            )
+        check_gate(self.samples, self.min_gain)
 
     @property
     def needs(self) -> StatisticsKind:
@@ -160,22 +156,13 @@ class LeastSquares(Compensation):
         if len(held_out):
             damping = self._chosen(problem)
             weight, left = problem.fitted(damping)
-        before, error = output_errors(dense, [pruned, weight], held_out)
-        is_better = error <= before * (1 - self.min_gain)  # False without held-out rows, whose error is NaN
-        result, after = torch.where(is_better, weight, pruned), torch.where(is_better, error, before)
-        mean = statistics.mean.to(dense.dtype)
-        shift_before, shift_after = output_errors(dense, [pruned, result], mean[None])
-        return result, {
-            "mean_shift_before": shift_before,
-            "mean_shift_after": shift_after,
-            "output_error_before": before,
-            "output_error_after": after,
-            "relative_output_error": after,
-            "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
+        own = judged(dense, pruned, weight, held_out, statistics.mean.to(dense.dtype), self.min_gain)
+        return own.weight, {
+            **own.diagnostics,
             "fit_damping": damping,
             "fit_steps": float(self.steps if len(held_out) else 0),
             "fit_residual": (left[1] / left[0]).sqrt(),
-            "corrected": is_better.double(),
+            "corrected": own.is_better.double(),
         }
 
     def _chosen(self, problem: _Problem) -> Tensor:
@@ -197,12 +184,8 @@ class LeastSquares(Compensation):
             rows = fitted.double()
             return SecondMoments(rows.square().sum(0), rows=rows).in_units()
         gram = statistics.gram
-        if not gram.isfinite().all():
-            raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
-        if ((gram.diagonal() == 0) & (statistics.norm > 0)).any():
-            raise ValueError(
-                "its calibration inputs are so small that their squares vanish; choose another compensation"
-            )
+        check_gram(gram)
+        dead_channels(gram, statistics, "compensation")
         rows = held_out.double()
         fitted_gram = torch.addmm(gram, rows.T, rows, alpha=-1)
         diagonal = fitted_gram.diagonal()

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from statprune.core.compensation import Compensation, Energy, check_clamp, label_of_halves, one_of_two
-from statprune.core.held_out import HELD_OUT_EVERY, evenly_spaced, split
-from statprune.core.output_errors import error_with_bias, output_errors
+from statprune.core.held_out import check_gate, evenly_spaced, judged, split
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics
 from statprune.core.statistics import InputStatistics, StatisticsKind
@@ -86,12 +85,7 @@ class Moments(Compensation):
             raise ValueError(f"compensation.shrinkage={self.shrinkage} is not positive; give a ridge such as 0.3")
         if not 0 < self.floor <= 1:
             raise ValueError(f"compensation.floor={self.floor} is outside (0, 1]; give a small share such as 1e-3")
-        if self.samples < HELD_OUT_EVERY:
-            raise ValueError(f"compensation.samples={self.samples} is too small; give at least {HELD_OUT_EVERY}")
-        if not 0 <= self.min_gain < 1:
-            raise ValueError(
-                f"compensation.min_gain={self.min_gain} is outside [0, 1); give a small share such as 0.02"
-            )
+        check_gate(self.samples, self.min_gain)
         if not self.mean:
             check_unused(self, ("floor",), "compensation", "mean=false")
         if not self.scale:
@@ -141,23 +135,15 @@ class Moments(Compensation):
             if self.scale and len(fitted):
                 scale[rows] = self._scales(_grouped(weight, groups) @ inputs.mT, fitted @ dense[rows].T)
                 weight.mul_(scale[rows].repeat_interleave(inputs.shape[2], 1)[:, : weight.shape[1]])
-        before, after = output_errors(dense, [pruned, result], held_out)
-        is_better = after <= before * (1 - self.min_gain)  # False without held-out rows, whose error is NaN
-        result, after = torch.where(is_better, result, pruned), torch.where(is_better, after, before)
-        shift_before, shift_after = output_errors(dense, [pruned, result], mean[None])
+        own = judged(dense, pruned, result, held_out, mean, self.min_gain)
         diagnostics |= {
-            "mean_shift_before": shift_before,
-            "mean_shift_after": shift_after,
-            "output_error_before": before,
-            "output_error_after": after,
-            "relative_output_error": after,
-            "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
+            **own.diagnostics,
             "row_scale_min": scale.min(),
             "row_scale_mean": scale.mean(),
             "row_scale_max": scale.max(),
-            "corrected": is_better.double(),
+            "corrected": own.is_better.double(),
         }
-        return result, diagnostics
+        return own.weight, diagnostics
 
     def _direction(self, statistics: InputStatistics, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """μ and μ / σ², with σ² not below its floor."""

@@ -46,3 +46,18 @@ REFINEMENTS: Registry[type[Refinement]] = Registry(
     subclass_of(Refinement),
     reserved=("none",),
 )
+
+
+def no_exchange(refinement: str, pattern: Pattern) -> str | None:
+    """A sentence about a refinement that exchanges weights, and a pattern that does not say where it may; or None.
+
+    Args:
+        refinement: its name.
+        pattern: of the mask.
+    """
+    if pattern.exchange_span(1) is not None:
+        return None
+    return (
+        f"refinement={refinement} exchanges weights within a row, and the pattern {type(pattern).__name__} does not "
+        "say where it may; give the pattern an exchange_span, or choose refinement=none"
+    )

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from statprune.core.finite import check_gram, dead_channels
 from statprune.core.methods import Method
 from statprune.core.patterns import Group, NofM, Pattern
 from statprune.core.solution import Diagnostics, Solution
@@ -36,8 +37,7 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     Raises:
         ValueError: the Gram matrix is not finite, or not even the largest damping makes it positive definite.
     """
-    if not gram.isfinite().all():
-        raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
+    check_gram(gram)
     while damping <= 1e3:
         work = gram.to(torch.float64, copy=True)
         work.diagonal().add_(damping * work.diagonal().mean())
@@ -106,9 +106,7 @@ class SparseGPT(Method):
 
     def _factor(self, statistics: InputStatistics, dtype: torch.dtype) -> InverseFactor:
         gram = statistics.gram.clone()
-        is_dead = gram.diagonal() == 0
-        if (is_dead & (statistics.norm > 0)).any():
-            raise ValueError("its calibration inputs are so small that their squares vanish; choose another method")
+        is_dead = dead_channels(gram, statistics, "method")
         gram.diagonal().masked_fill_(is_dead, 1)
         upper, damping = inverse_factor(gram, self.damping)
         return InverseFactor(upper.to(dtype), damping, is_dead)

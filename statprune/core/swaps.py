@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from statprune.core.finite import check_gram
 from statprune.core.patterns import Pattern
-from statprune.core.refinement import Refinement
+from statprune.core.refinement import Refinement, no_exchange
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics, Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
@@ -162,21 +163,6 @@ class Swaps(Refinement):
         return keep, made, stopped
 
 
-def no_exchange(refinement: str, pattern: Pattern) -> str | None:
-    """A sentence about a refinement that exchanges weights, and a pattern that does not say where it may; or None.
-
-    Args:
-        refinement: its name.
-        pattern: of the mask.
-    """
-    if pattern.exchange_span(1) is not None:
-        return None
-    return (
-        f"refinement={refinement} exchanges weights within a row, and the pattern {type(pattern).__name__} does not "
-        "say where it may; give the pattern an exchange_span, or choose refinement=none"
-    )
-
-
 def _swap_best(rows: SwapRows, own: Tensor, is_stuck: Tensor, gram: Tensor, close: ClosePairs) -> Tensor:
     """Swap the best of all pairs in the rows that are stuck; whether a row did, (rows,), bool."""
     has_swapped = torch.zeros_like(is_stuck)
@@ -204,8 +190,8 @@ def _search(statistics: InputStatistics, pattern: Pattern, dense: Tensor) -> Sea
 
 def _scaled_gram(statistics: InputStatistics) -> Tensor:
     gram = statistics.gram
-    if not gram.is_cuda and not gram.isfinite().all():
-        raise ValueError("the Gram matrix is not finite; the calibration inputs overflow")
+    if not gram.is_cuda:  # looking would wait for it
+        check_gram(gram)
     return gram / gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
 
 
