@@ -1,6 +1,6 @@
 """Runs side by side: how they differ, and by how much their numbers do, over the same windows and documents."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,12 +158,8 @@ def _perplexity(dataset: str, first: Finished, run: Finished) -> Measured:
     reason = "the first run was not measured on this text" if other is None else _other_windows(own, other)
     if reason is not None:
         return Measured(own.dense, own.pruned, unpaired=reason)
-    try:
-        losses = [_of_windows(each.folder, dataset, "pruned_loss") for each in (first, run)]
-    except (OSError, ValueError, KeyError):
-        return Measured(own.dense, own.pruned, unpaired="a windows.parquet can't be read")
-    interval, reason = _paired(losses[0], losses[1], "window")
-    return Measured(own.dense, own.pruned, interval, reason)
+    paired = _paired(first, run, "window", lambda folder: _of_windows(folder, dataset, "pruned_loss"))
+    return Measured(own.dense, own.pruned, *paired)
 
 
 def _fidelities(runs: Sequence[Finished]) -> dict[str, dict[str, list[Measured]]]:
@@ -185,12 +181,8 @@ def _fidelity(dataset: str, what: str, first: Finished, run: Finished) -> Measur
     reason = _other_windows(run.record.perplexity[dataset], first.record.perplexity[dataset])
     if reason is not None:
         return Measured(pruned=value, unpaired=reason)
-    try:
-        values = [_of_windows(each.folder, dataset, what) for each in (first, run)]
-    except (OSError, ValueError, KeyError):
-        return Measured(pruned=value, unpaired="a windows.parquet can't be read")
-    interval, reason = _paired(values[0], values[1], "window")
-    return Measured(None, value, interval, reason)
+    paired = _paired(first, run, "window", lambda folder: _of_windows(folder, dataset, what))
+    return Measured(None, value, *paired)
 
 
 def _other_windows(own: PerplexityResult, other: PerplexityResult) -> str | None:
@@ -226,11 +218,8 @@ def _accuracy(task: str, first: Finished, run: Finished) -> Measured:
             "the first run was not asked this task" if missing else f"its metric is {own.metric}, not the first run's"
         )
         return Measured(*values, unpaired=reason)
-    try:
-        answers = [_answers(each.folder, task, own.metric)["pruned"] for each in (first, run)]
-    except (OSError, ValueError, KeyError):
-        return Measured(*values, unpaired="a documents.parquet can't be read")
-    return Measured(*values, *_paired(answers[0], answers[1], "document"))
+    metric = own.metric
+    return Measured(*values, *_paired(first, run, "document", lambda folder: _answers(folder, task, metric)["pruned"]))
 
 
 def _flips(runs: Sequence[Finished], tasks: Iterable[str]) -> dict[str, list[Measured]]:
@@ -248,12 +237,8 @@ def _flips_of(task: str, first: Finished, run: Finished) -> Measured:
         return Measured(pruned=value, unpaired="one of both did not count them")
     if own.metric != other.metric:
         return Measured(pruned=value, unpaired=f"its metric is {own.metric}, not the first run's")
-    try:
-        tables = [_answers(each.folder, task, own.metric) for each in (first, run)]
-    except (OSError, ValueError, KeyError):
-        return Measured(pruned=value, unpaired="a documents.parquet can't be read")
-    changed = [(table["pruned"] - table["dense"]).abs() for table in tables]
-    return Measured(None, value, *_paired(changed[0], changed[1], "document"))
+    metric = own.metric
+    return Measured(None, value, *_paired(first, run, "document", lambda folder: _changed(folder, task, metric)))
 
 
 def _task(run: Finished, name: str) -> TaskResult | None:
@@ -266,7 +251,31 @@ def _answers(folder: Path, task: str, metric: str) -> pd.DataFrame:
     return own.set_index(["document", "document_hash"])[["dense", "pruned"]]
 
 
-def _paired(first: "pd.Series[float]", second: "pd.Series[float]", unit: str) -> tuple[Interval | None, str | None]:
+def _changed(folder: Path, task: str, metric: str) -> "pd.Series[float]":
+    """By how much each document's value changed."""
+    table = _answers(folder, task, metric)
+    return (table["pruned"] - table["dense"]).abs()
+
+
+def _paired(
+    first: Finished, run: Finished, unit: str, read: Callable[[Path], "pd.Series[float]"]
+) -> tuple[Interval | None, str | None]:
+    """The interval of two runs' paired difference, or why there is none.
+
+    Args:
+        first: the first run.
+        run: another one.
+        unit: window or document.
+        read: gives the numbers of a run's units by what they are.
+    """
+    try:
+        before, after = (read(each.folder) for each in (first, run))
+    except (OSError, ValueError, KeyError):
+        return None, f"a {unit}s.parquet can't be read"
+    return _interval(before, after, unit)
+
+
+def _interval(first: "pd.Series[float]", second: "pd.Series[float]", unit: str) -> tuple[Interval | None, str | None]:
     """The interval of the paired difference, or why there is none."""
     if first.empty or second.empty:
         return None, f"there is no {unit} of its own"  # a group's documents are its tasks'
