@@ -13,11 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from statprune.config.checks import parse_config
 from statprune.config.compose import compose, plain_values
-from statprune.config.overrides import override_problems
 from statprune.config.schema import RunConfig
 from statprune.data.windows import calibration_windows, evaluation_windows
 from statprune.errors import ConfigError
-from statprune.experiments.reproduce import Job, job_of
+from statprune.experiments.reproduce import Job, job_of, override_sentences
 from statprune.model.loading import check_length, check_tokens, open_model
 from statprune.pruning.allocation import check_pattern
 from statprune.pruning.trial import Trials, tried_blocks, try_ways
@@ -133,8 +132,7 @@ def _candidate(label: str, own: Sequence[str], given: Sequence[str]) -> Candidat
     except ConfigError as error:
         return Candidate(label, overrides, None, "; ".join(error.problems))
     except (HydraException, OmegaConfBaseException) as error:
-        problems = override_problems(overrides) or [str(error).splitlines()[0]]
-        return Candidate(label, overrides, None, "; ".join(problems))
+        return Candidate(label, overrides, None, "; ".join(override_sentences(overrides, error)))
     if config.is_dense or config.spread is not None:
         what = "prunes nothing" if config.is_dense else "spreads the ratio, which errors of single matrices can't judge"
         return Candidate(label, overrides, None, f"it {what}")

@@ -136,9 +136,13 @@ def _checked_job(table: Table, cell: Cell, sweep_folder: str) -> Job:
     try:
         return job_of(cell.overrides, cell.seconds, sweep_folder)
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
-        problems = override_problems(cell.overrides) or [str(error).splitlines()[0]]
-        where = place_name(cell.place)
+        where, problems = place_name(cell.place), override_sentences(cell.overrides, error)
         raise ConfigError([f"table {table.name}, {where}: {problem}" for problem in problems]) from error
+
+
+def override_sentences(overrides: Sequence[str], error: Exception) -> list[str]:
+    """What is wrong with overrides that could not be composed, in our sentences, or else in the error's own."""
+    return override_problems(overrides) or [str(error).splitlines()[0]]
 
 
 def job_of(overrides: Sequence[str], estimate: float, sweep_folder: str = SWEEP_FOLDER) -> Job:

@@ -183,13 +183,8 @@ def choose_placement(wanted: Placement, need: MemoryNeed, device: torch.device) 
     """Where the windows' hidden states wait: as wanted, or the first of device, host and disk with room for them."""
     if wanted is not Placement.auto:
         return wanted
-    if device.type == "cuda" and need.peak(Placement.device) <= 0.8 * torch.cuda.mem_get_info(device)[0]:
-        return Placement.device
-    free = available_host()
     beside = need.peak(Placement.host) if device.type == "cpu" else 0
-    if free is not None and need.activations + beside > 0.8 * free:
-        return Placement.disk
-    return Placement.device if device.type == "cpu" else Placement.host
+    return _first_with_room(device, need.peak(Placement.device), need.activations + beside)
 
 
 def choose_kept_placement(wanted: Placement, placement: Placement, need: MemoryNeed, device: torch.device) -> Placement:
@@ -204,13 +199,15 @@ def choose_kept_placement(wanted: Placement, placement: Placement, need: MemoryN
     if wanted is not Placement.auto or not need.kept:
         return placement
     peak = need.peak(placement, Placement.device)
-    if device.type == "cuda" and peak <= 0.8 * torch.cuda.mem_get_info(device)[0]:
+    on_host = need.kept + (need.activations if placement is Placement.host else 0)
+    return _first_with_room(device, peak, peak if device.type == "cpu" else on_host)
+
+
+def _first_with_room(device: torch.device, on_device: int, on_host: int) -> Placement:
+    """The first of device, host and disk that has room for so many bytes; a CPU's device is the host."""
+    if device.type == "cuda" and on_device <= 0.8 * torch.cuda.mem_get_info(device)[0]:
         return Placement.device
-    free, on_host = available_host(), need.kept
-    if device.type == "cpu":
-        on_host = peak
-    elif placement is Placement.host:
-        on_host += need.activations
+    free = available_host()
     if free is not None and on_host > 0.8 * free:
         return Placement.disk
     return Placement.device if device.type == "cpu" else Placement.host

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from statprune.errors import ModelError, first_line
 from statprune.model.coverage import coverage_warning, measure_coverage
+from statprune.model.lengths import PROBE_TOKENS
 from statprune.model.loading import LoadedModel, check_tokens, module_lists, vocabulary_size
 from statprune.model.matrix import Block
 from statprune.model.offload import Streamer, is_here
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-PROBE_TOKENS = 64
 
 
 @torch.inference_mode(False)
