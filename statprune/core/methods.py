@@ -29,6 +29,19 @@ class Method(ABC):
         """The input statistics that ``solve`` reads."""
         return StatisticsKind.MOMENTS
 
+    @property
+    def sampled_rows(self) -> int:
+        """How many rows of each input ``solve`` wants to see."""
+        return 0
+
+    def unseen(self, rows: Tensor) -> Tensor:
+        """Those of an input's sampled rows that ``solve`` does not fit the weights to: an output error is of these.
+
+        Args:
+            rows: (samples, in_features).
+        """
+        return rows
+
     @abstractmethod
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
         """Prune one weight of shape (out_features, in_features), float32 or float64, which is not changed."""
@@ -41,9 +54,13 @@ class Method(ABC):
 METHODS: Registry[type[Method]] = Registry(
     "method",
     "statprune.methods",
-    {"sparsegpt": "statprune.core.sparsegpt:SparseGPT", "alps": "statprune.core.alps:Alps"},
+    {
+        "sparsegpt": "statprune.core.sparsegpt:SparseGPT",
+        "alps": "statprune.core.alps:Alps",
+        "admm": "statprune.core.admm:Admm",
+    },
     subclass_of(Method),
-    reserved=(DENSE,),
+    reserved=(DENSE, "sampled_admm"),
 )
 
 

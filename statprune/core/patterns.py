@@ -59,6 +59,14 @@ class Pattern(ABC):
         """Why the pattern can't be selected by blocks of so many columns, or None."""
         return None
 
+    def partial(self, share: float) -> "Pattern":
+        """The pattern that removes about this share of what this one removes; itself where it has nothing between.
+
+        Args:
+            share: in (0, 1]; with 1 it is the pattern itself.
+        """
+        return self
+
     def exchange_span(self, in_features: int) -> int | None:
         """How many consecutive inputs of a row a kept and a pruned weight may change places within.
 
@@ -119,6 +127,10 @@ class Unstructured(Pattern):
                 keep[index] = ~smallest(score[index], count)
         return keep
 
+    def partial(self, share: float) -> "Unstructured":
+        """The same with this share of the ratio."""
+        return replace(self, ratio=share * self.ratio) if share < 1 else self
+
     def exchange_span(self, in_features: int) -> int:
         """The whole row: its count, and with it the matrix's, stays."""
         return in_features
@@ -164,6 +176,10 @@ class NofM(Pattern):
         if block_size % self.of:
             return f"{block_size} is not divisible by M={self.of}; give a multiple of it"
         return None
+
+    def partial(self, share: float) -> "NofM":
+        """The same groups, of which this share of what is removed, rounded, and at least one weight, is removed."""
+        return replace(self, keep=self.of - max(1, round(share * (self.of - self.keep))))
 
     def exchange_span(self, in_features: int) -> int:
         """A group."""

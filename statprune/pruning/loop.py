@@ -247,7 +247,7 @@ def _prune_matrix(
         raise ModelError(f"layer {matrix.name} of block {block.index} can't be pruned: {error}") from error
     matrix.write(weight)
     if "relative_output_error" not in numbers:  # a compensation that fits the outputs judges itself
-        (numbers["relative_output_error"],) = output_errors(dense, [weight], statistics.rows)
+        (numbers["relative_output_error"],) = output_errors(dense, [weight], spec.method.unseen(statistics.rows))
     numbers["sparsity"] = stored_sparsity(matrix, block.index)
     stopwatch.stop()
     identity = MatrixIdentity(

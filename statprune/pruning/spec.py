@@ -80,8 +80,8 @@ class PruneSpec:
 
     @property
     def sampled_rows(self) -> int:
-        """How many rows of each input are sampled: for the output error, and for the later stages."""
-        return max([ROWS_FOR_OUTPUT_ERROR, *(stage.samples for stage in self._later_stages)])
+        """How many rows of each input are sampled: for the output error, and for the stages."""
+        return max([ROWS_FOR_OUTPUT_ERROR, self.method.sampled_rows, *(stage.samples for stage in self._later_stages)])
 
     @property
     def _later_stages(self) -> list[Refinement | Compensation]:

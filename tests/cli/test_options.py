@@ -164,7 +164,7 @@ def test_lines_are_no_longer_than_a_terminal_unless_a_value_is(arguments, shown,
 
 def test_no_argument_shows_all_groups_and_the_other_keys(shown):
     text = " ".join(shown("options").split())
-    assert "cvr alps dense magnitude" in text and "hydra/launcher" in text
+    assert "cvr admm alps dense magnitude" in text and "hydra/launcher" in text
     assert "seed int, default 0 what every random choice starts from" in text
 
 

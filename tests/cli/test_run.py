@@ -25,7 +25,7 @@ EMPTY_TEXTS = [
         (["sparsity.keep=4", "sparsity.of=4"], ["0 < keep < of"]),
         (["sparsity.keep=2", "sparsity.of=5", "method=sparsegpt"], ["not divisible by M=5"]),
         (["method.alfa=1", "sparsity.ratio=-0.1"], ["did you mean method.alpha?", "outside [0, 1)"]),
-        (["method=wnada", "modle=x"], ["choose one of alps, cvr, dense, magnitude", "modle is not a key"]),
+        (["method=wnada", "modle=x"], ["choose one of admm, alps, cvr, dense, magnitude", "modle is not a key"]),
         (
             ["method=dense", "compensation=energy", "device=cuda:7"],
             ["can't follow method=dense", "cuda:7 is not there"],

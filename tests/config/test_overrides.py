@@ -8,7 +8,7 @@ from statprune.config.overrides import folder_problems, override_problems
 @pytest.mark.parametrize(
     ("arguments", "multirun", "message"),
     [
-        (["method=null"], False, "method=null is not a choice; choose one of alps, cvr, dense"),
+        (["method=null"], False, "method=null is not a choice; choose one of admm, alps, cvr, dense"),
         (
             ["~compensation"],
             False,
