@@ -58,7 +58,7 @@ def test_it_is_the_papers_with_other_constants(pattern, seed):
     weight, inputs, statistics = correlated(5, 16, seed=seed)
     gram = inputs.T @ inputs
     length = gram.diagonal().sqrt()
-    system = gram / length[:, None] / length + 0.01 * torch.eye(16, dtype=torch.float64)
+    system = gram / length[:, None] / length + 16 / 50 * torch.eye(16, dtype=torch.float64)
     wanted, keep = by_the_paper(weight, length, system, pattern)
     solution = Admm().solve(weight, statistics, pattern)
     assert torch.equal(solution.keep, keep)
@@ -84,17 +84,27 @@ def test_sampled_rows_are_the_papers_with_their_moments(pattern, tokens):
     fitted = inputs[torch.arange(tokens) % 4 != 3]
     length = inputs.square().sum(0).sqrt()
     scaled = fitted / (length / tokens**0.5)
-    system = scaled.T @ scaled / len(fitted) + 0.3 * torch.eye(16, dtype=torch.float64)
+    system = scaled.T @ scaled / len(fitted) + 16 / len(fitted) * torch.eye(16, dtype=torch.float64)
     wanted, keep = by_the_paper(weight, length, system, pattern)
     solution = Admm(ROWS).solve(weight, sampled(inputs), pattern)
     assert torch.equal(solution.keep, keep) and torch.allclose(solution.weight, wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("tokens", "damping"), [(50, 0.16), (2000, 0.01)])
+def test_damping_is_the_channels_per_token_and_has_a_least(tokens, damping):
+    _, inputs, statistics = correlated(tokens=tokens)
+    assert Admm()._system(statistics, torch.float64).damping == damping
+    fitted = tokens - tokens // 4
+    system = Admm(ROWS, samples=tokens)._system(sampled(inputs), torch.float64)
+    assert system.damping == max(0.01, 8 / fitted)
+    assert Admm(damping=0.2)._system(statistics, torch.float64).damping == 0.2
 
 
 def test_rho_is_that_of_64_channels_where_there_are_more():
     _, inputs, statistics = correlated(3, 130, 300)
     gram = inputs.T @ inputs
     length = gram.diagonal().sqrt()
-    unexplained = 1 / torch.linalg.inv(gram / length[:, None] / length + 0.01 * torch.eye(130)).diagonal()
+    unexplained = 1 / torch.linalg.inv(gram / length[:, None] / length + 130 / 300 * torch.eye(130)).diagonal()
     some = [130 * number // 64 for number in range(64)]
     system = Admm()._system(statistics, torch.float64)
     assert system.rho.item() == pytest.approx(1.5 * unexplained[some].mean().item())
@@ -240,7 +250,7 @@ def test_counts_are_exact_and_the_last_stage_never_costs(seed, tokens, pattern, 
     assert fitted.keep.sum() == pattern.select(weight.abs()).sum() and fitted.weight.isfinite().all()
     assert 0 <= fitted.diagnostics["support_change"] <= 2 and fitted.diagnostics["fit_residual"] <= 1 + 1e-9
     if not from_rows:
-        system = statistics.gram + 0.01 * statistics.gram.diagonal().diag()
+        system = statistics.gram + 8 / tokens * statistics.gram.diagonal().diag()
         losses = [((weight - own.weight) @ system * (weight - own.weight)).sum() for own in (unfitted, fitted)]
         assert losses[1] <= losses[0] * (1 + 1e-9) + 1e-12
 
