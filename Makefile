@@ -17,9 +17,10 @@ tables: $(STAMP)
 studies: $(STAMP)
 	$(BIN)/statprune tables $(addprefix experiments/studies/,first_order.yaml groups.yaml parts.yaml samples.yaml) --output outputs/studies
 
-# every mask with every correction, and ratios by block: about three hours on two cores
+# every mask with every correction, swaps, ratios by block: about three hours on two cores
+DEFINITIVE := definitive.yaml leaders.yaml swaps.yaml allocations.yaml sparser.yaml
 definitive: $(STAMP)
-	$(BIN)/statprune tables experiments/studies/definitive.yaml experiments/studies/allocations.yaml --overrides name=definitive --output outputs/studies
+	$(BIN)/statprune tables $(addprefix experiments/studies/,$(DEFINITIVE)) --overrides name=definitive --output outputs/studies
 	$(BIN)/statprune report outputs/definitive --output outputs/studies/definitive.html
 
 # two files at a time with a thread each: most tests wait for processes that they start
