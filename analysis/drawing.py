@@ -4,6 +4,7 @@ Series differ by marker and line style besides colour, so that they can be told 
 hue in every figure.
 """
 
+import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -56,6 +57,14 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     for path, metadata in zip(paths, FIXED.values(), strict=True):
         figure.savefig(path, dpi=DPI, metadata=metadata)
     return paths
+
+
+@STYLE
+def png(figure: Figure) -> bytes:
+    """The file's bytes that ``save`` writes as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata=FIXED["png"])
+    return buffer.getvalue()
 
 
 def empty_figure(size: tuple[float, float]) -> Figure:

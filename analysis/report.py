@@ -3,7 +3,6 @@
 import base64
 import json
 import logging
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -12,11 +11,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from statprune.analysis import figures
 from statprune.analysis.collect import collect
 from statprune.analysis.contents import other_contents
+from statprune.analysis.drawing import png
 from statprune.analysis.series import PRUNING, name_series, varied_keys
 from statprune.errors import StatpruneError
 from statprune.runs.record import RunRecord
@@ -226,14 +227,13 @@ def draw_all(frame: pd.DataFrame) -> tuple[list[Picture], list[str]]:
     perplexities = frame[frame.metric == "perplexity"]
     for row in perplexities[perplexities.pruned.isna()].itertuples():
         problems.append(f"{row.folder} is not in the figures: its perplexity on {row.on} is not finite")
-    with tempfile.TemporaryDirectory() as temporary:
-        for (model, on), rows in perplexities.groupby(["model", "on"], sort=False):
-            for drawing in drawings(rows, str(on)):
-                try:
-                    data = base64.b64encode(drawing.draw(Path(temporary))[0].read_bytes()).decode()
-                    pictures.append(Picture(f"{model}: {drawing.caption}", data))
-                except StatpruneError as error:
-                    problems.append(f"no figure of {drawing.caption} for {model}: {error}")
+    for (model, on), rows in perplexities.groupby(["model", "on"], sort=False):
+        for drawing in drawings(rows, str(on)):
+            try:
+                data = base64.b64encode(png(drawing.draw())).decode()
+                pictures.append(Picture(f"{model}: {drawing.caption}", data))
+            except StatpruneError as error:
+                problems.append(f"no figure of {drawing.caption} for {model}: {error}")
     return pictures, problems
 
 
@@ -243,12 +243,11 @@ class Drawing:
 
     Attributes:
         caption: what it shows.
-        draw: writes it into a folder; the first path is the PNG. Raises StatpruneError where the runs do not support
-            it after all.
+        draw: makes it. Raises StatpruneError where the runs do not support it after all.
     """
 
     caption: str
-    draw: Callable[[Path], list[Path]]
+    draw: Callable[[], Figure]
 
 
 def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
@@ -259,10 +258,10 @@ def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
         return result
     what = f"perplexity on {on} against"
     if pruned.achieved.round(4).nunique() > 1 or pruned.pattern.nunique() > 1:
-        result.append(Drawing(f"{what} sparsity", lambda folder: figures.sparsity_curves(rows, folder, on)))
+        result.append(Drawing(f"{what} sparsity", lambda: figures.draw_sparsity(rows, on)))
     result += [_sensitivity_drawing(rows, key, on) for key in varied_keys(rows)]
     if pruned.groupby("pattern").label.nunique().max() > 1:
-        result.append(Drawing(f"{what} seconds of pruning", lambda folder: figures.pareto(rows, folder, on)))
+        result.append(Drawing(f"{what} seconds of pruning", lambda: figures.draw_pareto(rows, on)))
     result += [_profile_drawing(pattern, same) for pattern, same in pruned.groupby("pattern")]
     return result
 
@@ -270,12 +269,12 @@ def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
 def _profile_drawing(pattern: object, pruned: pd.DataFrame) -> Drawing:
     seed, runs = profiled(pruned)
     caption = f"relative output error by block, sparsity {pattern}, seed {seed}"
-    return Drawing(caption, lambda folder: figures.error_profiles(runs, folder))
+    return Drawing(caption, lambda: figures.draw_errors({label: figures.errors(path) for label, path in runs.items()}))
 
 
 def _sensitivity_drawing(rows: pd.DataFrame, key: str, on: str) -> Drawing:
     caption = f"perplexity on {on} against {key}"
-    return Drawing(caption, lambda folder: figures.sensitivity(rows, key, folder, on))
+    return Drawing(caption, lambda: figures.draw_sensitivity(rows, key, on))
 
 
 def profiled(pruned: pd.DataFrame) -> tuple[int, dict[str, Path]]:

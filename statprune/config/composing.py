@@ -16,7 +16,8 @@ def composing_problem(error: Exception) -> str:
     Args:
         error: of Hydra, whose cause may be OmegaConf's, of OmegaConf, or ours.
     """
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    # OmegaConf's outermost error knows the key; with OC_CAUSE=1, or in a debugger, its cause is an error that does not
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if not isinstance(cause, OmegaConfBaseException):
         return _of_hydra(error)
     what = first_line(cause)
@@ -24,7 +25,7 @@ def composing_problem(error: Exception) -> str:
     if what.startswith(own):  # a sentence of ours, from a resolver of ours
         return f"{cause.full_key}: {what.removeprefix(own)}"
     if cause is not error and str(error).strip():
-        what = f"{first_line(error)}: {what}"
+        what = f"{first_line(error).rstrip('.')}: {what}"
     key = cause.full_key
     where = f"{key}: " if key and key not in what else ""
     return f"{where}{what}; {_advice(cause)}"

@@ -153,12 +153,16 @@ class C4(HubDataset):
         texts = self.documents(CALIBRATION, path)
         digest = hashlib.sha256()
         windows, starts = [], []
+        too_short: set[int] = set()
         for _ in range(samples):
             for _ in range(DRAWS):
                 number = int(torch.randint(0, len(texts), (1,), generator=generator))
+                if number in too_short:
+                    continue
                 ids = tokenize(texts[number])
                 if len(ids) > seq_len + 1:
                     break
+                too_short.add(number)
             else:
                 raise DataError(
                     f"none of {DRAWS} drawn C4 documents is longer than calibration.seq_len={seq_len} tokens; lower it"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from statprune.errors import ConfigError, first_line
 from statprune.evaluation.task_code import OWN_TASKS, code_problems, sandboxed
+from statprune.evaluation.task_names import lm_eval_mentions, names_of_lm_eval
 from statprune.evaluation.task_sets import expanded, set_metrics
 from statprune.system.hub import hub_access
 
@@ -156,7 +157,7 @@ def _manager_for(names: Sequence[str]) -> "TaskManager":
     manager = _manager(folders, _stamps(folders), include_defaults=False)
     by_name = [name for name in expanded(names) if not is_path(name)]
     members = [name for task in manager.task_index for name in _below(manager.task_index, [task])]
-    if all(name in manager.task_index for name in [*by_name, *members]):
+    if not lm_eval_mentions(name for name in [*by_name, *members] if name not in manager.task_index):
         return manager
     return _manager(folders, _stamps(folders), include_defaults=True)
 
@@ -244,7 +245,7 @@ def _load(manager: "TaskManager", name: str, online: bool) -> "list[Item]":
         ConfigError: it is unknown or can't be loaded, in one sentence.
     """
     if name not in manager.task_index:
-        near = difflib.get_close_matches(name, manager.all_tasks, 1)
+        near = difflib.get_close_matches(name, {*manager.all_tasks, *names_of_lm_eval()} - {name}, 1)
         hint = f"did you mean {near[0]}?" if near else "`lm-eval ls tasks` lists its tasks"
         folder = f" (for a folder, write ./{name})" if Path(name).is_dir() else ""
         lm_eval = f"lm-eval {version('lm_eval')}"

@@ -9,6 +9,7 @@ import pytest
 
 from statprune.analysis import figures
 from statprune.analysis.collect import layers
+from statprune.analysis.drawing import png
 from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
 from tests.helpers.command import tiny_job
@@ -183,6 +184,7 @@ def test_errors_of_nothing_still_have_an_axis(pruned_run):
 def test_error_profiles_are_written_as_png_and_pdf(pruned_run, tmp_path):
     paths = figures.error_profiles({"cvr + energy": pruned_run}, tmp_path / "figures")
     assert [path.name for path in paths] == ["errors.png", "errors.pdf"] and all(path.is_file() for path in paths)
+    assert png(figures.draw_errors({"cvr + energy": figures.errors(pruned_run)})) == paths[0].read_bytes()
 
 
 def test_the_same_runs_give_the_same_files(frame, tmp_path):

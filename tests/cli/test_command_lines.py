@@ -121,3 +121,16 @@ def test_a_mistake_in_a_configuration_file_is_one_sentence(content, here):
     (here / "mine" / "experiment" / "x.yaml").write_bytes(content)
     problems = problems_of("--config-dir", "mine", "experiment=x")
     assert len(problems) == 1 and FILES[content] in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["name=${nope}"], "name: Interpolation key 'nope' not found;"),
+        (["hydra.job.nope=1"], "Could not override 'hydra.job.nope': Key 'nope' not in 'JobConf'"),
+    ],
+)
+def test_a_key_is_named_where_omegaconf_keeps_the_causes_of_its_errors(arguments, sentence, monkeypatch):
+    told = problems_of(*arguments)
+    monkeypatch.setenv("OC_CAUSE", "1")  # as in a debugger
+    assert problems_of(*arguments) == told and sentence in told[0]

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.helpers.old_records import SCHEMA_1, schema_1_values
 from tests.helpers.own_table import small, write_table
 from tests.helpers.runs import record_text
 from tests.helpers.verbs import verb
+from tests.helpers.warm import WarmSweep
 
 LADDER = ["Wanda", "+ CVR", "+ EC of columns", "+ EC of rows"]  # rows of the table ladder
 
@@ -167,6 +169,12 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
 
 
+@pytest.fixture
+def warm_sweep(monkeypatch):
+    """The sweep of what is missing runs in a fork: that it runs in a process of its own, the finished table shows."""
+    monkeypatch.setattr("statprune.experiments.reproduce.subprocess", SimpleNamespace(Popen=WarmSweep))
+
+
 def written(folder):
     """When each record was written."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("outputs/mine/*/result.json")}
@@ -218,6 +226,7 @@ def test_a_part_of_a_table_is_built_in_another_folder(copy, arguments, capfd):
     assert (row["row"], row["column"], row["seeds"]) == ("Wanda", "70%", "1")
 
 
+@pytest.mark.usefixtures("warm_sweep")
 def test_deleting_one_record_runs_exactly_one_cell(copy, arguments, capfd):
     before, table = written(copy), (copy / "outputs/tables/bundled/mine.csv").read_text()
     gone = min(before)
@@ -229,6 +238,7 @@ def test_deleting_one_record_runs_exactly_one_cell(copy, arguments, capfd):
     assert (copy / "outputs/tables/bundled/mine.csv").read_text() == table
 
 
+@pytest.mark.usefixtures("warm_sweep")
 def test_a_sweep_that_fails_is_an_exit_status(copy, arguments, capfd):
     gone = min(written(copy))
     gone.unlink()

@@ -1,5 +1,6 @@
 """Our composing gives the values that Hydra's own gives."""
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -51,7 +52,12 @@ WRONG = [
 
 
 def hydras(overrides: list[str]) -> DictConfig:
-    """What Hydra composes, without its own part."""
+    """What Hydra composes, without its own part; not to be changed, as the next test gets the same."""
+    return _composed_by_hydra(tuple(overrides))
+
+
+@lru_cache
+def _composed_by_hydra(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_module("statprune.conf", version_base="1.3"):
         return hydra_compose("config", [quote_pattern(override) for override in overrides])
 
@@ -140,15 +146,9 @@ values = st.one_of(
 commands = st.lists(choices | values, max_size=6)
 
 
-@settings(deadline=None, max_examples=20)
-@given(commands)
-def test_random_choices_and_values_compose_as_hydra_composes_them(overrides):
-    assert outcome(ours, overrides) == outcome(hydras, overrides)
-
-
 @settings(deadline=None, max_examples=10)
 @given(st.lists(commands, min_size=2, max_size=4))
-def test_random_commands_leave_nothing_for_the_next(several):
+def test_random_commands_compose_as_hydra_composes_them_and_leave_nothing_for_the_next(several):
     first = [outcome(ours, overrides) for overrides in several]
     assert [outcome(ours, overrides) for overrides in reversed(several)] == first[::-1]
     assert first == [outcome(hydras, overrides) for overrides in several]

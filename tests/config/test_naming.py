@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from hydra import compose as hydra_compose
@@ -10,11 +9,9 @@ from hydra import initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statprune.config.compose import compose, plain_values
-from statprune.config.naming import differing_keys, name_of, other_names, run_name
+from statprune.config.naming import differing_keys, other_names, run_name
 from statprune.config.place import prepare_plugins
 
-RECORDED = json.loads((Path(__file__).parents[1] / "records" / "configurations.json").read_text())
 START = "SmolLM2-135M-Instruct.Q4_1_bundled"
 
 
@@ -117,36 +114,6 @@ def test_a_model_saved_by_a_run_of_a_saved_model_and_so_on_can_have_a_folder(tmp
 
 def test_whole_numbers_have_one_name():
     assert name("method.alpha=1.0") == name("method.alpha=1")
-
-
-@pytest.fixture(scope="module")
-def recorded_names():
-    """By overrides: the name at the time, and today's."""
-    names = {}
-    for entry in RECORDED:
-        composition = compose(entry["overrides"])
-        today = name_of(plain_values(composition.config), composition.choices)
-        names[" ".join(entry["overrides"])] = entry["name"], today
-    return names
-
-
-def test_recorded_configurations_have_the_names_they_had_beside_words(recorded_names):
-    for before, today in recorded_names.values():
-        parts = re.fullmatch(r"(.*)(_[0-9a-f]{8})", before)
-        begin, hashed = parts.groups() if parts else (before, "")
-        assert today.startswith(begin) and today.endswith(hashed)
-        words = today.removeprefix(begin).removesuffix(hashed)
-        assert re.fullmatch(r"(?:_[a-z_.]+=[A-Za-z0-9.+-]+){0,3}" if hashed else "", words), today
-
-
-def test_recorded_names_without_a_hash_have_no_words(recorded_names):
-    plain = [(before, today) for before, today in recorded_names.values() if not re.search(r"_[0-9a-f]{8}$", before)]
-    assert plain and all(before == today for before, today in plain)
-
-
-def test_folders_of_recorded_names_are_found_from_todays(recorded_names):
-    for before, today in recorded_names.values():
-        assert before == today or before in other_names(today, "/my/model")
 
 
 plain = st.recursive(

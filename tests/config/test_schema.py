@@ -1,6 +1,7 @@
-"""Presets, defaults and the hash of a configuration."""
+"""Presets, defaults, and the hashes and names of recorded configurations."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from statprune.config.checks import parse_config
 from statprune.config.compose import compose, plain_values
+from statprune.config.naming import name_of, other_names
 from statprune.config.unused import TASK_KEYS
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.least_squares import FittedTo, LeastSquares
@@ -76,6 +78,36 @@ def test_recorded_configurations_have_the_hashes_they_had():
         for entry in RECORDED
     }
     assert hashes == {str(entry["overrides"]): entry["hash"] for entry in RECORDED}
+
+
+@pytest.fixture(scope="module")
+def recorded_names():
+    """By overrides: the name at the time, and today's."""
+    names = {}
+    for entry in RECORDED:
+        composition = compose(entry["overrides"])
+        today = name_of(plain_values(composition.config), composition.choices)
+        names[" ".join(entry["overrides"])] = entry["name"], today
+    return names
+
+
+def test_recorded_configurations_have_the_names_they_had_beside_words(recorded_names):
+    for before, today in recorded_names.values():
+        parts = re.fullmatch(r"(.*)(_[0-9a-f]{8})", before)
+        begin, hashed = parts.groups() if parts else (before, "")
+        assert today.startswith(begin) and today.endswith(hashed)
+        words = today.removeprefix(begin).removesuffix(hashed)
+        assert re.fullmatch(r"(?:_[a-z_.]+=[A-Za-z0-9.+-]+){0,3}" if hashed else "", words), today
+
+
+def test_recorded_names_without_a_hash_have_no_words(recorded_names):
+    plain = [(before, today) for before, today in recorded_names.values() if not re.search(r"_[0-9a-f]{8}$", before)]
+    assert plain and all(before == today for before, today in plain)
+
+
+def test_folders_of_recorded_names_are_found_from_todays(recorded_names):
+    for before, today in recorded_names.values():
+        assert before == today or before in other_names(today, "/my/model")
 
 
 def test_a_list_of_ratios_is_recorded_without_another_ratio():

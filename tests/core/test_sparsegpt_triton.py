@@ -53,9 +53,14 @@ def check(weight, factor, pattern):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize(("rows", "columns"), [(1, 128), (7, 96), (64, 16), (200, 8), (3, 200)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 32), (23, 24), (64, 16), (130, 8)])
 def test_kernel_matches_the_loop(rows, columns, pattern):
     check(*make(rows, columns), pattern)
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(0.5), NofM(4, 8)], ids=str)
+def test_kernel_takes_columns_that_few_rows_fit_beside(pattern):
+    check(*make(3, 136), pattern)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_kernel_keeps_the_first_of_equal_scores(pattern):
 @pytest.mark.parametrize("pattern", NOFM, ids=str)
 def test_kernel_breaks_ties_as_the_loop_does(pattern):
     generator = torch.Generator().manual_seed(2)
-    weight = torch.randint(-2, 3, (40, 32), generator=generator) / 4
+    weight = torch.randint(-2, 3, (20, 32), generator=generator) / 4
     # powers of two, and few of them off the diagonal: what is equal stays so through the updates
     factor = torch.diag(2.0 ** torch.randint(-1, 2, (32,), generator=generator))
     factor += torch.randint(-8, 9, (32, 32), generator=generator).div(8, rounding_mode="trunc").triu(1) / 2

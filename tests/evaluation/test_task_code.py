@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import lm_eval.utils
 import pytest
 import yaml
 
 from statprune.errors import ConfigError, DataError
-from statprune.evaluation.task_code import code_problems
+from statprune.evaluation.task_code import code_problems, sandboxed
 from statprune.evaluation.tasks import OWN_TASKS, TaskOptions, load_tasks
 from statprune.evaluation.zero_shot import ZeroShot
 from tests.helpers.command import composed
@@ -99,3 +100,13 @@ def test_a_yaml_that_leads_back_to_itself_is_read_once(tmp_path):
 def test_the_switch_without_a_yaml_of_ones_own_is_refused():
     with pytest.raises(ConfigError, match="trust_task_code=true has no effect"):
         composed("evaluation=zero_shot", "evaluation.tasks=[bundled]", "evaluation.trust_task_code=true")
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_a_template_is_compiled_once_and_filled_in_for_each_document(is_on):
+    usual = lm_eval.utils.env
+    with sandboxed(is_on):
+        texts = [lm_eval.utils.apply_template("{{word|upper}}\n", {"word": word}) for word in ("one", "two")]
+        assert lm_eval.utils.env.from_string("{{word}}") is lm_eval.utils.env.from_string("{{word}}")
+    assert texts == ["ONE\n", "TWO\n"]
+    assert lm_eval.utils.env is usual and usual.from_string("{{word}}") is not usual.from_string("{{word}}")

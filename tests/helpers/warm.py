@@ -46,6 +46,26 @@ def run_warm(arguments: list[str], folder: Path, timeout: float, ranks: list[dic
         return CompletedProcess(arguments, code, out.read_text(), err.read_text())
 
 
+class WarmSweep:
+    """Stands for `subprocess.Popen` of ``python -m statprune …``; what it prints comes when it has ended."""
+
+    def __init__(self, command: list[str], stdout: object = None) -> None:
+        assert command[:3] == [sys.executable, "-m", "statprune"] and stdout is None
+        self._arguments = command[3:]
+
+    def __enter__(self) -> "WarmSweep":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self) -> int:
+        done = run_warm(self._arguments, Path.cwd(), 300, [{}])
+        for stream, text in ((1, done.stdout), (2, done.stderr)):
+            os.write(stream, text.encode())
+        return done.returncode
+
+
 def start_warm(
     arguments: list[str], folder: Path, out: Path, err: Path, ranks: list[dict[str, str]]
 ) -> list[BaseProcess]:

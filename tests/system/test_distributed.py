@@ -138,7 +138,7 @@ def test_nothing_is_written_beside_the_runs_folder(pair):
 
 
 def test_a_problem_is_reported_by_one_process(tmp_path):
-    done = torchrun(2, "sparsity.ratio=2", cwd=tmp_path)
+    done = in_processes(2, "sparsity.ratio=2", cwd=tmp_path)
     assert done.returncode != 0 and done.stderr.count("statprune: sparsity.ratio=2.0 is outside [0, 1)") == 1
 
 
@@ -170,10 +170,10 @@ from statprune.system.distributed import all_arrive, rank, start
 start(torch.device("cpu"))
 assert all_arrive(30)
 if rank() == 1:
-    time.sleep(1.0)
-    print("alone" if not all_arrive(1.0) else "not alone", flush=True)
+    time.sleep(0.5)
+    print("alone" if not all_arrive(0.5) else "not alone", flush=True)
 else:
-    time.sleep(4.0)  # amid other work
+    time.sleep(2.5)  # amid other work
 os._exit(0)
 """
 
