@@ -6,12 +6,11 @@ from torch import Tensor
 from statprune.core.swap_rows import SwapRows, pair_products
 
 
-def swap_candidates(rows: SwapRows, own: Tensor, gram: Tensor, span: int, count: int, max_swaps: int) -> Tensor:
+def swap_candidates(rows: SwapRows, gram: Tensor, span: int, count: int, max_swaps: int) -> Tensor:
     """Make the steepest swaps among candidates, one after the other, until none of their pairs gains.
 
     Args:
         rows: are changed in place.
-        own: their ``own_changes``.
         gram: G.
         span: consecutive inputs that swaps stay within; the whole row, or a group of an N:M pattern.
         count: of candidates.
@@ -20,6 +19,7 @@ def swap_candidates(rows: SwapRows, own: Tensor, gram: Tensor, span: int, count:
     Returns:
         Whether a row swapped anything, (rows,), bool.
     """
+    own = rows.own_changes(gram)
     if span == own.shape[1]:
         kept, first = _lowest(rows.kept(own), count)
         pruned, second = _lowest(rows.pruned(own), count)
@@ -54,20 +54,23 @@ def _steepest_swaps(
     between = products[:, :count, count:]
     if is_partner is not None:
         between = between.masked_fill(~is_partner, torch.inf)
-    is_exchanged = torch.zeros_like(own, dtype=torch.bool)
+    goes_on = budget > 0  # own changes of rows that do not are no longer true
+    start = torch.arange(len(own), device=own.device) * 2 * count
+    times_exchanged = torch.zeros_like(own, dtype=torch.uint8)
     for made in range(count):
         pairs = between + own[:, :count, None]
         pairs += own[:, None, count:]
         change, pair = pairs.flatten(1).min(1)
-        index = ((change < -least_gain) & (budget > made)).nonzero()[:, 0]
-        if not len(index):
+        goes_on = goes_on & (change < -least_gain) & (budget > made)
+        if not goes_on.any():
             break
-        first, second = pair[index] // count, pair[index] % count + count
-        own[index] += products[index, first] + products[index, second]
-        for exchanged in (first, second):
-            own[index, exchanged] = torch.inf
-            is_exchanged[index, exchanged] = True
-    return is_exchanged
+        first, second = pair // count, pair % count + count
+        for chosen in (first, second):
+            own += products.view(-1, 2 * count).index_select(0, start + chosen)
+        chosen = torch.stack([first, second], 1)
+        own.scatter_(1, chosen, torch.inf)
+        times_exchanged.scatter_add_(1, chosen, goes_on.to(torch.uint8)[:, None].expand(-1, 2))
+    return times_exchanged.bool()
 
 
 def _lowest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -112,7 +112,7 @@ class Swaps(Refinement):
         search = _search(statistics, pattern, dense)
         size = dense.abs().max().clamp_min(torch.finfo(dense.dtype).tiny)
         parts = []
-        for rows in row_chunks(dense, 4 * max(dense.shape[1], self.candidates**2)):
+        for rows in row_chunks(dense, 4 * self.candidates**2):
             parts.append(self._refined(dense[rows] / size, solution.weight[rows] / size, solution.keep[rows], search))
         keep, made, stopped, before, after, energy = (torch.cat(column) for column in zip(*parts, strict=True))
         is_worse = after > before
@@ -132,8 +132,7 @@ class Swaps(Refinement):
         value = torch.where(keep, pruned, dense)
         rows = SwapRows(
             number=torch.arange(len(dense), device=dense.device),
-            value=value,
-            keep=keep.clone(),
+            side=torch.where(keep, -torch.inf, torch.inf).to(dense.dtype),
             change=torch.where(keep, value, -value),
             slope=(2 * slope).to(dense.dtype),
             least_gain=(self.min_gain * before).to(dense.dtype),
@@ -149,32 +148,37 @@ class Swaps(Refinement):
         keep, made = rows.keep.clone(), rows.made.clone()
         stopped = torch.zeros_like(made, dtype=torch.bool)
         while len(rows):
-            own = rows.own_changes(search.gram)
-            has_swapped = swap_candidates(rows, own, search.gram, search.span, self.candidates, self.max_swaps)
-            is_active = rows.least_gain.isfinite()
+            rows = self._candidates_swapped(rows, search)
+            has_swapped = rows.made < 0
+            is_full = rows.made >= self.max_swaps
             if search.close is not None:
-                has_swapped |= _swap_best(rows, own, ~has_swapped & is_active, search.gram, search.close)
-            stopped[rows.number[is_active & ~has_swapped]] = True
-            is_finished = ~has_swapped | (rows.made >= self.max_swaps)
-            rows.least_gain.masked_fill_(is_finished, torch.inf)
-            if int(is_finished.sum()) * FINISHED_SHARE >= len(rows):
-                keep[rows.number], made[rows.number] = rows.keep, rows.made
-                rows = rows.take((~is_finished).nonzero()[:, 0])
+                has_swapped = _swap_best(rows, ~is_full, search.gram, search.close)
+            keep[rows.number], made[rows.number] = rows.keep, rows.made
+            stopped[rows.number] = ~is_full & ~has_swapped
+            rows = rows.take((has_swapped & (rows.made < self.max_swaps)).nonzero()[:, 0])
         return keep, made, stopped
 
+    def _candidates_swapped(self, rows: SwapRows, search: Search) -> SwapRows:
+        """The same rows, in another order, once none of them has candidates that gain, or may swap more."""
+        stuck = []
+        while True:
+            has_swapped = swap_candidates(rows, search.gram, search.span, self.candidates, self.max_swaps)
+            may_go_on = has_swapped & (rows.made < self.max_swaps)
+            index = may_go_on.nonzero()[:, 0]
+            if not len(index):
+                break
+            if len(index) * FINISHED_SHARE <= len(rows) * (FINISHED_SHARE - 1):
+                stuck.append(rows.take((~may_go_on).nonzero()[:, 0]))
+                rows = rows.take(index)
+        return SwapRows.joined([*stuck, rows])
 
-def _swap_best(rows: SwapRows, own: Tensor, is_stuck: Tensor, gram: Tensor, close: ClosePairs) -> Tensor:
-    """Swap the best of all pairs in the rows that are stuck; whether a row did, (rows,), bool."""
-    has_swapped = torch.zeros_like(is_stuck)
-    index = is_stuck.nonzero()[:, 0]
-    if len(index):
-        stuck = rows.take(index)
-        change, channels = best_swaps(stuck, own[index], gram, close)
-        gains = change < -stuck.least_gain
-        stuck.exchange(channels, gains[:, None].expand(-1, 2), gram)
-        rows.put(index, stuck)
-        has_swapped[index] = gains
-    return has_swapped
+
+def _swap_best(rows: SwapRows, may_swap: Tensor, gram: Tensor, close: ClosePairs) -> Tensor:
+    """Swap the best of all pairs in the rows that may; whether a row did, (rows,), bool."""
+    change, channels = best_swaps(rows, rows.own_changes(gram), gram, close)
+    gains = may_swap & (change < -rows.least_gain)
+    rows.exchange(channels, gains[:, None].expand(-1, 2), gram)
+    return gains
 
 
 def _search(statistics: InputStatistics, pattern: Pattern, dense: Tensor) -> Search:

@@ -13,8 +13,7 @@ def rows_of(dense, keep, gram, least_gain):
     error = dense * ~keep
     return SwapRows(
         number=torch.arange(len(dense)),
-        value=dense,
-        keep=keep,
+        side=torch.where(keep, -torch.inf, torch.inf).to(dense.dtype),
         change=torch.where(keep, dense, -dense),
         slope=2 * error @ gram,
         least_gain=torch.full((len(dense),), least_gain, dtype=dense.dtype),
