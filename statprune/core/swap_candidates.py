@@ -54,20 +54,21 @@ def _steepest_swaps(
     between = products[:, :count, count:]
     if is_partner is not None:
         between = between.masked_fill(~is_partner, torch.inf)
-    goes_on = budget > 0  # own changes of rows that do not are no longer true
-    start = torch.arange(len(own), device=own.device) * 2 * count
+    places = torch.arange(2 * count, device=own.device)
+    both = torch.cartesian_prod(places[:count], places[count:])  # candidates of each pair
+    start = 2 * count * torch.arange(len(own), device=own.device)[:, None]
+    least_change = -least_gain
     times_exchanged = torch.zeros_like(own, dtype=torch.uint8)
+    goes_on = budget > 0  # own changes of rows that do not are no longer true
     for made in range(count):
         pairs = between + own[:, :count, None]
         pairs += own[:, None, count:]
         change, pair = pairs.flatten(1).min(1)
-        goes_on = goes_on & (change < -least_gain) & (budget > made)
+        goes_on = goes_on & (change < least_change) & (budget > made)
         if not goes_on.any():
             break
-        first, second = pair // count, pair % count + count
-        for chosen in (first, second):
-            own += products.view(-1, 2 * count).index_select(0, start + chosen)
-        chosen = torch.stack([first, second], 1)
+        chosen = both.index_select(0, pair)
+        own += products.view(-1, 2 * count).index_select(0, (start + chosen).flatten()).view(-1, 2, 2 * count).sum(1)
         own.scatter_(1, chosen, torch.inf)
         times_exchanged.scatter_add_(1, chosen, goes_on.to(torch.uint8)[:, None].expand(-1, 2))
     return times_exchanged.bool()

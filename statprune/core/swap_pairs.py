@@ -28,14 +28,14 @@ class ClosePairs:
         first: channel of each pair, (pairs,).
         second: the other one.
         products: 2 G of the pair.
-        threshold: τ, the largest correlation of all other pairs.
+        threshold: τ of every channel, the largest correlation in all its other pairs, (in_features,).
         root: √G_jj, (in_features,).
     """
 
     first: Tensor
     second: Tensor
     products: Tensor
-    threshold: float
+    threshold: Tensor
     root: Tensor
 
 
@@ -50,8 +50,10 @@ def close_pairs(gram: Tensor) -> ClosePairs:
     correlation = (gram * inverse[:, None]).mul_(inverse).abs_().clamp_max_(1).triu_(1)
     counts = torch.histc(correlation.float(), BINS, 0, 1).flip(0).cumsum(0)
     bins = int((counts <= CLOSE_PAIRS * len(gram)).sum())
-    threshold = 1 - bins / BINS
-    first, second = (correlation > threshold).nonzero().unbind(1)
+    is_close = correlation > 1 - bins / BINS
+    first, second = is_close.nonzero().unbind(1)
+    others = correlation.masked_fill_(is_close, 0)
+    threshold = torch.maximum(others.amax(0), others.amax(1))
     return ClosePairs(first, second, 2 * gram[first, second], threshold, root)
 
 

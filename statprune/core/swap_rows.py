@@ -56,10 +56,14 @@ class SwapRows:
         """Copies of some of the rows."""
         return SwapRows(*(getattr(self, item.name).index_select(0, index) for item in fields(self)))
 
+    def where(self, condition: Tensor) -> "SwapRows":
+        """Copies of the rows where a condition holds, (rows,), bool."""
+        return self.take(condition.nonzero()[:, 0])
+
     @classmethod
-    def joined(cls, parts: "list[SwapRows]") -> "SwapRows":
-        """Copies of all rows of several."""
-        return cls(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)))
+    def joined(cls, first: "SwapRows", second: "SwapRows") -> "SwapRows":
+        """Copies of the rows of both."""
+        return cls(*(torch.cat([getattr(first, item.name), getattr(second, item.name)]) for item in fields(cls)))
 
     def exchange(self, channels: Tensor, is_exchanged: Tensor, gram: Tensor) -> None:
         """Exchange some weights of every row, in place.

@@ -16,7 +16,7 @@ from statprune.core.swap_candidates import swap_candidates
 from statprune.core.swap_pairs import ClosePairs, best_swaps, close_pairs
 from statprune.core.swap_rows import SwapRows
 
-FINISHED_SHARE = 8  # finished rows are taken out once there is one in so many
+SHARE = 8  # rows are sorted out once one in so many waits, and searched once no more than that go on
 
 
 @dataclass(frozen=True)
@@ -145,39 +145,33 @@ class Swaps(Refinement):
 
     def _searched(self, rows: SwapRows, search: Search) -> tuple[Tensor, Tensor, Tensor]:
         """Mask, number of swaps, and whether it stopped by itself, of every row."""
-        keep, made = rows.keep.clone(), rows.made.clone()
+        keep, made = rows.keep, rows.made.clone()
         stopped = torch.zeros_like(made, dtype=torch.bool)
+        stuck = rows.take(rows.number[:0])
         while len(rows):
-            rows = self._candidates_swapped(rows, search)
-            has_swapped = rows.made < 0
+            has_swapped = swap_candidates(rows, search.gram, search.span, self.candidates, self.max_swaps)
             is_full = rows.made >= self.max_swaps
-            if search.close is not None:
-                has_swapped = _swap_best(rows, ~is_full, search.gram, search.close)
-            keep[rows.number], made[rows.number] = rows.keep, rows.made
-            stopped[rows.number] = ~is_full & ~has_swapped
-            rows = rows.take((has_swapped & (rows.made < self.max_swaps)).nonzero()[:, 0])
+            if int((has_swapped & ~is_full).sum()) * SHARE > len(rows) * (SHARE - 1):
+                continue
+            keep[rows.number[is_full]], made[rows.number[is_full]] = rows.keep[is_full], rows.made[is_full]
+            stuck = SwapRows.joined(stuck, rows.where(~has_swapped & ~is_full))
+            rows = rows.where(has_swapped & ~is_full)
+            if len(stuck) and len(rows) * SHARE <= len(stuck):  # many of them at a time, for little beside the work itself
+                has_swapped = _swap_best(stuck, search)
+                keep[stuck.number], made[stuck.number] = stuck.keep, stuck.made
+                stopped[stuck.number] = ~has_swapped
+                rows = SwapRows.joined(rows, stuck.where(has_swapped & (stuck.made < self.max_swaps)))
+                stuck = stuck.take(stuck.number[:0])
         return keep, made, stopped
 
-    def _candidates_swapped(self, rows: SwapRows, search: Search) -> SwapRows:
-        """The same rows, in another order, once none of them has candidates that gain, or may swap more."""
-        stuck = []
-        while True:
-            has_swapped = swap_candidates(rows, search.gram, search.span, self.candidates, self.max_swaps)
-            may_go_on = has_swapped & (rows.made < self.max_swaps)
-            index = may_go_on.nonzero()[:, 0]
-            if not len(index):
-                break
-            if len(index) * FINISHED_SHARE <= len(rows) * (FINISHED_SHARE - 1):
-                stuck.append(rows.take((~may_go_on).nonzero()[:, 0]))
-                rows = rows.take(index)
-        return SwapRows.joined([*stuck, rows])
 
-
-def _swap_best(rows: SwapRows, may_swap: Tensor, gram: Tensor, close: ClosePairs) -> Tensor:
-    """Swap the best of all pairs in the rows that may; whether a row did, (rows,), bool."""
-    change, channels = best_swaps(rows, rows.own_changes(gram), gram, close)
-    gains = may_swap & (change < -rows.least_gain)
-    rows.exchange(channels, gains[:, None].expand(-1, 2), gram)
+def _swap_best(rows: SwapRows, search: Search) -> Tensor:
+    """Swap the best of all pairs of every row, where it gains; whether it does, (rows,), bool."""
+    if search.close is None:  # the candidates were of all pairs
+        return torch.zeros_like(rows.made, dtype=torch.bool)
+    change, channels = best_swaps(rows, rows.own_changes(search.gram), search.gram, search.close)
+    gains = change < -rows.least_gain
+    rows.exchange(channels, gains[:, None].expand(-1, 2), search.gram)
     return gains
 
 
