@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from statprune.core.swap_pairs import ClosePairs, best_swaps
 from statprune.core.swap_rows import SwapRows, pair_products
 
 
@@ -28,12 +29,37 @@ def swap_candidates(rows: SwapRows, gram: Tensor, span: int, count: int, max_swa
         first, second = _best_of_groups(rows, own, gram, span, count)
         kept, pruned = rows.kept(own).gather(1, first), rows.pruned(own).gather(1, second)
         is_partner = torch.eye(first.shape[1], dtype=torch.bool, device=own.device)
-    channels = torch.cat([first, second], 1)
-    change = rows.change.gather(1, channels)
-    products = pair_products(gram, channels, channels).mul_(change[:, :, None]).mul_(2 * change[:, None, :])
+    return _swap_among((first, second), (kept, pruned), is_partner, rows, gram, max_swaps)
+
+
+def swap_around_best(rows: SwapRows, gram: Tensor, close: ClosePairs, count: int, max_swaps: int) -> Tensor:
+    """Make the best swap of all pairs in every row, if it gains, and further ones of weights with the best pairs.
+
+    The arguments and what is returned are those of ``swap_candidates``.
+    """
+    own = rows.own_changes(gram)
+    _, first, second = best_swaps(rows, own, gram, close, min(count, own.shape[1]))
+    kept, pruned = rows.kept(own).gather(1, first), rows.pruned(own).gather(1, second)
+    for values, channels in ((kept, first), (pruned, second)):
+        values[:, 1:].masked_fill_(channels[:, 1:] == channels[:, :1], torch.inf)
+    return _swap_among((first, second), (kept, pruned), None, rows, gram, max_swaps)
+
+
+def _swap_among(
+    channels: tuple[Tensor, Tensor],
+    own: tuple[Tensor, Tensor],
+    is_partner: Tensor | None,
+    rows: SwapRows,
+    gram: Tensor,
+    max_swaps: int,
+) -> Tensor:
+    """Make the steepest swaps among kept and pruned channels with such own changes; whether a row made any."""
+    both = torch.cat(channels, 1)
+    change = rows.change.gather(1, both)
+    products = pair_products(gram, both, both).mul_(change[:, :, None]).mul_(2 * change[:, None, :])
     budget = max_swaps - rows.made
-    is_exchanged = _steepest_swaps(torch.cat([kept, pruned], 1), products, is_partner, rows.least_gain, budget)
-    rows.exchange(channels, is_exchanged, gram)
+    is_exchanged = _steepest_swaps(torch.cat(own, 1), products, is_partner, rows.least_gain, budget)
+    rows.exchange(both, is_exchanged, gram)
     return is_exchanged.any(1)
 
 

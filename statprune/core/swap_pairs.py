@@ -57,22 +57,27 @@ def close_pairs(gram: Tensor) -> ClosePairs:
     return ClosePairs(first, second, 2 * gram[first, second], threshold, root)
 
 
-def best_swaps(rows: SwapRows, own: Tensor, gram: Tensor, close: ClosePairs) -> tuple[Tensor, Tensor]:
-    """The best swap of each row, or any other where none gains as much as it has to.
+def best_swaps(
+    rows: SwapRows, own: Tensor, gram: Tensor, close: ClosePairs, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best swap of each row, or any other where none gains as much as it has to, and weights for further swaps.
 
     Args:
         rows: are not changed.
         own: their ``own_changes``.
         gram: G.
         close: its close pairs.
+        count: of weights, kept and pruned ones, whose pairs are among the best.
 
     Returns:
-        The change of the loss, (rows,), infinite where no pair may gain; and the channels (rows, 2): kept, pruned.
+        The change of the loss, (rows,), infinite where no pair may gain; and the kept and the pruned channels, (rows,
+        count), of which the first two are the best swap. The others are these two again where that is of a close pair.
     """
     change, channels = _best_close_swaps(rows, own, close)
-    other_change, other_channels = _best_other_swaps(rows, own, gram, close)
-    is_other = other_change < change
-    return torch.where(is_other, other_change, change), torch.where(is_other[:, None], other_channels, channels)
+    other_change, kept, pruned = _best_other_swaps(rows, own, gram, close, count)
+    is_close = (change <= other_change)[:, None]
+    kept, pruned = torch.where(is_close, channels[:, :1], kept), torch.where(is_close, channels[:, 1:], pruned)
+    return torch.minimum(change, other_change), kept, pruned
 
 
 def _best_close_swaps(rows: SwapRows, own: Tensor, close: ClosePairs) -> tuple[Tensor, Tensor]:
@@ -94,32 +99,44 @@ def _best_close_swaps(rows: SwapRows, own: Tensor, close: ClosePairs) -> tuple[T
     return best, channels
 
 
-def _best_other_swaps(rows: SwapRows, own: Tensor, gram: Tensor, close: ClosePairs) -> tuple[Tensor, Tensor]:
+def _best_other_swaps(
+    rows: SwapRows, own: Tensor, gram: Tensor, close: ClosePairs, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
     size = rows.change.abs() * close.root
     kept, pruned = _left_to_pair(rows, own, size, 2 * ROUNDING * close.threshold * size)
     best = own.new_full((len(rows),), torch.inf)
-    channels = torch.zeros(len(rows), 2, dtype=torch.int64, device=own.device)
+    first, second = torch.zeros(2, len(rows), count, dtype=torch.int64, device=own.device)
     kept_count, pruned_count = kept.isfinite().sum(1), pruned.isfinite().sum(1)
     pairs = kept_count * pruned_count
     order = pairs.argsort()[int((pairs == 0).sum()) :]
     for together in order.split(ROWS_TOGETHER) if len(order) else ():
-        most = int(kept_count[together].max()), int(pruned_count[together].max())
-        for part in together.split(max(1, ENTRIES // (most[0] * most[1]))):
-            best[part], channels[part] = _best_of_lowest(rows.change[part], kept[part], pruned[part], most, gram)
-    return best, channels
+        left = int(kept_count[together].max()), int(pruned_count[together].max())
+        for part in together.split(max(1, ENTRIES // (left[0] * left[1]))):
+            found = _best_of_lowest(rows.change[part], kept[part], pruned[part], left, gram, count)
+            best[part], first[part], second[part] = found
+    return best, first, second
 
 
 def _best_of_lowest(
-    change: Tensor, kept: Tensor, pruned: Tensor, counts: tuple[int, int], gram: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The best pair, and its change of the loss, of as many weights with the lowest own changes, kept and pruned."""
-    first, second = kept.topk(counts[0], 1, largest=False), pruned.topk(counts[1], 1, largest=False)
+    change: Tensor, kept: Tensor, pruned: Tensor, left: tuple[int, int], gram: Tensor, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best change, and the weights with the best pairs, of as many with the lowest own changes as are left."""
+    first, second = kept.topk(left[0], 1, largest=False), pruned.topk(left[1], 1, largest=False)
     pairs = pair_products(gram, first.indices, second.indices)
     pairs.mul_(2 * change.gather(1, first.indices)[:, :, None]).mul_(change.gather(1, second.indices)[:, None, :])
     pairs.add_(first.values[:, :, None]).add_(second.values[:, None, :])
-    best, pair = pairs.flatten(1).min(1)
-    u = first.indices.gather(1, pair[:, None] // counts[1])
-    return best, torch.cat([u, second.indices.gather(1, pair[:, None] % counts[1])], 1)
+    best, place = pairs.amin(2).topk(min(count, left[0]), 1, largest=False)
+    other_place = pairs.amin(1).topk(min(count, left[1]), 1, largest=False).indices
+    return (
+        best[:, 0],
+        _filled(first.indices.gather(1, place), count),
+        _filled(second.indices.gather(1, other_place), count),
+    )
+
+
+def _filled(channels: Tensor, count: int) -> Tensor:
+    """As many channels as asked for: the first one again where there are fewer."""
+    return torch.cat([channels, channels[:, :1].expand(-1, count - channels.shape[1])], 1)
 
 
 def _left_to_pair(rows: SwapRows, own: Tensor, size: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,8 @@ from statprune.core.refinement import Refinement, no_exchange
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics, Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
-from statprune.core.swap_candidates import swap_candidates
-from statprune.core.swap_pairs import ClosePairs, best_swaps, close_pairs
+from statprune.core.swap_candidates import swap_around_best, swap_candidates
+from statprune.core.swap_pairs import ClosePairs, close_pairs
 from statprune.core.swap_rows import SwapRows
 
 SHARE = 8  # rows are sorted out once one in so many waits, and searched once no more than that go on
@@ -156,23 +156,17 @@ class Swaps(Refinement):
             keep[rows.number[is_full]], made[rows.number[is_full]] = rows.keep[is_full], rows.made[is_full]
             stuck = SwapRows.joined(stuck, rows.where(~has_swapped & ~is_full))
             rows = rows.where(has_swapped & ~is_full)
-            if len(stuck) and len(rows) * SHARE <= len(stuck):  # many of them at a time, for little beside the work itself
-                has_swapped = _swap_best(stuck, search)
+            if len(stuck) and len(rows) * SHARE <= len(
+                stuck
+            ):  # many of them at a time, for little beside the work itself
+                has_swapped = torch.zeros_like(stuck.made, dtype=torch.bool)
+                if search.close is not None:
+                    has_swapped = swap_around_best(stuck, search.gram, search.close, self.candidates, self.max_swaps)
                 keep[stuck.number], made[stuck.number] = stuck.keep, stuck.made
                 stopped[stuck.number] = ~has_swapped
                 rows = SwapRows.joined(rows, stuck.where(has_swapped & (stuck.made < self.max_swaps)))
                 stuck = stuck.take(stuck.number[:0])
         return keep, made, stopped
-
-
-def _swap_best(rows: SwapRows, search: Search) -> Tensor:
-    """Swap the best of all pairs of every row, where it gains; whether it does, (rows,), bool."""
-    if search.close is None:  # the candidates were of all pairs
-        return torch.zeros_like(rows.made, dtype=torch.bool)
-    change, channels = best_swaps(rows, rows.own_changes(search.gram), search.gram, search.close)
-    gains = change < -rows.least_gain
-    rows.exchange(channels, gains[:, None].expand(-1, 2), search.gram)
-    return gains
 
 
 def _search(statistics: InputStatistics, pattern: Pattern, dense: Tensor) -> Search:

@@ -45,12 +45,12 @@ def test_the_best_swap_is_that_of_all_pairs(label, inputs, kept):
     pairs = rows.kept(own)[:, :, None] + rows.pruned(own)[:, None, :]
     pairs += 2 * rows.change[:, :, None] * rows.change[:, None, :] * gram
     expected = pairs.flatten(1).amin(1)
-    change, channels = best_swaps(rows, own, gram, close_pairs(gram))
+    change, first, second = best_swaps(rows, own, gram, close_pairs(gram), 4)
     gains = expected < -1e-12
     assert gains.any()
     assert torch.allclose(change[gains], expected[gains], rtol=1e-9, atol=1e-12)
     assert (change[~gains] >= -1e-12).all()
-    found = pairs[torch.arange(30), channels[:, 0], channels[:, 1]]
+    found = pairs[torch.arange(30), first[:, 0], second[:, 0]]
     assert torch.allclose(found[gains], expected[gains])
 
 
@@ -58,5 +58,5 @@ def test_a_finished_row_has_no_swap_left():
     case = usual_case(StatisticsKind.GRAM)
     gram = case.statistics.gram.float()
     rows = rows_of(case.weight, case.weight > 0, gram, torch.inf)
-    change, _ = best_swaps(rows, rows.own_changes(gram), gram, close_pairs(gram))
+    change, _, _ = best_swaps(rows, rows.own_changes(gram), gram, close_pairs(gram), 4)
     assert len(change) == len(rows)
