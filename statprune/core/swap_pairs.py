@@ -1,8 +1,9 @@
 """The best swap among all pairs of a kept and a pruned weight of a row, without looking at each of them.
 
 A pair changes the loss by own_u + own_v + 2 δ_u δ_v G_uv, and |G_uv| = ρ_uv √(G_uu G_vv) with the channels' correlation
-ρ_uv ≤ 1. The few pairs of channels with ρ > τ are looked at in every row. No other pair changes the loss by less than
-own_u + own_v − 2 τ b_u b_v, b_j = |δ_j| √G_jj, so that only weights with a low enough bound are left to be paired.
+ρ_uv ≤ 1. The few pairs of channels with the largest ρ are looked at in every row. With τ_u, the largest ρ in all other
+pairs of u, none of those changes the loss by less than own_u + own_v − 2 τ_u b_u b_v, b_j = |δ_j| √G_jj, so that only
+weights with a low enough bound are left to be paired.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ BINS = 100  # of correlations, to find τ
 ROUNDING = 1.001  # the bound's, so that no pair is lost to it
 ENTRIES = 2**20  # of intermediate values
 ROWS_TOGETHER = 64  # as many have as many weights left to be paired as the one with most
-CHORDS = 8  # of the bound, each twice as long as the one before
+CHORDS = 8  # of the bound, each as long as all before it: most weights' reach is far below the largest
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,10 @@ def _best_of_lowest(
     pairs = pair_products(gram, first.indices, second.indices)
     pairs.mul_(2 * change.gather(1, first.indices)[:, :, None]).mul_(change.gather(1, second.indices)[:, None, :])
     pairs.add_(first.values[:, :, None]).add_(second.values[:, None, :])
-    best, place = pairs.amin(2).topk(min(count, left[0]), 1, largest=False)
-    other_place = pairs.amin(1).topk(min(count, left[1]), 1, largest=False).indices
-    return (
-        best[:, 0],
-        _filled(first.indices.gather(1, place), count),
-        _filled(second.indices.gather(1, other_place), count),
-    )
+    best_kept = pairs.amin(2).topk(min(count, left[0]), 1, largest=False)
+    best_pruned = pairs.amin(1).topk(min(count, left[1]), 1, largest=False)
+    u, v = first.indices.gather(1, best_kept.indices), second.indices.gather(1, best_pruned.indices)
+    return best_kept.values[:, 0], _filled(u, count), _filled(v, count)
 
 
 def _filled(channels: Tensor, count: int) -> Tensor:
@@ -141,10 +139,8 @@ def _filled(channels: Tensor, count: int) -> Tensor:
 
 def _left_to_pair(rows: SwapRows, own: Tensor, size: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
     """Own changes of kept and of pruned weights whose bound leaves a gain possible; infinity elsewhere."""
-    kept, pruned = rows.kept(own), rows.pruned(own)
-    kept = _with_possible_gain(kept, pruned, size, reach, rows.least_gain)
-    pruned = _with_possible_gain(pruned, kept, size, reach, rows.least_gain)
-    return kept, pruned
+    kept = _with_possible_gain(rows.kept(own), rows.pruned(own), size, reach, rows.least_gain)
+    return kept, _with_possible_gain(rows.pruned(own), kept, size, reach, rows.least_gain)
 
 
 def _with_possible_gain(own: Tensor, partners: Tensor, size: Tensor, reach: Tensor, least_gain: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from statprune.core.swap_candidates import swap_around_best, swap_candidates
 from statprune.core.swap_pairs import ClosePairs, close_pairs
 from statprune.core.swap_rows import SwapRows
 
-SHARE = 8  # rows are sorted out once one in so many waits, and searched once no more than that go on
+SHARE = 8  # rows whose candidates gain nothing are set aside once they are one in so many
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Swaps(Refinement):
     After SparseGPT kept weights keep their updates, also where they are pruned and come back. All of ΔL but its last
     term belongs to u or to v alone: the best ``candidates`` of both are paired, their best pair is swapped, and the
     next one after it, until none of their pairs gains; then c, and the candidates with it, are computed anew. Where
-    the candidates have no pair that gains, the best of all pairs of the row is swapped, and where that gains nothing
-    either, the row stops: then none of its pairs takes away ``min_gain`` of the loss that it began with, or more. With
-    N:M all pairs of all groups are looked at, and u and v are of one group.
+    the candidates have no pair that gains, all pairs of the row are searched, and the weights with the best of these
+    are the next candidates. Where no pair gains, the row stops: then none of its pairs takes away ``min_gain`` of the
+    loss that it began with, or more. With N:M all pairs of all groups are looked at, and u and v are of one group.
 
     Every row keeps its count, and so does ``group=matrix``; the counts of SparseGPT's column blocks change. A pattern
     of a plugin has to say what swaps stay within (``Pattern.exchange_span``), or it is refused.
@@ -150,23 +150,26 @@ class Swaps(Refinement):
         stuck = rows.take(rows.number[:0])
         while len(rows):
             has_swapped = swap_candidates(rows, search.gram, search.span, self.candidates, self.max_swaps)
-            is_full = rows.made >= self.max_swaps
-            if int((has_swapped & ~is_full).sum()) * SHARE > len(rows) * (SHARE - 1):
+            goes_on = has_swapped & (rows.made < self.max_swaps)
+            if int(goes_on.sum()) * SHARE > len(rows) * (SHARE - 1):
                 continue
-            keep[rows.number[is_full]], made[rows.number[is_full]] = rows.keep[is_full], rows.made[is_full]
-            stuck = SwapRows.joined(stuck, rows.where(~has_swapped & ~is_full))
-            rows = rows.where(has_swapped & ~is_full)
-            if len(stuck) and len(rows) * SHARE <= len(
-                stuck
-            ):  # many of them at a time, for little beside the work itself
-                has_swapped = torch.zeros_like(stuck.made, dtype=torch.bool)
-                if search.close is not None:
-                    has_swapped = swap_around_best(stuck, search.gram, search.close, self.candidates, self.max_swaps)
+            waits = rows.where(~goes_on)
+            keep[waits.number], made[waits.number] = waits.keep, waits.made
+            stuck = SwapRows.joined(stuck, waits.where(waits.made < self.max_swaps))
+            rows = rows.where(goes_on)
+            if len(stuck) and len(rows) * SHARE <= len(stuck):  # a search of few rows costs about as much
+                has_swapped = self._all_pairs_searched(stuck, search)
                 keep[stuck.number], made[stuck.number] = stuck.keep, stuck.made
                 stopped[stuck.number] = ~has_swapped
                 rows = SwapRows.joined(rows, stuck.where(has_swapped & (stuck.made < self.max_swaps)))
                 stuck = stuck.take(stuck.number[:0])
         return keep, made, stopped
+
+    def _all_pairs_searched(self, rows: SwapRows, search: Search) -> Tensor:
+        """Whether rows swapped anything, (rows,), bool, of all their pairs."""
+        if search.close is None:  # the candidates are the best of all pairs
+            return torch.zeros_like(rows.made, dtype=torch.bool)
+        return swap_around_best(rows, search.gram, search.close, self.candidates, self.max_swaps)
 
 
 def _search(statistics: InputStatistics, pattern: Pattern, dense: Tensor) -> Search:
