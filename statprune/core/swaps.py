@@ -12,11 +12,11 @@ from statprune.core.refinement import Refinement, no_exchange
 from statprune.core.row_chunks import row_chunks
 from statprune.core.solution import Diagnostics, Solution
 from statprune.core.statistics import InputStatistics, StatisticsKind
-from statprune.core.swap_candidates import swap_candidates
-from statprune.core.swap_pairs import ClosePairs, best_swaps, close_pairs
+from statprune.core.swap_candidates import swap_around_best, swap_candidates
+from statprune.core.swap_pairs import ClosePairs, close_pairs
 from statprune.core.swap_rows import SwapRows
 
-FINISHED_SHARE = 8  # finished rows are taken out once there is one in so many
+SHARE = 8  # rows whose candidates gain nothing are set aside once they are one in so many
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Swaps(Refinement):
     After SparseGPT kept weights keep their updates, also where they are pruned and come back. All of ΔL but its last
     term belongs to u or to v alone: the best ``candidates`` of both are paired, their best pair is swapped, and the
     next one after it, until none of their pairs gains; then c, and the candidates with it, are computed anew. Where
-    the candidates have no pair that gains, the best of all pairs of the row is swapped, and where that gains nothing
-    either, the row stops: then none of its pairs takes away ``min_gain`` of the loss that it began with, or more. With
-    N:M all pairs of all groups are looked at, and u and v are of one group.
+    the candidates have no pair that gains, all pairs of the row are searched, and the weights with the best of these
+    are the next candidates. Where no pair gains, the row stops: then none of its pairs takes away ``min_gain`` of the
+    loss that it began with, or more. With N:M all pairs of all groups are looked at, and u and v are of one group.
 
     Every row keeps its count, and so does ``group=matrix``; the counts of SparseGPT's column blocks change. A pattern
     of a plugin has to say what swaps stay within (``Pattern.exchange_span``), or it is refused.
@@ -112,7 +112,7 @@ class Swaps(Refinement):
         search = _search(statistics, pattern, dense)
         size = dense.abs().max().clamp_min(torch.finfo(dense.dtype).tiny)
         parts = []
-        for rows in row_chunks(dense, 4 * max(dense.shape[1], self.candidates**2)):
+        for rows in row_chunks(dense, 4 * self.candidates**2):
             parts.append(self._refined(dense[rows] / size, solution.weight[rows] / size, solution.keep[rows], search))
         keep, made, stopped, before, after, energy = (torch.cat(column) for column in zip(*parts, strict=True))
         is_worse = after > before
@@ -132,8 +132,7 @@ class Swaps(Refinement):
         value = torch.where(keep, pruned, dense)
         rows = SwapRows(
             number=torch.arange(len(dense), device=dense.device),
-            value=value,
-            keep=keep.clone(),
+            side=torch.where(keep, -torch.inf, torch.inf).to(dense.dtype),
             change=torch.where(keep, value, -value),
             slope=(2 * slope).to(dense.dtype),
             least_gain=(self.min_gain * before).to(dense.dtype),
@@ -146,35 +145,31 @@ class Swaps(Refinement):
 
     def _searched(self, rows: SwapRows, search: Search) -> tuple[Tensor, Tensor, Tensor]:
         """Mask, number of swaps, and whether it stopped by itself, of every row."""
-        keep, made = rows.keep.clone(), rows.made.clone()
+        keep, made = rows.keep, rows.made.clone()
         stopped = torch.zeros_like(made, dtype=torch.bool)
+        stuck = rows.take(rows.number[:0])
         while len(rows):
-            own = rows.own_changes(search.gram)
-            has_swapped = swap_candidates(rows, own, search.gram, search.span, self.candidates, self.max_swaps)
-            is_active = rows.least_gain.isfinite()
-            if search.close is not None:
-                has_swapped |= _swap_best(rows, own, ~has_swapped & is_active, search.gram, search.close)
-            stopped[rows.number[is_active & ~has_swapped]] = True
-            is_finished = ~has_swapped | (rows.made >= self.max_swaps)
-            rows.least_gain.masked_fill_(is_finished, torch.inf)
-            if int(is_finished.sum()) * FINISHED_SHARE >= len(rows):
-                keep[rows.number], made[rows.number] = rows.keep, rows.made
-                rows = rows.take((~is_finished).nonzero()[:, 0])
+            has_swapped = swap_candidates(rows, search.gram, search.span, self.candidates, self.max_swaps)
+            goes_on = has_swapped & (rows.made < self.max_swaps)
+            if int(goes_on.sum()) * SHARE > len(rows) * (SHARE - 1):
+                continue
+            waits = rows.where(~goes_on)
+            keep[waits.number], made[waits.number] = waits.keep, waits.made
+            stuck = SwapRows.joined(stuck, waits.where(waits.made < self.max_swaps))
+            rows = rows.where(goes_on)
+            if len(stuck) and len(rows) * SHARE <= len(stuck):  # a search of few rows costs about as much
+                has_swapped = self._all_pairs_searched(stuck, search)
+                keep[stuck.number], made[stuck.number] = stuck.keep, stuck.made
+                stopped[stuck.number] = ~has_swapped
+                rows = SwapRows.joined(rows, stuck.where(has_swapped & (stuck.made < self.max_swaps)))
+                stuck = stuck.take(stuck.number[:0])
         return keep, made, stopped
 
-
-def _swap_best(rows: SwapRows, own: Tensor, is_stuck: Tensor, gram: Tensor, close: ClosePairs) -> Tensor:
-    """Swap the best of all pairs in the rows that are stuck; whether a row did, (rows,), bool."""
-    has_swapped = torch.zeros_like(is_stuck)
-    index = is_stuck.nonzero()[:, 0]
-    if len(index):
-        stuck = rows.take(index)
-        change, channels = best_swaps(stuck, own[index], gram, close)
-        gains = change < -stuck.least_gain
-        stuck.exchange(channels, gains[:, None].expand(-1, 2), gram)
-        rows.put(index, stuck)
-        has_swapped[index] = gains
-    return has_swapped
+    def _all_pairs_searched(self, rows: SwapRows, search: Search) -> Tensor:
+        """Whether rows swapped anything, (rows,), bool, of all their pairs."""
+        if search.close is None:  # the candidates are the best of all pairs
+            return torch.zeros_like(rows.made, dtype=torch.bool)
+        return swap_around_best(rows, search.gram, search.close, self.candidates, self.max_swaps)
 
 
 def _search(statistics: InputStatistics, pattern: Pattern, dense: Tensor) -> Search:
