@@ -39,7 +39,7 @@ REFERENCE_ROWS = (
     ("method=wanda", "compensation=none", "sparsity='2_4'"),
     ("method=cvr", "compensation=none", "sparsity='2_4'"),
     ("method=sparsegpt", "compensation=none", "sparsity='4_8'"),
-    ("experiment=best_first_order",),
+    ("method=cvr", "method.alpha=0", "method.activation_power=0.5", "compensation=moments", "compensation.groups=64"),
 )
 METHODS = ("magnitude", "wanda", "ria", "sparsegpt", "cvr")
 PATTERNS = ("unstructured", "'2_4'")

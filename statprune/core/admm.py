@@ -90,10 +90,10 @@ class Admm(Method):
     1967), and on other texts the least error was near it for 768, 2,048 and 8,192 tokens in 576 and 1,536 channels.
 
     Deviations from the paper and its code: λ by the tokens (0.1 there), ρ = 1.5 of that unit (1 there, whatever the
-    inputs are), 8 rounds of which 6 are the ramp (20 and 15), and conjugate gradients in place of rounds on the final
-    mask: less error at less cost on our study's model. Its public code prunes at full sparsity from the first round on,
-    which is ``ramp=1``. Kept weights of rows that lose nothing, and of channels that are zero in all inputs, are the
-    dense ones. Weights are in units of the largest while they are solved.
+    inputs are), 6 rounds of which 5 are the ramp (20 and 15), and conjugate gradients in place of rounds on the final
+    mask: docs/admm.md says what each is worth. Its public code prunes at full sparsity from the first round on, which
+    is ``ramp=1``. Kept weights of rows that lose nothing, and of channels that are zero in all inputs, are the dense
+    ones. Weights are in units of the largest while they are solved.
 
     Attributes:
         statistics: which inputs the outputs are compared on.
@@ -108,8 +108,8 @@ class Admm(Method):
     statistics: FittedTo = FittedTo.gram
     damping: float | None = None
     rho: float = 1.5
-    rounds: int = 8
-    ramp: int = 6
+    rounds: int = 6
+    ramp: int = 5
     steps: int = 4
     samples: int | None = None
 

@@ -99,8 +99,8 @@ def test_a_section_has_the_values_that_a_job_with_the_choice_has(reference):
 
 
 def test_the_keys_of_an_experiment_are_described_as_those_of_its_choices(reference):
-    keys = {key.name: key for key in reference.section("experiment", "best_first_order")}
-    assert keys["compensation.groups"].unit == "groups" and "reweighting strength" in keys["method.alpha"].meaning
+    keys = {key.name: key for key in reference.section("experiment", "main")}
+    assert keys["evaluation.seq_len"].unit == "tokens" and "perplexity" in keys["evaluation.datasets"].meaning
 
 
 def test_what_comes_with_statprune_has_no_other_origin(reference):

@@ -11,6 +11,7 @@ from statprune.config.checks import parse_config
 from statprune.config.compose import compose, plain_values
 from statprune.config.naming import name_of, other_names
 from statprune.config.unused import TASK_KEYS
+from statprune.core.admm import Admm
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.least_squares import FittedTo, LeastSquares
 from statprune.core.methods import method_names, options_class
@@ -45,10 +46,10 @@ def test_the_presets_of_least_squares_are_all_tokens_and_sampled_rows():
     assert composed("compensation=sampled_least_squares").compensation.value == LeastSquares(FittedTo.rows, steps=5)
 
 
-def test_the_best_first_order_preset_is_cvr_by_standard_deviations_with_grouped_moments():
-    best = composed("experiment=best_first_order")
-    assert best.compensation.value == Moments(groups=64)
-    assert best.method.options == options_class("cvr")(alpha=0, activation_power=0.5)
+def test_the_best_presets_are_admm_from_all_tokens_and_from_sampled_rows():
+    best, first_order = composed("experiment=best"), composed("experiment=best_first_order")
+    assert best.method.value == Admm() and first_order.method.value == Admm(FittedTo.rows)
+    assert best.compensation is None and first_order.compensation is None
 
 
 def test_the_main_preset_is_the_papers_setting():

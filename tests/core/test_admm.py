@@ -34,7 +34,7 @@ def removing(pattern, share):
     return Unstructured(share * pattern.ratio, pattern.group)
 
 
-def by_the_paper(weight, length, system, pattern, rho=1.5, rounds=8, ramp=6, steps=4):
+def by_the_paper(weight, length, system, pattern, rho=1.5, rounds=6, ramp=5, steps=4):
     """ADMM of a weight, step by step, with the damped system in units of the lengths."""
     w = weight.T * length[:, None]
     rho *= sum(1 / value for value in torch.linalg.inv(system).diagonal()) / len(system)
@@ -260,7 +260,7 @@ WRONG = [
     ("damping", {"damping": math.inf}, {"damping": 1e6}),
     ("rho", {"rho": 0.0}, {"rho": 1e-6}),
     ("ramp", {"ramp": 0}, {"ramp": 1}),
-    ("ramp", {"rounds": 5}, {"rounds": 6}),
+    ("ramp", {"rounds": 4}, {"rounds": 5}),
     ("steps", {"steps": -1}, {"steps": 0}),
     ("samples", {"samples": 0, "statistics": ROWS}, {"samples": 1, "statistics": ROWS}),
     ("samples", {"samples": 512}, {"samples": 512, "statistics": ROWS}),
