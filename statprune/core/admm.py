@@ -142,6 +142,16 @@ class Admm(Method):
         """How many rows of each input ``solve`` wants to see."""
         return (self.samples or SAMPLES) if self.statistics is FittedTo.rows else 0
 
+    @property
+    def working_copies(self) -> int:
+        """What conjugate gradients take of a matrix that they solve at once."""
+        return 12
+
+    @property
+    def gram_copies(self) -> int:
+        """In float64 G̃, the identity, the factor and the inverse; both that are kept, once more."""
+        return 10 if self.needs >= StatisticsKind.GRAM else 0
+
     def unseen(self, rows: Tensor) -> Tensor:
         """The sampled rows that nothing was fitted to: every fourth, where sampled rows are all that is fitted to."""
         return split(evenly_spaced(rows, self.sampled_rows))[1] if self.statistics is FittedTo.rows else rows

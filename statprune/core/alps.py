@@ -155,6 +155,16 @@ class Alps(Method):
         if self.steps < 0:
             raise ValueError(f"method.steps={self.steps} is negative; give 0 or more (ALPS' authors take 10)")
 
+    @property
+    def working_copies(self) -> int:
+        """What conjugate gradients take of a matrix that they solve at once."""
+        return 12
+
+    @property
+    def gram_copies(self) -> int:
+        """In float64 the normalised matrix, its eigenvectors and what finding them takes; what is kept, once more."""
+        return 12
+
     def solve(self, weight: Tensor, statistics: InputStatistics, pattern: Pattern) -> Solution:
         """Prune one weight of shape (out_features, in_features).
 

@@ -34,6 +34,19 @@ class Method(ABC):
         """How many rows of each input ``solve`` wants to see."""
         return 0
 
+    @property
+    def working_copies(self) -> int:
+        """How many arrays of a matrix's size ``solve`` holds at once, for the prediction of memory [float32 arrays].
+
+        The dense weight, the pruned one, the score, and what selecting takes.
+        """
+        return 6
+
+    @property
+    def gram_copies(self) -> int:
+        """How many arrays of the Gram matrix's size it holds beside that, in float32; one in float64 counts twice."""
+        return 7 if self.needs >= StatisticsKind.GRAM else 0
+
     def unseen(self, rows: Tensor) -> Tensor:
         """Those of an input's sampled rows that ``solve`` does not fit the weights to: an output error is of these.
 

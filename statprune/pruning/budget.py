@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POSITIONS = 128  # of both models' logits that are compared together, in float64
-SOLVING_COPIES = 6  # float32 working copies of the largest matrix: dense, pruned, score, and what selecting takes
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Workload:
         requests: lm-eval's requests that run together, with the length of the longest.
         kind: of the input statistics.
         sampled_rows: how many rows of each input are sampled.
+        working_copies: float32 arrays of a matrix's size that solving holds at once.
+        gram_copies: those of its Gram matrix's size.
         is_sequential: all windows pause inside a block.
         kept: evaluation windows whose last hidden states wait while the model is pruned, for fidelity.
     """
@@ -56,6 +57,8 @@ class Workload:
     requests: TokenBatch
     kind: StatisticsKind
     sampled_rows: int
+    working_copies: int
+    gram_copies: int
     is_sequential: bool
     kept: TokenBatch = TokenBatch()
 
@@ -130,7 +133,7 @@ def memory_need(model: "PreTrainedModel", blocks: Sequence[Block], workload: Wor
         activations=max(windows * calibration.length, waiting) * hidden * value_bytes,
         walk=_walk_bytes(model, blocks, workload, windows) if is_pruned else 0,
         statistics=_statistics_bytes(model, blocks, workload) if is_pruned else 0,
-        solve=_solve_bytes(blocks, workload.kind) if is_pruned else 0,
+        solve=_solve_bytes(blocks, workload) if is_pruned else 0,
         evaluate=_evaluate_bytes(model, workload),
         kept=workload.kept.count * workload.kept.length * hidden * value_bytes,
     )
@@ -161,12 +164,10 @@ def _statistics_bytes(model: "PreTrainedModel", blocks: Sequence[Block], workloa
     return needed
 
 
-def _solve_bytes(blocks: Sequence[Block], kind: StatisticsKind) -> int:
+def _solve_bytes(blocks: Sequence[Block], workload: Workload) -> int:
     matrices = [matrix for block in blocks for matrix in block.matrices]
-    needed = max(matrix.weights for matrix in matrices) * 4 * SOLVING_COPIES
-    if kind >= StatisticsKind.GRAM:  # factor in both precisions, damped copy, inverse
-        needed += max(matrix.in_features for matrix in matrices) ** 2 * (4 + 3 * 8)
-    return needed
+    weights = max(matrix.weights for matrix in matrices) * workload.working_copies
+    return 4 * (weights + max(matrix.in_features for matrix in matrices) ** 2 * workload.gram_copies)
 
 
 def _evaluate_bytes(model: "PreTrainedModel", workload: Workload) -> int:

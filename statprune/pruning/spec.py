@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS_FOR_OUTPUT_ERROR = 256  # sampled input rows on which each matrix's output error is measured
+LATER_COPIES = 12  # of a refinement or a compensation that reads a Gram matrix: conjugate gradients' on a whole matrix
+LATER_GRAM_COPIES = 7  # damped, in both precisions, and a factor
 
 # called with (number of the block, how many blocks there are, reports of its matrices)
 OnBlock = Callable[[int, int, Sequence[MatrixReport]], None]
@@ -82,6 +84,21 @@ class PruneSpec:
     def sampled_rows(self) -> int:
         """How many rows of each input are sampled: for the output error, and for the stages."""
         return max([ROWS_FOR_OUTPUT_ERROR, self.method.sampled_rows, *(stage.samples for stage in self._later_stages)])
+
+    @property
+    def working_copies(self) -> int:
+        """How many arrays of a matrix's size the stages hold at once, in float32, for the prediction of memory."""
+        later = [LATER_COPIES for stage in self._later_stages if stage.needs >= StatisticsKind.GRAM]
+        return max([self.method.working_copies, *later])
+
+    @property
+    def gram_copies(self) -> int:
+        """How many arrays of a Gram matrix's size the stages hold beside it, in float32, for the prediction of memory.
+
+        A later stage holds what SparseGPT does: the matrix in another unit or damped, and in both precisions.
+        """
+        later = sum(stage.needs >= StatisticsKind.GRAM for stage in self._later_stages)
+        return self.method.gram_copies + later * LATER_GRAM_COPIES
 
     @property
     def _later_stages(self) -> list[Refinement | Compensation]:

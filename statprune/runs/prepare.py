@@ -263,6 +263,8 @@ def _workload(
         requests=TokenBatch(batches.task_batch_size, zero_shot.plan.longest) if zero_shot else TokenBatch(),
         kind=spec.statistics_kind if spec is not None else StatisticsKind.NONE,
         sampled_rows=spec.sampled_rows if spec is not None else 0,
+        working_copies=spec.working_copies if spec is not None else 0,
+        gram_copies=spec.gram_copies if spec is not None else 0,
         is_sequential=config.settings.propagation is Propagation.sequential,
         kept=TokenBatch(kept, batches.seq_len),
     )

@@ -3,11 +3,14 @@
 import pandas as pd
 import pytest
 
+from statprune.core.admm import Admm
 from statprune.core.compensation import Energy
+from statprune.core.least_squares import FittedTo, LeastSquares
 from statprune.core.methods import get_method, method_names
 from statprune.core.moments import Moments
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import StatisticsKind
+from statprune.core.swaps import Swaps
 from statprune.model.coverage import Coverage
 from statprune.pruning.allocation import BlockRatios, NamedRatios, Owl
 from statprune.pruning.loop import prune
@@ -59,6 +62,15 @@ def test_a_compensation_may_want_more_rows_than_the_output_error():
     assert spec().sampled_rows == 256
     assert spec(compensation=Moments(samples=64)).sampled_rows == 256
     assert spec(compensation=Moments(samples=512)).sampled_rows == 512
+
+
+def test_what_solving_holds_is_what_its_stages_hold():
+    assert spec().gram_copies == 0 and spec(compensation=LeastSquares()).gram_copies == 7
+    methods = {name: PruneSpec(get_method(name), NofM(2, 4)) for name in ("sparsegpt", "admm", "alps")}
+    assert [own.gram_copies for own in methods.values()] == [7, 10, 12]
+    both = PruneSpec(get_method("admm"), NofM(2, 4), LeastSquares(), refinement=Swaps())
+    assert both.gram_copies == 24 and PruneSpec(Admm(FittedTo.rows), NofM(2, 4)).gram_copies == 0
+    assert [own.working_copies for own in (spec(), *methods.values(), both)] == [6, 6, 12, 12, 12]
 
 
 def test_a_batch_of_no_window_is_refused():
