@@ -193,12 +193,12 @@ class Admm(Method):
         sought = dense
         keep = seen = pattern.partial(self._share(1)).select(dense.abs())
         for number in range(2, self.rounds + 1):
-            weight = sought * keep
+            weight = sought * keep.to(sought.dtype)
             dual = sought - weight
             sought = system.times_inverse(weight.sub_(dual).sub_(dense)).mul_(system.rho).add_(dense).add_(dual)
             seen, keep = keep, pattern.partial(self._share(number)).select(sought.abs())
         change = (keep != seen).sum() / keep.sum().clamp_min(1)
-        return sought * keep, keep, change
+        return sought * keep.to(sought.dtype), keep, change
 
     def _share(self, number: int) -> float:
         """Which share of the weights that the pattern removes is removed in a round, from the first on."""
