@@ -177,7 +177,7 @@ class Admm(Method):
         result = torch.where(is_given, weight, fitted.div_(system.lengths).mul_(unit))
         diagnostics: Diagnostics = {
             "support_change": change,
-            "fit_residual": torch.where(left[0] > 0, left[1] / left[0], 0.0).sqrt(),
+            "fit_residual": (left[1] / left[0]).nan_to_num(0.0).sqrt(),  # nothing was left where 0 is divided by 0
             "dead_columns": system.is_dead.sum(),
         }
         return Solution(result, keep, diagnostics)

@@ -1,11 +1,7 @@
 """Gradual ADMM against a rewrite by columns, from all tokens and from sampled ones, and degenerate matrices."""
 
-import math
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from statprune.core import admm
 from statprune.core.admm import Admm
@@ -13,18 +9,10 @@ from statprune.core.least_squares import FittedTo
 from statprune.core.methods import get_method
 from statprune.core.patterns import Group, NofM, Pattern, Unstructured
 from statprune.core.statistics import InputStatistics, StatisticsKind
-from tests.helpers.alternating import conjugate_gradients, correlated, largest, relative_loss
+from tests.helpers.alternating import conjugate_gradients, correlated, largest, relative_loss, sampled
 
 PATTERNS = [Unstructured(0.5, Group.matrix), Unstructured(0.5), NofM(2, 4), NofM(4, 8), Unstructured(0.7)]
 ROWS = FittedTo.rows
-
-
-def sampled(inputs, index=None, dtype=torch.float64):
-    """Statistics without a Gram matrix, with every row sampled or those of the index."""
-    index = torch.arange(len(inputs)) if index is None else index
-    statistics = InputStatistics(inputs.shape[1], StatisticsKind.MOMENTS, index, dtype=dtype)
-    statistics.update(inputs)
-    return statistics
 
 
 def removing(pattern, share):
@@ -108,6 +96,10 @@ def test_rho_is_that_of_64_channels_where_there_are_more():
     some = [130 * number // 64 for number in range(64)]
     system = Admm()._system(statistics, torch.float64)
     assert system.rho.item() == pytest.approx(1.5 * unexplained[some].mean().item())
+    fitted = inputs[torch.arange(300) % 4 != 3] / (length / 300**0.5)
+    unexplained = 1 / torch.linalg.inv(fitted.T @ fitted / 225 + 130 / 225 * torch.eye(130)).diagonal()
+    system = Admm(ROWS)._system(sampled(inputs), torch.float64)
+    assert system.rho.item() == pytest.approx(1.5 * unexplained[some].mean().item())
 
 
 def test_uncorrelated_channels_have_the_mask_of_their_scores():
@@ -120,6 +112,52 @@ def test_uncorrelated_channels_have_the_mask_of_their_scores():
         assert torch.equal(solution.keep, pattern.select(weight.abs() * statistics.norm))
         assert torch.allclose(solution.weight, weight * solution.keep, rtol=1e-12)
         assert solution.diagnostics["support_change"] == 0
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+def test_its_report_tells_of_the_last_round_and_of_the_last_stage(pattern):
+    weight, inputs, statistics = correlated(5, 16)
+    method, unfitted = (Admm(rounds=5, ramp=5, steps=steps) for steps in (2, 0))
+    masks = []
+
+    class Watched(type(pattern)):
+        def partial(self, share):
+            return Watched(**vars(pattern.partial(share)))
+
+        def select(self, score):
+            masks.append(super().select(score))
+            return masks[-1]
+
+    solution = method.solve(weight, statistics, Watched(**vars(pattern)))
+    assert len(masks) == 5 and torch.equal(masks[-1], solution.keep)
+    change = (masks[-1] != masks[-2]).sum() / solution.keep.sum()
+    assert solution.diagnostics["support_change"] == change
+    gram = inputs.T @ inputs
+    length = gram.diagonal().sqrt()
+    system = gram / length[:, None] / length + 16 / 50 * torch.eye(16, dtype=torch.float64)
+
+    def gradient(solved):
+        missing = (weight - solved.weight) * length
+        return (missing @ system * solution.keep).norm()  # the diagonal of the system is the same everywhere
+
+    wanted = gradient(solution) / gradient(unfitted.solve(weight, statistics, pattern))
+    assert solution.diagnostics["fit_residual"] == pytest.approx(wanted.item())
+
+
+def test_no_more_rows_are_fitted_to_than_are_asked_for():
+    weight, inputs, _ = correlated(tokens=64)
+    few = Admm(ROWS, samples=16).solve(weight, sampled(inputs), PATTERNS[1])
+    some = sampled(inputs, torch.arange(0, 64, 4))
+    assert torch.equal(few.weight, Admm(ROWS).solve(weight, some, PATTERNS[1]).weight)
+
+
+def test_what_matrices_share_has_the_precision_of_their_weights():
+    _, inputs, statistics = correlated()
+    for method, known in ((Admm(), statistics), (Admm(ROWS), sampled(inputs, dtype=torch.float32))):
+        system = method._system(known, torch.float32)
+        assert {part.dtype for part in (system.lengths, system.rho, system.inverse)} == {torch.float32}
+        exact = method._system(known, torch.float64)
+        assert torch.equal(system.inverse, exact.inverse.to(torch.float32)) and exact.inverse.dtype == torch.float64
 
 
 def test_the_first_mask_is_wandas():
@@ -165,6 +203,7 @@ def test_rows_that_are_not_fitted_to_are_what_the_report_measures_on():
     rows = torch.arange(40.0)[:, None]
     assert torch.equal(Admm(ROWS, samples=20).unseen(rows), rows[6::8])
     assert torch.equal(Admm().unseen(rows), rows) and torch.equal(get_method("wanda").unseen(rows), rows)
+    assert Admm().needs is StatisticsKind.GRAM and Admm(ROWS).needs is StatisticsKind.MOMENTS
     assert [Admm().sampled_rows, Admm(ROWS).sampled_rows, Admm(ROWS, samples=8).sampled_rows] == [0, 1024, 8]
 
 
@@ -183,101 +222,3 @@ def test_what_matrices_share_is_computed_once(method, monkeypatch):
     method.solve(weight, statistics, PATTERNS[0])
     monkeypatch.setattr(admm.Admm, "_system", lambda *_: pytest.fail("it is known"))
     method.solve(2 * weight, statistics, PATTERNS[1])
-
-
-@pytest.mark.parametrize("method", [Admm(), Admm(ROWS)], ids=["gram", "rows"])
-def test_degenerate_matrices(method):
-    weight, inputs, _ = correlated()
-    inputs[:, [2, 5]] = 0
-
-    def statistics(values):
-        own = InputStatistics(8, StatisticsKind.GRAM, torch.arange(len(values)), dtype=torch.float64)
-        own.update(values)
-        return own
-
-    for pattern in (Unstructured(0.0), Unstructured(0.0, Group.matrix)):
-        assert torch.equal(method.solve(weight, statistics(inputs), pattern).weight, weight)
-    solution = method.solve(weight, statistics(inputs), Unstructured(0.5))
-    assert solution.diagnostics["dead_columns"] == 2 and not solution.keep[:, [2, 5]].any()
-    solution = method.solve(weight, statistics(inputs), Unstructured(0.1))  # floor(0.1 · 8) = 0
-    assert torch.equal(solution.weight, weight)
-    solution = method.solve(weight, statistics(inputs), Unstructured(0.2))
-    dead = solution.keep[:, [2, 5]]
-    assert dead.sum() == 6 and torch.equal(solution.weight[:, [2, 5]], weight[:, [2, 5]] * dead)
-    for empty in (statistics(inputs * 0), InputStatistics.uninformed(8, StatisticsKind.GRAM, "cpu")):
-        for pattern in PATTERNS:
-            solution = method.solve(weight, empty, pattern)
-            wanted = weight * pattern.select(weight.abs())
-            assert torch.allclose(solution.weight, wanted, rtol=1e-9)
-
-
-@pytest.mark.parametrize("scale", [2.0**-60, 2.0**60])
-@pytest.mark.parametrize("method", [Admm(), Admm(ROWS)], ids=["gram", "rows"])
-def test_the_units_of_weights_and_inputs_do_not_matter(scale, method):
-    weight, inputs, _ = correlated(dtype=torch.float32)
-    found = []
-    for factor in (1.0, scale):
-        statistics = InputStatistics(8, StatisticsKind.GRAM, torch.arange(50), dtype=torch.float64)
-        statistics.update(inputs * factor)
-        found.append(method.solve(weight * factor, statistics, PATTERNS[1]))
-    assert torch.equal(found[0].keep, found[1].keep) and torch.equal(found[0].weight * scale, found[1].weight)
-
-
-def test_single_precision_loses_no_more_than_double():
-    weight, inputs, statistics = correlated(24, 32, 400)
-    for method, known in ((Admm(), statistics), (Admm(ROWS), sampled(inputs))):
-        for pattern in PATTERNS:
-            double, single = (method.solve(weight.to(dtype), known, pattern) for dtype in (weight.dtype, torch.float))
-            assert single.weight.dtype == torch.float
-            losses = [relative_loss(weight, found.weight.double(), statistics) for found in (double, single)]
-            assert losses[1] == pytest.approx(losses[0], rel=0.02)
-
-
-@settings(deadline=None, max_examples=15)
-@given(
-    seed=st.integers(0, 10**6),
-    tokens=st.sampled_from([1, 3, 60]),
-    pattern=st.sampled_from([*PATTERNS, Unstructured(0.999), Unstructured(0.999, Group.matrix)]),
-    from_rows=st.booleans(),
-)
-def test_counts_are_exact_and_the_last_stage_never_costs(seed, tokens, pattern, from_rows):
-    weight, inputs, statistics = correlated(tokens=tokens, seed=seed)
-    statistics = sampled(inputs) if from_rows else statistics
-    weight[1] = 0
-    source = ROWS if from_rows else FittedTo.gram
-    unfitted, fitted = (Admm(source, steps=steps).solve(weight, statistics, pattern) for steps in (0, 10))
-    assert torch.equal(fitted.keep, unfitted.keep) and (fitted.weight[~fitted.keep] == 0).all()
-    assert fitted.keep.sum() == pattern.select(weight.abs()).sum() and fitted.weight.isfinite().all()
-    assert 0 <= fitted.diagnostics["support_change"] <= 2 and fitted.diagnostics["fit_residual"] <= 1 + 1e-9
-    if not from_rows:
-        system = statistics.gram + 8 / tokens * statistics.gram.diagonal().diag()
-        losses = [((weight - own.weight) @ system * (weight - own.weight)).sum() for own in (unfitted, fitted)]
-        assert losses[1] <= losses[0] * (1 + 1e-9) + 1e-12
-
-
-WRONG = [
-    ("damping", {"damping": 0.0}, {"damping": 1e-6}),
-    ("damping", {"damping": math.inf}, {"damping": 1e6}),
-    ("rho", {"rho": 0.0}, {"rho": 1e-6}),
-    ("ramp", {"ramp": 0}, {"ramp": 1}),
-    ("ramp", {"rounds": 4}, {"rounds": 5}),
-    ("steps", {"steps": -1}, {"steps": 0}),
-    ("samples", {"samples": 0, "statistics": ROWS}, {"samples": 1, "statistics": ROWS}),
-    ("samples", {"samples": 512}, {"samples": 512, "statistics": ROWS}),
-]
-
-
-@pytest.mark.parametrize(("name", "wrong", "least"), WRONG)
-def test_options_out_of_range_are_refused(name, wrong, least):
-    with pytest.raises(ValueError, match=rf"method\.{name}="):
-        get_method("admm", **wrong)
-    get_method("admm", **least)
-
-
-@pytest.mark.parametrize(("scale", "message"), [(1e-30, "squares vanish"), (1e30, "not finite")])
-def test_inputs_whose_squares_are_lost_are_refused(scale, message):
-    weight, inputs, _ = correlated()
-    statistics = InputStatistics(8, StatisticsKind.GRAM)  # products in float32
-    statistics.update(inputs * scale)
-    with pytest.raises(ValueError, match=message):
-        Admm().solve(weight, statistics, PATTERNS[0])

@@ -60,3 +60,11 @@ def relative_loss(weight, other, statistics):
     """Relative energy of what pruning takes from the outputs."""
     missing = weight - other
     return (((missing @ statistics.gram) * missing).sum() / ((weight @ statistics.gram) * weight).sum()).item()
+
+
+def sampled(inputs, index=None, dtype=torch.float64):
+    """Statistics without a Gram matrix, with every row sampled or those of the index."""
+    index = torch.arange(len(inputs)) if index is None else index
+    statistics = InputStatistics(inputs.shape[1], StatisticsKind.MOMENTS, index, dtype=dtype)
+    statistics.update(inputs)
+    return statistics
