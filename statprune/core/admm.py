@@ -177,7 +177,7 @@ class Admm(Method):
         result = torch.where(is_given, weight, fitted.div_(system.lengths).mul_(unit))
         diagnostics: Diagnostics = {
             "support_change": change,
-            "fit_residual": (left[1] / left[0]).nan_to_num(0.0).sqrt(),  # nothing was left where 0 is divided by 0
+            "fit_residual": (left[1] / left[0]).nan_to_num().sqrt(),  # 0 where there was nothing to divide by
             "dead_columns": system.is_dead.sum(),
         }
         return Solution(result, keep, diagnostics)
