@@ -8,6 +8,7 @@ import torch
 
 from statprune.analysis import figures
 from statprune.analysis.channels import MatrixInput, channel_scores, config_of, input_of_run, matrix_input
+from statprune.core.methods import Method
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.scores import CvrOptions
 from statprune.core.solution import Solution
@@ -75,7 +76,7 @@ def test_the_share_of_a_channel_is_what_the_pattern_keeps_of_it(score, pattern, 
     assert table[f"{score}_kept"].to_numpy() == pytest.approx(mask.mean(0))
 
 
-class Spy:
+class Spy(Method):
     """A method that prunes nothing, and remembers what it was to solve."""
 
     needs = StatisticsKind.MOMENTS

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from statprune.core.compensation import Energy
-from statprune.core.methods import get_method, method_names
+from statprune.core.methods import Method, get_method, method_names
 from statprune.core.moments import Moments
 from statprune.core.patterns import NofM, Unstructured
 from statprune.core.statistics import DenseStatistics, StatisticsKind
@@ -33,7 +33,7 @@ def assert_same_weights(model, other):
         assert torch.equal(value, other.state_dict()[key]), key
 
 
-class Failing:
+class Failing(Method):
     """A method that solves nothing."""
 
     needs = StatisticsKind.MOMENTS

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from statprune.core.compensation import Energy
-from statprune.core.methods import get_method, method_names
+from statprune.core.methods import Method, get_method, method_names
 from statprune.core.patterns import NofM, Unstructured
 from statprune.errors import ModelError
 from statprune.model.coverage import sparsity
@@ -151,7 +151,7 @@ def test_what_can_not_be_walked_in_lockstep_says_so(way, message):
         sequential(model, windows=windows)
 
 
-class Failing:
+class Failing(Method):
     """A method that solves nothing."""
 
     needs = get_method("wanda").needs
