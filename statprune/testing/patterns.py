@@ -37,6 +37,7 @@ def check_pattern(pattern: Pattern, shape: tuple[int, int] = (ROWS, COLUMNS)) ->
     require(counts[0] <= most, f"{name} removes {counts[0]} weights, but its target, {pattern.target}, is {most}")
     _check_ratio(pattern, shape)
     _check_columns(pattern, shape, counts[0])
+    _check_partial(pattern, shape, counts[0])
 
 
 def _all_have_defaults(pattern: Pattern) -> bool:
@@ -106,3 +107,15 @@ def _check_columns(pattern: Pattern, shape: tuple[int, int], whole: int) -> None
         f"{type(pattern).__name__} removes {removed} weights in blocks of {BLOCK} columns, but {whole} of the whole "
         "matrix; override columns(), or say in crosses() why it can't be selected by blocks",
     )
+
+
+def _check_partial(pattern: Pattern, shape: tuple[int, int], whole: int) -> None:
+    """A part of the pattern removes no more than the whole, which all of it removes."""
+    _, score = next(_scores(shape))
+    for share in (0.1, 0.5, 0.9, 1.0):
+        name = f"{type(pattern).__name__}.partial({share})"
+        part = called(name, lambda share=share: pattern.partial(share))  # type: ignore[misc]
+        require(isinstance(part, Pattern), f"{name} is {type(part).__name__}; return a pattern, or self")
+        removed = int((~part.select(score)).sum())
+        least = whole if share == 1 else 0
+        require(least <= removed <= whole, f"{name} removes {removed} weights, and the whole pattern {whole}")

@@ -233,6 +233,13 @@ def test_a_pattern_whose_ratio_is_rounded():
         check_pattern(dataclass(frozen=True)(Rounded)())
 
 
+@pytest.mark.parametrize(("part", "sentence"), [(None, "return a pattern"), (Unstructured(0.9), "and the whole")])
+def test_a_pattern_whose_parts_are_none(part, sentence, monkeypatch):
+    monkeypatch.setattr(Unstructured, "partial", lambda *_: part)
+    with pytest.raises(AssertionError, match=rf"Unstructured\.partial\(0\.1\) .*{sentence}"):
+        check_pattern(Unstructured())
+
+
 @dataclass(frozen=True)
 class Spread(Allocation):
     """The same ratio everywhere, changed."""
