@@ -188,7 +188,8 @@ def _reference_choices(
 ) -> dict[str, str]:
     """The choices that a name tells of: a user's own file is told apart by what it changes in the choice it names.
 
-    ``method=mine`` with ``name: ria`` in its file is named as ria is, and differs from it in the options it sets.
+    ``method=mine`` with ``name: ria`` in its file is named as ria is, and differs from it in the options it sets. So
+    does a preset of ours, where no word tells of it, as a compensation's variant does.
     """
     shown = {
         "method": config["method"]["name"],
@@ -201,7 +202,8 @@ def _reference_choices(
     own = files("statprune.conf")
     result = {}
     for group, choice in groups.items():
-        is_ours = (own / group / f"{choice}.yaml").is_file() or shown.get(group) == choice
+        is_told = group != "method" and (own / group / f"{choice}.yaml").is_file()
+        is_ours = is_told or shown.get(group) == choice
         reference = choice if is_ours else shown.get(group, default_choices(place).get(group))
         if reference is not None:  # an experiment of the user's has none: what it sets are changes
             result[group] = str(reference)

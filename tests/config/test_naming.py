@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 
 import pytest
 from hydra import compose as hydra_compose
@@ -9,7 +10,9 @@ from hydra import initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statprune.config.naming import differing_keys, other_names, run_name
+from statprune.config.checks import parse_config
+from statprune.config.compose import choice_names, compose, plain_values
+from statprune.config.naming import differing_keys, name_of, other_names, run_name
 from statprune.config.place import prepare_plugins
 
 START = "SmolLM2-135M-Instruct.Q4_1_bundled"
@@ -71,6 +74,16 @@ def test_different_values_have_different_names(tiny_folder):
     names = {name("method.alpha=1"), name("method.alpha=2"), name(f"model.path={tiny_folder}")}
     names |= {name("sparsity.layer_ratios=[0.5]", "seed=3"), name("sparsity.layer_ratios=[0.25]", "seed=3")}
     assert len(names) == 5
+
+
+@pytest.mark.parametrize("group", ["method", "compensation", "refinement", "sparsity", "experiment"])
+def test_choices_of_a_group_that_compute_something_else_have_different_folders(group):
+    hashes = defaultdict(set)
+    for choice in choice_names(group):
+        composition = compose([f"{group}='{choice}'"])
+        values = plain_values(composition.config)
+        hashes[values["name"], name_of(values, composition.choices)].add(parse_config(values).hash())
+    assert [found for found in hashes.values() if len(found) > 1] == []
 
 
 def test_a_changed_key_is_a_word_before_the_hash():
