@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
+from statprune.core.channel_units import ChannelUnits, largest_weight
+from statprune.core.conjugate_gradients import WORKING_COPIES, SecondMoments, fit_kept_weights, share_left
 from statprune.core.finite import check_gram, dead_channels
 from statprune.core.held_out import evenly_spaced, split
 from statprune.core.least_squares import FittedTo
@@ -27,8 +28,7 @@ class _System:
     """G̃ + λI, with G̃ the inputs' second moments in units that give it a diagonal of ones, and its inverse with ρ.
 
     Attributes:
-        lengths: by which inputs are divided, in any unit, (in_features,).
-        is_dead: channels that are zero in every token, (in_features,), bool.
+        units: by which inputs are divided, in units of their mean.
         moments: G̃, or the sampled rows X̃ with X̃ᵀX̃ ≈ G̃.
         damping: λ.
         rho: ρ, a scalar.
@@ -36,18 +36,17 @@ class _System:
             (samples, in_features).
     """
 
-    lengths: Tensor
-    is_dead: Tensor
+    units: ChannelUnits
     moments: SecondMoments
     damping: float
     rho: Tensor
     inverse: Tensor
 
     def to(self, dtype: torch.dtype) -> "_System":
-        """The same in another precision, and with lengths in units of their mean, above zero for dead channels too."""
-        lengths = torch.where(self.is_dead, DEAD_LENGTH, self.lengths / self.lengths.mean())
+        """The same in another precision."""
+        units = replace(self.units, lengths=self.units.lengths.to(dtype))
         moments, rho, inverse = self.moments.to(dtype), self.rho.to(dtype), self.inverse.to(dtype)
-        return replace(self, lengths=lengths.to(dtype), moments=moments, rho=rho, inverse=inverse)
+        return replace(self, units=units, moments=moments, rho=rho, inverse=inverse)
 
     def times_inverse(self, values: Tensor) -> Tensor:
         """V (G̃ + (λ + ρ) I)⁻¹ of V, (rows, in_features)."""
@@ -144,8 +143,8 @@ class Admm(Method):
 
     @property
     def working_copies(self) -> int:
-        """What conjugate gradients take of a matrix that they solve at once."""
-        return 12
+        """Those of the last stage."""
+        return WORKING_COPIES
 
     @property
     def gram_copies(self) -> int:
@@ -167,18 +166,16 @@ class Admm(Method):
             ValueError: the Gram matrix is not finite, or inputs are so small that their squares vanish.
         """
         system: _System = statistics.once(("admm", weight.dtype, self), lambda: self._system(statistics, weight.dtype))
-        unit = weight.abs().max()
-        unit = torch.where(unit > 0, unit, 1.0)
-        dense = (weight / unit).mul_(system.lengths)
+        unit = largest_weight(weight)
+        dense = system.units.of(weight, unit)
         start, keep, change = self._search(dense, system, pattern)
         damping = dense.new_full((), system.damping)
         fitted, left = fit_kept_weights(dense, start, keep, system.moments, damping, self.steps)
-        is_given = keep & (system.is_dead | keep.all(1, keepdim=True))
-        result = torch.where(is_given, weight, fitted.div_(system.lengths).mul_(unit))
+        result = system.units.restored(weight, unit, fitted, keep)
         diagnostics: Diagnostics = {
             "support_change": change,
-            "fit_residual": (left[1] / left[0]).nan_to_num().sqrt(),  # 0 where there was nothing to divide by
-            "dead_columns": system.is_dead.sum(),
+            "fit_residual": share_left(left),
+            "dead_columns": system.units.is_dead.sum(),
         }
         return Solution(result, keep, diagnostics)
 
@@ -226,7 +223,7 @@ class Admm(Method):
         precision = torch.cholesky_solve(some.T, torch.linalg.cholesky(gram + damping * eye)).mul_(some.T).sum(0)
         rho = self.rho * (1 / precision).mean()
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram + (damping + rho) * eye))
-        return _System(lengths, is_dead, SecondMoments(gram.diagonal().clone(), gram=gram), damping, rho, inverse)
+        return _System(_units(lengths, is_dead), SecondMoments(gram.diagonal(), gram=gram), damping, rho, inverse)
 
     def _of_rows(self, statistics: InputStatistics) -> _System:
         """From sampled rows; without any the system is λI, and magnitudes by norms are all that is known."""
@@ -242,4 +239,10 @@ class Admm(Method):
         explained = torch.cholesky_solve(some, torch.linalg.cholesky(products + damping * eye)).mul_(some).sum(0)
         rho = self.rho * (damping / (1 - explained)).mean()
         inverse = torch.cholesky_solve(rows, torch.linalg.cholesky(products + (damping + rho) * eye))
-        return _System(norm, is_dead, SecondMoments(rows.square().sum(0), rows=rows), damping, rho, inverse)
+        moments = SecondMoments(rows.square().sum(0), rows=rows)
+        return _System(_units(norm, is_dead), moments, damping, rho, inverse)
+
+
+def _units(lengths: Tensor, is_dead: Tensor) -> ChannelUnits:
+    """Lengths in units of their mean, above zero for dead channels too."""
+    return ChannelUnits(torch.where(is_dead, DEAD_LENGTH, lengths / lengths.mean()), is_dead)

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
+from statprune.core.channel_units import ChannelUnits, largest_weight
+from statprune.core.conjugate_gradients import WORKING_COPIES, SecondMoments, fit_kept_weights, share_left
 from statprune.core.finite import check_gram, dead_channels
 from statprune.core.methods import Method
 from statprune.core.patterns import Group, Pattern
@@ -68,17 +69,15 @@ class _Problem:
 
     Attributes:
         gram: damped, and with 1 on its diagonal, (in_features, in_features).
-        lengths: by which inputs were divided to make it so, (in_features,).
+        units: by which inputs were divided to make it so.
         eigenvalues: of ``gram``, (in_features,).
         eigenvectors: its columns Q, (in_features, in_features).
-        is_dead: channels that are zero in every token, (in_features,), bool.
     """
 
     gram: Tensor
-    lengths: Tensor
+    units: ChannelUnits
     eigenvalues: Tensor
     eigenvectors: Tensor
-    is_dead: Tensor
 
     def inverse(self, rho: float) -> Tensor:
         """(G + ρI)⁻¹."""
@@ -157,8 +156,8 @@ class Alps(Method):
 
     @property
     def working_copies(self) -> int:
-        """What conjugate gradients take of a matrix that they solve at once."""
-        return 12
+        """Those of the last stage."""
+        return WORKING_COPIES
 
     @property
     def gram_copies(self) -> int:
@@ -176,16 +175,13 @@ class Alps(Method):
         """
         key = ("alps", weight.dtype, self.damping)
         problem: _Problem = statistics.once(key, lambda: _normalised(statistics, self.damping, weight.dtype))
-        unit = weight.abs().max()
-        unit = torch.where(unit > 0, unit, 1.0)
-        dense = (weight / unit).mul_(problem.lengths)
+        unit = largest_weight(weight)
+        dense = problem.units.of(weight, unit)
         found = self._search(dense, problem, pattern)
         moments = SecondMoments(problem.gram.diagonal(), problem.gram)
         fitted, left = fit_kept_weights(dense, found.weight, found.keep, moments, dense.new_zeros(()), self.steps)
-        is_given = found.keep & (problem.is_dead | found.keep.all(1, keepdim=True))
-        result = torch.where(is_given, weight, fitted.div_(problem.lengths).mul_(unit))
-        residual = torch.where(left[0] > 0, left[1] / left[0], 0.0).sqrt()
-        numbers: Diagnostics = {"fit_residual": residual, "dead_columns": problem.is_dead.sum()}
+        result = problem.units.restored(weight, unit, fitted, found.keep)
+        numbers: Diagnostics = {"fit_residual": share_left(left), "dead_columns": problem.units.is_dead.sum()}
         return Solution(result, found.keep, found.diagnostics | numbers)
 
     def _search(self, dense: Tensor, problem: _Problem, pattern: Pattern) -> _Found:
@@ -235,8 +231,7 @@ def _normalised(statistics: InputStatistics, damping: float, dtype: torch.dtype)
     eigenvalues, eigenvectors = torch.linalg.eigh(gram)
     return _Problem(
         gram=gram.to(dtype),
-        lengths=lengths.to(dtype),
+        units=ChannelUnits(lengths.to(dtype), is_dead),
         eigenvalues=eigenvalues.clamp_min_(0).to(dtype),
         eigenvectors=eigenvectors.to(dtype),
-        is_dead=is_dead,
     )

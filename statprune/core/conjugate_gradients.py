@@ -7,6 +7,7 @@ from torch import Tensor
 
 # entries of a weight that are solved together: a few copies of them are held, and G is read once for all of them
 CHUNK_ENTRIES = {"cpu": 2**24, "cuda": 2**26}
+WORKING_COPIES = 12  # arrays of a matrix's size, float32, that a matrix of one chunk takes
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,15 @@ def fit_kept_weights(
         rows = slice(first, first + rows_together)
         left += _descend(weight[rows], dense[rows] - start[rows], keep[rows], moments, damping, steps)
     return weight, left
+
+
+def share_left(left: Tensor) -> Tensor:
+    """The gradient's norm after the steps over that before, a scalar; 0 where there was none.
+
+    Args:
+        left: that ``fit_kept_weights`` returned.
+    """
+    return _ratio(left[1], left[0]).sqrt()
 
 
 def _descend(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statprune.core.compensation import Compensation
+from statprune.core.conjugate_gradients import WORKING_COPIES
 from statprune.core.methods import Method
 from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS_FOR_OUTPUT_ERROR = 256  # sampled input rows on which each matrix's output error is measured
-LATER_COPIES = 12  # of a refinement or a compensation that reads a Gram matrix: conjugate gradients' on a whole matrix
-LATER_GRAM_COPIES = 7  # damped, in both precisions, and a factor
+LATER_GRAM_COPIES = 7  # of a refinement or a compensation: damped, in both precisions, and a factor
 
 # called with (number of the block, how many blocks there are, reports of its matrices)
 OnBlock = Callable[[int, int, Sequence[MatrixReport]], None]
@@ -88,7 +88,7 @@ class PruneSpec:
     @property
     def working_copies(self) -> int:
         """How many arrays of a matrix's size the stages hold at once, in float32, for the prediction of memory."""
-        later = [LATER_COPIES for stage in self._later_stages if stage.needs >= StatisticsKind.GRAM]
+        later = [WORKING_COPIES for stage in self._later_stages if stage.needs >= StatisticsKind.GRAM]
         return max([self.method.working_copies, *later])
 
     @property

@@ -1,4 +1,4 @@
-"""Gradual ADMM against a rewrite by columns, from all tokens and from sampled ones, and degenerate matrices."""
+"""Gradual ADMM against a rewrite by columns, from all tokens and from sampled ones."""
 
 import pytest
 import torch
@@ -40,13 +40,18 @@ def by_the_paper(weight, length, system, pattern, rho=1.5, rounds=6, ramp=5, ste
     return (fitted / (scale * length)[:, None]).T, mask.T.bool()
 
 
+def damped(inputs, damping):
+    """The inputs' lengths, and their damped second moments in units of these."""
+    gram = inputs.T @ inputs
+    length = gram.diagonal().sqrt()
+    return length, gram / length[:, None] / length + damping * torch.eye(len(gram), dtype=gram.dtype)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 @pytest.mark.parametrize("seed", [0, 3])
 def test_it_is_the_papers_with_other_constants(pattern, seed):
     weight, inputs, statistics = correlated(5, 16, seed=seed)
-    gram = inputs.T @ inputs
-    length = gram.diagonal().sqrt()
-    system = gram / length[:, None] / length + 16 / 50 * torch.eye(16, dtype=torch.float64)
+    length, system = damped(inputs, 16 / 50)
     wanted, keep = by_the_paper(weight, length, system, pattern)
     solution = Admm().solve(weight, statistics, pattern)
     assert torch.equal(solution.keep, keep)
@@ -56,9 +61,7 @@ def test_it_is_the_papers_with_other_constants(pattern, seed):
 @pytest.mark.parametrize(("rounds", "ramp", "steps"), [(1, 1, 0), (2, 1, 3), (5, 5, 1), (20, 15, 2)])
 def test_rounds_ramp_and_steps(rounds, ramp, steps):
     weight, inputs, statistics = correlated(5, 16)
-    gram = inputs.T @ inputs
-    length = gram.diagonal().sqrt()
-    system = gram / length[:, None] / length + 0.1 * torch.eye(16, dtype=torch.float64)
+    length, system = damped(inputs, 0.1)
     wanted, keep = by_the_paper(weight, length, system, PATTERNS[1], 1.0, rounds, ramp, steps)
     method = Admm(damping=0.1, rho=1.0, rounds=rounds, ramp=ramp, steps=steps)
     solution = method.solve(weight, statistics, PATTERNS[1])
@@ -90,9 +93,8 @@ def test_damping_is_the_channels_per_token_and_has_a_least(tokens, damping):
 
 def test_rho_is_that_of_64_channels_where_there_are_more():
     _, inputs, statistics = correlated(3, 130, 300)
-    gram = inputs.T @ inputs
-    length = gram.diagonal().sqrt()
-    unexplained = 1 / torch.linalg.inv(gram / length[:, None] / length + 130 / 300 * torch.eye(130)).diagonal()
+    length, system = damped(inputs, 130 / 300)
+    unexplained = 1 / torch.linalg.inv(system).diagonal()
     some = [130 * number // 64 for number in range(64)]
     system = Admm()._system(statistics, torch.float64)
     assert system.rho.item() == pytest.approx(1.5 * unexplained[some].mean().item())
@@ -132,9 +134,7 @@ def test_its_report_tells_of_the_last_round_and_of_the_last_stage(pattern):
     assert len(masks) == 5 and torch.equal(masks[-1], solution.keep)
     change = (masks[-1] != masks[-2]).sum() / solution.keep.sum()
     assert solution.diagnostics["support_change"] == change
-    gram = inputs.T @ inputs
-    length = gram.diagonal().sqrt()
-    system = gram / length[:, None] / length + 16 / 50 * torch.eye(16, dtype=torch.float64)
+    length, system = damped(inputs, 16 / 50)
 
     def gradient(solved):
         missing = (weight - solved.weight) * length
@@ -155,7 +155,7 @@ def test_what_matrices_share_has_the_precision_of_their_weights():
     _, inputs, statistics = correlated()
     for method, known in ((Admm(), statistics), (Admm(ROWS), sampled(inputs, dtype=torch.float32))):
         system = method._system(known, torch.float32)
-        assert {part.dtype for part in (system.lengths, system.rho, system.inverse)} == {torch.float32}
+        assert {part.dtype for part in (system.units.lengths, system.rho, system.inverse)} == {torch.float32}
         exact = method._system(known, torch.float64)
         assert torch.equal(system.inverse, exact.inverse.to(torch.float32)) and exact.inverse.dtype == torch.float64
 

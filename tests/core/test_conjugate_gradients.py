@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statprune.core import conjugate_gradients
-from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
+from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights, share_left
 from statprune.core.patterns import Group, NofM, Unstructured
 from tests.helpers.corrections import half, make
 
@@ -168,3 +168,8 @@ def test_degenerate_matrices(by_rows):
     one, keep = w[:, :1], torch.tensor([[True], [False], [True], [True], [False]])
     result, _ = fit_kept_weights(one, one * keep, keep, second_moments(x[:, :1], by_rows), DAMPING, 20)
     assert torch.equal(result, one * keep)
+
+
+def test_what_is_left_of_a_gradient_is_a_share_of_its_norm():
+    assert share_left(torch.tensor([16.0, 1.0])) == 0.25
+    assert share_left(torch.tensor([0.0, 0.0])) == 0
