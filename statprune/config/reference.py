@@ -35,6 +35,7 @@ HYDRAS_KEYS = {
     "hydra.sweeper.max_batch_size": ("int or null", "jobs that the launcher gets at a time; null: all"),
 }
 ALLOCATION = "sparsity.allocation"
+FEW = 6  # keys that a line has room for
 PROBLEMS = (StatpruneError, HydraException, OmegaConfBaseException)  # of a plugin, or of a file of the user's
 
 
@@ -194,7 +195,7 @@ def _described(group: str, name: str) -> Choice:
     told = section.source if is_own_section else ""
     own = {key: value for key, value in file.values.items() if not key.endswith(f".{TARGET}")}
     sets = tuple(_key(section, file, key, value) for key, value in own.items())
-    assigned = ", ".join(key.assignment for key in sets)
+    assigned = ", ".join(key.assignment for key in sets) if len(sets) <= FEW else f"sets {len(sets)} keys"
     return Choice(
         name=name,
         summary=summary(told) or file.comment or (BASIC[group] if name == "basic" and group in BASIC else assigned),

@@ -36,6 +36,9 @@ class Key:
     unit: str | None
     meaning: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default", plain(self.default))  # plugins' configurations hold enums and paths
+
     @property
     def shown_default(self) -> str:
         """The default as ``--cfg job`` prints it, on one line."""
@@ -51,6 +54,17 @@ def shown(value: object) -> str:
     """A plain value on one line, as YAML has it."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000, sort_keys=False)
     return text.strip().removesuffix("...").strip()
+
+
+def plain(value: object) -> object:
+    """A value as YAML and JSON have it: an enum's member by its name, as on the command line; a path as its text."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from statprune.cli.reference_page import reference_page
 from statprune.config import compose as composing
 from statprune.config import place
-from statprune.config.compose import choice_names, compose, default_choices
+from statprune.config.compose import compose, default_choices
 from statprune.config.reference import Reference
 from statprune.config.reference_keys import leaves
 from statprune.core.score import SCORES
@@ -23,7 +23,13 @@ from statprune.system.plugin_files import PLUGINS
 from tests.helpers.verbs import verb
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
-CHOICES = [(group, choice) for group in default_choices() if group != "experiment" for choice in choice_names(group)]
+CHOICES = [
+    (group.name, choice.name)
+    for group in Reference().groups
+    if group.name in default_choices() and group.name != "experiment"
+    for choice in group.choices
+    if not choice.origin  # an installed launcher, Ray's for one, may bring its own
+]
 PLUGIN = '''
 from dataclasses import dataclass
 

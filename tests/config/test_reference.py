@@ -1,14 +1,18 @@
 """The reference of the configuration: what it knows of keys, choices and where they come from."""
 
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from statprune.config import compose, place
 from statprune.config.overrides import override_problems
 from statprune.config.place import place_of, use_place
 from statprune.config.reference import ALLOCATION, HYDRA_GROUPS, Reference
-from statprune.config.reference_keys import shown, type_text
+from statprune.config.reference_keys import plain, shown, type_text
 from statprune.core.score import SCORES
 from statprune.pruning.allocation import ALLOCATIONS
 from statprune.pruning.spec import Propagation
@@ -56,9 +60,58 @@ def test_defaults_are_shown_as_the_printed_configuration_has_them(value, text):
     assert shown(value) == text
 
 
+class Mode(Enum):
+    """As a launcher's configuration has it."""
+
+    DEFAULT = "default"
+
+
+class Texts(StrEnum):
+    """An enum whose members are texts."""
+
+    ONE = "the first"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(Mode.DEFAULT, "DEFAULT"), (Texts.ONE, "ONE"), (Path("a/b"), "a/b"), ({"mode": Mode.DEFAULT}, "{mode: DEFAULT}")],
+    ids=str,
+)
+def test_values_of_plugins_that_yaml_has_no_form_for_are_shown_as_people_write_them(value, text):
+    assert shown(plain(value)) == text
+
+
+@dataclass
+class LauncherOfAPlugin:
+    """What Hydra's Ray launcher has in its configuration: an enum and a path."""
+
+    _target_: str = "somewhere.Launcher"
+    mode: Mode = Mode.DEFAULT
+    folder: Path = Path("a/b")
+
+
+def test_launchers_of_plugins_may_hold_enums_and_paths(fresh):
+    store = ConfigStore.instance()
+    store.store(group="hydra/launcher", name="of_a_plugin", node=LauncherOfAPlugin, provider="a plugin")
+    try:
+        choice = Reference().group("hydra/launcher").choice("of_a_plugin")
+        assert choice.problem is None
+        assert {key.name: key.shown_default for key in choice.sets} == {
+            "hydra.launcher.mode": "DEFAULT",
+            "hydra.launcher.folder": "a/b",
+        }
+    finally:
+        del store.repo["hydra"]["launcher"]["of_a_plugin.yaml"]
+
+
+def ours(group):
+    """The choices that statprune has: an installed launcher, Ray's for one, may bring some without a word."""
+    return [choice for choice in group.choices if not choice.origin]
+
+
 def test_every_key_has_a_meaning_and_a_type(reference):
     keys = [*reference.keys, *(key for group in reference.groups for key in group.keys)]
-    keys += [key for group in reference.groups for choice in group.choices for key in choice.sets]
+    keys += [key for group in reference.groups for choice in ours(group) for key in choice.sets]
     assert [key.name for key in keys if not (key.meaning and key.type)] == []
 
 
