@@ -165,8 +165,22 @@ class Moments(Compensation):
         common = torch.where(energy > 0, target.sum(1) / energy, 1.0).clamp(self.min_scale, self.max_scale)
         ridge = torch.where(energy > 0, self.shrinkage * diagonal.mean(1), 1.0)
         diagonal.add_(ridge[:, None])
-        scale, _ = torch.linalg.solve_ex(products, target + (ridge * common)[:, None])
+        scale = _solve_positive(products, target + (ridge * common)[:, None])
         return scale.clamp(self.min_scale, self.max_scale)
+
+
+def _solve_positive(matrices: Tensor, target: Tensor) -> Tensor:
+    """Solve a positive definite system for every row; by Cholesky on a GPU, where LU makes the host wait.
+
+    Args:
+        matrices: (rows, groups, groups).
+        target: (rows, groups).
+    """
+    if matrices.is_cuda:
+        lower, _ = torch.linalg.cholesky_ex(matrices)
+        return torch.cholesky_solve(target[..., None], lower)[..., 0]
+    solution, _ = torch.linalg.solve_ex(matrices, target)
+    return solution
 
 
 def _restore_means(weight: Tensor, dense: Tensor, keep: Tensor, mean: Tensor, direction: Tensor) -> None:

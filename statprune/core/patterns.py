@@ -1,7 +1,8 @@
 """Sparsity patterns: from a score to a keep mask, by partial selection on whole tensors.
 
 Ties: of equal scores, N:M keeps the one with the lowest index, and an unstructured pattern removes evenly spaced ones.
-Both rules are the same on every device; the kernel in sparsegpt_triton.py repeats that of N:M.
+Both rules are the same on every device; the kernel in sparsegpt_triton.py repeats that of N:M, those in
+selection_triton.py that of an unstructured pattern.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statprune.core.kernels import has_kernel
 from statprune.system.registry import Registry, subclass_of
 
 NOT_FINITE = "the score holds NaN or infinity; the weights or the inputs are not finite, or too large for it"
@@ -223,6 +225,13 @@ def smallest(score: Tensor, count: int) -> Tensor:
     _check_finite(score)
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
+    if score.dtype is torch.float32 and has_kernel(score):
+        from statprune.core.selection_triton import LONGEST, smallest_below, smallest_of_rows
+
+        if score.shape[1] <= LONGEST:
+            return smallest_of_rows(score, count)
+        if len(score) == 1:
+            return smallest_below(score, _kth_smallest(score, count), count)
     threshold = _kth_smallest(score, count)
     if score.is_cuda:
         return _break_ties(score, threshold, count)

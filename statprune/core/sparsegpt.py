@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from statprune.core.finite import check_gram, dead_channels
+from statprune.core.kernels import has_kernel
 from statprune.core.methods import Method
 from statprune.core.patterns import Group, NofM, Pattern
 from statprune.core.solution import Diagnostics, Solution
@@ -41,13 +42,28 @@ def inverse_factor(gram: Tensor, damping: float) -> tuple[Tensor, float]:
     while damping <= 1e3:
         work = gram.to(torch.float64, copy=True)
         work.diagonal().add_(damping * work.diagonal().mean())
-        work, info = torch.linalg.cholesky_ex(work)
+        upper, info = _flipped_factor(work) if work.is_cuda else _factor_of_inverse(work)
         if info == 0:
-            work, info = torch.linalg.cholesky_ex(torch.cholesky_inverse(work), upper=True)
-            if info == 0:
-                return work, damping
+            return upper, damping
         damping *= 10
     raise ValueError("the Gram matrix is not positive definite even at damping 1e3")
+
+
+def _factor_of_inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """U of matrix⁻¹ = UᵀU, and 0 where it could be factorised."""
+    lower, info = torch.linalg.cholesky_ex(matrix)
+    return torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True) if info == 0 else (lower, info)
+
+
+def _flipped_factor(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with one factorisation: where P matrix P = LLᵀ, P reversing the order of channels, U is P L⁻¹ P.
+
+    On an H200 it takes half the time of the way over the inverse. A CPU keeps that way: masks that were recorded with
+    it would change where two scores differ by rounding alone.
+    """
+    lower, info = torch.linalg.cholesky_ex(matrix.flip(0, 1))
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.solve_triangular(lower, identity, upper=False).flip(0, 1).contiguous(), info
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class SparseGPT(Method):
         factor = statistics.once(key, lambda: self._factor(statistics, weight.dtype))
         _check_range(weight, factor.upper.diagonal())
         # the loop works on columns, and wants each in one piece of memory; the kernel reads rows
-        work = weight.clone() if _has_kernel(weight) else weight.T.clone(memory_format=torch.contiguous_format).T
+        work = weight.clone() if has_kernel(weight) else weight.T.clone(memory_format=torch.contiguous_format).T
         work.masked_fill_(factor.is_dead, 0)
         keep = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, weight.shape[1], self.block_size):
@@ -125,14 +141,6 @@ def _check_range(weight: Tensor, diagonal: Tensor) -> None:
         )
 
 
-def _has_kernel(tensor: Tensor) -> bool:
-    if not tensor.is_cuda:
-        return False
-    from statprune.core import sparsegpt_triton  # Triton is slow to import, and a CPU needs none of it
-
-    return sparsegpt_triton.available()
-
-
 def _solve_block(block: Tensor, factor: Tensor, pattern: Pattern) -> tuple[Tensor, Tensor]:
     """Prune the columns of ``block``, (out_features, columns), in place, left to right.
 
@@ -148,7 +156,7 @@ def _solve_columns(
     block: Tensor, factor: Tensor, keep: Tensor | None, nofm: tuple[int, int] | None
 ) -> tuple[Tensor, Tensor]:
     """As ``sparsegpt_triton.solve_block``, which takes one launch on a GPU; here it is a loop."""
-    if _has_kernel(block):
+    if has_kernel(block):
         from statprune.core import sparsegpt_triton
 
         return sparsegpt_triton.solve_block(block, factor, keep, nofm)

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from statprune.core.gram import add_products, mirror
+from statprune.core.kernels import has_kernel
 from statprune.system.distributed import gathered_tensors, sum_over_processes
 
 T = TypeVar("T")
 
 # values converted to float64 at a time: what stays in a CPU's cache; on a GPU, enough to fill it
 CHUNK_VALUES = {"cpu": 2**18, "cuda": 2**24}
-
-STRIP = 512  # rows of a Gram matrix computed together: its symmetry saves up to half of the work
 
 
 class StatisticsKind(IntEnum):
@@ -69,8 +69,8 @@ class InputStatistics:
             self._gram = torch.zeros(in_features, in_features, dtype=torch.float64, device=device)
         self._gram_is_whole = True  # False: only its strips on and above the diagonal are up to date
         self._sample_index = sample_index
-        # sent once: a copy to a GPU for every batch would wait for it every time
-        self._sample_on_device = sample_index.to(device) if sample_index is not None else None
+        # sent once, and not waited for: the numbers stay where they are
+        self._sample_on_device = sample_index.to(device, non_blocking=True) if sample_index is not None else None
         self._rows: list[Tensor] = []
         self._derived: dict[Hashable, Any] = {}
 
@@ -86,18 +86,12 @@ class InputStatistics:
             if first < last:
                 self._rows.append(rows[self._sample_on_device[first:last] - self.count])
         if self.kind >= StatisticsKind.MOMENTS:
-            for chunk in rows.split(max(1, CHUNK_VALUES[rows.device.type] // rows.shape[1])):
-                values = chunk.to(torch.float64, copy=True)
-                mean = values.mean(0)
-                self._merge(len(chunk), mean, values.sub_(mean).square_().sum(0))
+            self._add_moments(rows)
         else:
             self.count += rows.shape[0]
         if self._gram is not None:
-            # window by window, where the input is (windows, tokens, features), and added in float64: how windows are
-            # batched, or split over processes, does not change what rounding makes of the sum
             self._gram_is_whole = False
-            for window in inputs if inputs.ndim == 3 else (rows,):
-                _add_products(self._gram, window.to(self._dtype))
+            add_products(self._gram, inputs if inputs.ndim == 3 else rows[None], self._dtype)
 
     @classmethod
     def pooled(cls, members: Sequence["InputStatistics"]) -> "InputStatistics":
@@ -148,6 +142,22 @@ class InputStatistics:
         shared._own_count = own_count
         return shared
 
+    def _add_moments(self, rows: Tensor) -> None:
+        """Add rows, (tokens, in_features), to the moments."""
+        if has_kernel(rows):
+            from statprune.core.statistics_triton import shifted_sums
+
+            # near the mean; a window's first token is no example of the others
+            shift = self._mean if self.count else rows[len(rows) // 2].to(torch.float64)
+            total, squares = shifted_sums(rows, shift)
+            deviation = total / len(rows)
+            self._merge(len(rows), shift + deviation, (squares - total * deviation).clamp_min_(0))
+            return
+        for chunk in rows.split(max(1, CHUNK_VALUES[rows.device.type] // rows.shape[1])):
+            values = chunk.to(torch.float64, copy=True)
+            mean = values.mean(0)
+            self._merge(len(chunk), mean, values.sub_(mean).square_().sum(0))
+
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
         total = self.count + count
         delta = mean - self._mean
@@ -192,9 +202,7 @@ class InputStatistics:
         if self._gram is None:
             raise RuntimeError("these statistics hold no Gram matrix; collect them with StatisticsKind.GRAM")
         if not self._gram_is_whole:
-            for first in range(0, len(self._gram), STRIP):
-                last = first + STRIP
-                self._gram[last:, first:last] = self._gram[first:last, last:].T
+            mirror(self._gram)
             self._gram_is_whole = True
         return self._gram
 
@@ -217,10 +225,3 @@ class DenseStatistics:
 
     kind: StatisticsKind
     blocks: dict[int, dict[str, InputStatistics]] = field(default_factory=dict)
-
-
-def _add_products(gram: Tensor, rows: Tensor) -> None:
-    """Add rowsᵀ · rows to ``gram``, strip by strip of its rows, and only on and right of the diagonal's squares."""
-    for first in range(0, len(gram), STRIP):
-        last = first + STRIP
-        gram[first:last, first:] += rows[:, first:last].T @ rows[:, first:]

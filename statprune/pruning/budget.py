@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from statprune.core.kernels import available
 from statprune.core.statistics import CHUNK_VALUES, StatisticsKind
 from statprune.model.loading import hidden_size, vocabulary_size
 from statprune.model.matrix import Block
@@ -153,7 +154,9 @@ def _walk_bytes(model: "PreTrainedModel", blocks: Sequence[Block], workload: Wor
 
 def _statistics_bytes(model: "PreTrainedModel", blocks: Sequence[Block], workload: Workload) -> int:
     inputs = sum(matrix.in_features for matrix in blocks[0].matrices)
-    needed = 3 * CHUNK_VALUES[model.device.type] * 8 + 4 * workload.sampled_rows * inputs
+    has_kernel = model.device.type == "cuda" and available()  # it reads inputs as they are stored
+    chunks = 0 if has_kernel else 3 * CHUNK_VALUES[model.device.type] * 8
+    needed = chunks + 4 * workload.sampled_rows * inputs
     if workload.kind >= StatisticsKind.GRAM:
         # neighbours of one width share an input, as queries, keys and values do; the output projection has its own
         distinct = {

@@ -16,6 +16,12 @@ class OnGpu(torch.Tensor):
     device = SimpleNamespace(type="cuda")
 
 
+@pytest.fixture(autouse=True)
+def no_kernel(monkeypatch):
+    """What a GPU runs where no kernel can be built; tests/core/test_selection_triton.py has the kernels."""
+    monkeypatch.setattr("statprune.core.patterns.has_kernel", lambda tensor: False)
+
+
 def random_scores(rows, columns):
     return torch.rand(rows, columns, generator=torch.Generator().manual_seed(0))
 

@@ -81,10 +81,10 @@ def kernel(monkeypatch):
     def solve_block(block, factor, keep, nofm):
         handed.append((block, factor, keep, nofm))
         with monkeypatch.context() as without:
-            without.setattr(sparsegpt, "_has_kernel", lambda tensor: False)
+            without.setattr(sparsegpt, "has_kernel", lambda tensor: False)
             return loop(block, factor, keep, nofm)
 
-    fake = SimpleNamespace(solve_block=solve_block, available=lambda: True)
+    fake = SimpleNamespace(solve_block=solve_block)
     monkeypatch.setattr(statprune.core, "sparsegpt_triton", fake, raising=False)
     return fake, handed
 
@@ -94,14 +94,8 @@ def test_the_kernel_is_handed_blocks_of_a_copy(monkeypatch, kernel, pattern):
     w, _, statistics = random_matrix()
     given, method = w.clone(), get_method("sparsegpt", block_size=4)
     wanted = method.solve(w, statistics, pattern)
-    monkeypatch.setattr(sparsegpt, "_has_kernel", lambda tensor: True)
+    monkeypatch.setattr(sparsegpt, "has_kernel", lambda tensor: True)
     solution = method.solve(w, statistics, pattern)
     assert torch.equal(w, given) and torch.equal(solution.keep, wanted.keep)
     assert torch.allclose(solution.weight, wanted.weight, rtol=1e-12)
     assert [block.stride() for block, *_ in kernel[1]] == [(8, 1)] * 2  # rows in one piece
-
-
-@pytest.mark.parametrize(("is_cuda", "is_there"), [(True, True), (True, False), (False, True)])
-def test_the_kernel_is_used_on_a_gpu_where_there_is_one(kernel, is_cuda, is_there):
-    kernel[0].available = lambda: is_there
-    assert sparsegpt._has_kernel(SimpleNamespace(is_cuda=is_cuda)) is (is_cuda and is_there)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from statprune.core.statistics import CHUNK_VALUES, STRIP, InputStatistics, StatisticsKind
+from statprune.core.gram import STRIP
+from statprune.core.statistics import CHUNK_VALUES, InputStatistics, StatisticsKind
 from tests.helpers.matrices import random_matrix
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from statprune.core import row_chunks, statistics
+from statprune.core import gram, row_chunks, statistics
 from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 
 
@@ -24,7 +24,7 @@ def test_chunks_hold_as_many_tokens_as_fit(monkeypatch, values, lengths):
 
 def test_the_sizes_of_chunks_are_those_of_recorded_runs():
     """Others add in another order, and the last bits differ."""
-    assert statistics.CHUNK_VALUES == {"cpu": 262144, "cuda": 16777216} and statistics.STRIP == 512
+    assert statistics.CHUNK_VALUES == {"cpu": 262144, "cuda": 16777216} and gram.STRIP == 512
     assert row_chunks.CHUNK_ENTRIES == {"cpu": 1048576, "cuda": 67108864}
 
 
