@@ -11,7 +11,6 @@ from torch import Tensor
 from statprune.core.kernels import has_kernel
 
 STRIP = 512  # rows computed together: the symmetry of the result saves up to half of the work
-TILE = 128  # on a GPU, the squares on the diagonal of which both halves are computed; strips are a multiple of it
 
 EXACT_IN_FLOAT32 = (torch.bfloat16, torch.float16)  # products of two such numbers are
 
@@ -38,7 +37,10 @@ def add_products(gram: Tensor, inputs: Tensor, dtype: torch.dtype) -> None:
 
 def mirror(gram: Tensor) -> None:
     """Make what is below the diagonal what ``add_products`` left above it, in place."""
-    step = TILE if gram.is_cuda else STRIP
-    for first in range(0, len(gram), step):
-        last = first + step
+    if gram.is_cuda:  # in few launches, for another matrix of memory
+        above = gram.triu(1)
+        gram.triu_().add_(above.T)
+        return
+    for first in range(0, len(gram), STRIP):
+        last = first + STRIP
         gram[last:, first:last] = gram[first:last, last:].T

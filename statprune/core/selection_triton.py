@@ -56,11 +56,14 @@ def _rows_kernel(
         is_enough = tl.sum((key <= middle).to(tl.int32), 0) >= count
         high = tl.where(is_enough, middle, high)
         low = tl.where(is_enough, low, middle + 1)
-    below = key < low
-    equal = (inside & (key == low)).to(tl.int64)
-    missing = count - tl.sum(below.to(tl.int64), 0)
-    chosen = below | _evenly(equal, 0, missing, tl.sum(equal, 0))
-    tl.store(chosen_ptr + row * columns + column, chosen, mask=inside)
+    own = chosen_ptr + row * columns + column
+    below, equal = key < low, inside & (key == low)
+    missing, total = count - tl.sum(below.to(tl.int32), 0), tl.sum(equal.to(tl.int32), 0)
+    if missing == total:  # few scores are equal: dividing 64 bits for each takes longer than all of the rest
+        tl.store(own, below | equal, mask=inside)
+    else:
+        evenly = _evenly(equal.to(tl.int64), 0, missing.to(tl.int64), total.to(tl.int64))
+        tl.store(own, below | evenly, mask=inside)
 
 
 @triton.jit
