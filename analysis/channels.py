@@ -127,7 +127,8 @@ def input_of_run(config: RunConfig, folder: Path, block: int, name: str) -> Matr
         StatpruneError: there is no such matrix, or the run's model or calibration text is not there any more.
     """
     device = choose_device(config.settings.device)
-    loaded = open_model(config.model.source, str(device), config.settings.offload.value, folder)
+    settings = config.settings
+    loaded = open_model(config.model.source, str(device), settings.offload.value, folder, settings.converted_models)
     options = config.calibration
     windows = calibration_windows(
         loaded.tokenizer, options.source, options.samples, options.seq_len, config.settings.seed, options.path

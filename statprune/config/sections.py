@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 from statprune.core.patterns import Group
@@ -234,7 +235,7 @@ class Settings:
         verbose: print a line per block.
         rerun: run again although this very run is finished.
         verify_inputs: hash all bytes of what is read, and compare them even where size and time are the same.
-        cache: folder of dense perplexities and accuracies that runs share; None: none.
+        cache: folder of what runs share: results of dense models, converted GGUF models; None: none.
         plugins: Python files and modules that are imported first: they register choices of your own.
     """
 
@@ -251,3 +252,8 @@ class Settings:
     verify_inputs: bool = False
     cache: str | None = None
     plugins: list[str] = field(default_factory=list)
+
+    @property
+    def converted_models(self) -> Path | None:
+        """Where GGUF models are kept once they are converted; None: nowhere."""
+        return Path(self.cache) / "models" if self.cache else None

@@ -1,6 +1,7 @@
 """Open a causal language model with its tokenizer: whole, or with its blocks waiting on the host or on disk."""
 
 import inspect
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from statprune.errors import ModelError, first_line
 from statprune.model.config_sizes import check_parameters, check_sizes
+from statprune.model.converted import Conversion, forget_quantizer
 from statprune.model.foreign import adapter_problem, quantised_problem, read_object
 from statprune.model.location import absent_folder, locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
@@ -31,6 +33,7 @@ from statprune.system.hub import hub_access
 if TYPE_CHECKING:  # transformers is slow to import, and --help needs none of it
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 FEW = 8  # names of tensors that a record holds
 # names of a model's longest input: by far the most common ones, and those of a few families
 COMMON_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -128,13 +131,17 @@ def load_model(
 
 
 def open_model(
-    source: ModelSource, device: str = "cpu", offload: str = "none", folder: Path | None = None
+    source: ModelSource,
+    device: str = "cpu",
+    offload: str = "none",
+    folder: Path | None = None,
+    converted: Path | None = None,
 ) -> LoadedModel:
-    """As ``load_model``, from a source."""
+    """As ``load_model``, from a source; a .gguf model is converted once and kept in ``converted``, if that is given."""
     problem = model_path_problem(source.path) or offload_problem(source.path, offload)
     if problem:
         raise ModelError(problem)
-    opening = _Opening(source, torch.device(device), folder if offload == "disk" else None)
+    opening = _Opening(source, torch.device(device), folder if offload == "disk" else None, converted)
     loaded = opening.open()
     streamer = loaded.streamer
     if offload == "cpu":
@@ -204,24 +211,52 @@ def _embeddings(model: "PreTrainedModel") -> Tensor:
 
 @dataclass(frozen=True)
 class _Opening:
-    """One attempt to open a source; with ``folder`` the blocks stay in the checkpoint's files."""
+    """One attempt to open a source.
+
+    Attributes:
+        source: what to open.
+        device: where to.
+        folder: where blocks are stored that stay in files once they are pruned; None: they do not.
+        converted: folder of GGUF models that have been converted; None: they are converted anew.
+    """
 
     source: ModelSource
     device: torch.device
     folder: Path | None
+    converted: Path | None
 
     def open(self) -> LoadedModel:
         location = locate_model(self.source.path)
-        options: PretrainedOptions = {
-            "revision": self.source.revision,
-            "trust_remote_code": self.source.trust_remote_code,
-        }
         if not location.endswith(".gguf"):
-            return self._open(location, options)
-        options["gguf_file"] = Path(location).name
-        loaded = self._open(str(Path(location).parent), options)
-        _forget_quantizer(loaded.model)
+            return self._open(location, self._options)
+        if self.converted is None or not Path(location).is_file():
+            return self._from_gguf(Path(location))
+        return self._from_converted(Conversion(Path(location), self.converted))
+
+    @property
+    def _options(self) -> PretrainedOptions:
+        return {"revision": self.source.revision, "trust_remote_code": self.source.trust_remote_code}
+
+    def _from_gguf(self, file: Path) -> LoadedModel:
+        loaded = self._open(str(file.parent), self._options | {"gguf_file": file.name})
+        forget_quantizer(loaded.model)
         return loaded
+
+    def _from_converted(self, conversion: Conversion) -> LoadedModel:
+        """The model of the folder that the file was or is now converted to; as the file has it where there is none."""
+        opened = conversion.opened()
+        if opened is None:
+            direct = replace(self, source=replace(self.source, dtype="float32"))._from_gguf(conversion.file)
+            opened = direct.opened
+            if not conversion.keep(direct.model, direct.tokenizer, opened):
+                return self._from_gguf(conversion.file)
+            del direct
+        try:
+            return replace(self._open(str(conversion.folder), self._options), opened=opened)
+        except ModelError as error:
+            log.warning("%s can't be used (%s): %s is converted anew", conversion.folder, error, conversion.file.name)
+            conversion.remove()
+            return self._from_gguf(conversion.file)
 
     def _open(self, location: str, options: PretrainedOptions) -> LoadedModel:
         with nullcontext(True) if Path(location).exists() else hub_access() as online:
@@ -283,14 +318,15 @@ class _Opening:
     def _weights(
         self, location: str, options: PretrainedOptions, found: LoadingInfo
     ) -> tuple["PreTrainedModel", Streamer | None]:
-        precision = self._precision(options)
+        precision = self._precision
         if self.folder is not None:
             return open_from_disk(location, precision, options, self.device, self.folder, found)
         return from_pretrained(location, options, found, dtype=precision), None
 
-    def _precision(self, options: PretrainedOptions) -> torch.dtype | str:
+    @property
+    def _precision(self) -> torch.dtype | str:
         """What ``from_pretrained`` takes as dtype."""
-        name = "float32" if self.source.dtype == "auto" and "gguf_file" in options else self.source.dtype
+        name = "float32" if self.source.dtype == "auto" and self.source.path.endswith(".gguf") else self.source.dtype
         precision: torch.dtype | str = "auto" if name == "auto" else getattr(torch, name)
         return precision
 
@@ -311,12 +347,3 @@ class _Opening:
             f"{absent_folder(path)}model.path={path} can't be opened as a causal language model ({reason}); give a "
             "local folder with model and tokenizer, a .gguf file, or a hub id that is reachable or in the local cache"
         )
-
-
-def _forget_quantizer(model: "PreTrainedModel") -> None:
-    """Drop what GGUF's quantizer left: the weights are dense now, and ``save_pretrained`` would refuse them."""
-    holders: tuple[tuple[object, str], ...] = ((model.config, "quantization_config"), (model, "hf_quantizer"))
-    for holder, name in holders:
-        if hasattr(holder, name):
-            delattr(holder, name)
-    vars(model)["is_quantized"] = False

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statprune.model.converted import Conversion
 from statprune.model.loading import ModelSource
 from statprune.model.location import locate_model
 from statprune.system.hub import hub_access
@@ -12,8 +13,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def open_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
-    """A model's tokenizer; None where it can't be opened, which opening the model will say better."""
+def open_tokenizer(source: ModelSource, converted: Path | None = None) -> "PreTrainedTokenizerBase | None":
+    """A model's tokenizer; None where it can't be opened, which opening the model will say better.
+
+    Args:
+        source: names the model.
+        converted: folder of GGUF models that have been converted, if there is one.
+    """
     from transformers import AutoTokenizer
 
     location = locate_model(source.path)
@@ -21,6 +27,9 @@ def open_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
         "revision": source.revision,
         "trust_remote_code": source.trust_remote_code,
     }
+    file = Path(location)
+    if location.endswith(".gguf") and converted is not None and file.is_file() and Conversion(file, converted).opened():
+        location = str(Conversion(file, converted).folder)
     if location.endswith(".gguf"):
         options["gguf_file"], location = Path(location).name, str(Path(location).parent)
     with nullcontext(True) if Path(location).exists() else hub_access():

@@ -34,7 +34,7 @@ def check_tokenizer_alone(context: RunContext, suite: TaskSuite | None) -> None:
     paths, bos = _chats(config), _bos_everywhere(config)
     if suite is None and not paths and not bos:
         return
-    tokenizer = open_tokenizer(config.model.source)
+    tokenizer = open_tokenizer(config.model.source, config.settings.converted_models)
     if tokenizer is None:
         return
     if bos and tokenizer.bos_token_id is None:

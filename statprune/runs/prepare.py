@@ -166,7 +166,7 @@ def _opened(context: RunContext) -> LoadedModel:
     def load() -> LoadedModel:
         log.info("loading %s", source.path)
         with waiting(f"loading {source.path}"):
-            return open_model(source, device, offload, context.model_folder)
+            return open_model(source, device, offload, context.model_folder, context.config.settings.converted_models)
 
     with phase(context.seconds, "load"):
         key = [*vars(source).values(), input_key(context.inputs, MODEL), device, offload]

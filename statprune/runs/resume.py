@@ -93,8 +93,11 @@ def _reopened_model(context: RunContext, source: ModelSource) -> LoadedModel:
 
 
 def _opened(context: RunContext, source: ModelSource) -> LoadedModel:
+    settings = context.config.settings
     with waiting(f"loading {source.path}"):
-        return open_model(source, str(context.device), context.config.settings.offload.value, context.folder / UNSAVED)
+        return open_model(
+            source, str(context.device), settings.offload.value, context.folder / UNSAVED, settings.converted_models
+        )
 
 
 def _measured_again(context: RunContext, zero_shot: "ZeroShot") -> Answers:

@@ -12,14 +12,17 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from tqdm import tqdm
 
 LIBRARIES = ("transformers", "accelerate", "py.warnings")  # their warnings go to the log
 CONSOLE = Console(stderr=True)  # one for bars and lines, so that lines go above a bar
+_WAITING: list[Progress] = []  # what is shown at present
 
 
 class SilentBar(tqdm):
@@ -27,6 +30,23 @@ class SilentBar(tqdm):
 
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, **(kwargs | {"disable": True}))
+
+
+class BarInLine(SilentBar):
+    """One that fills the line of ``waiting`` in place of its own."""
+
+    def __iter__(self) -> Iterator[object]:
+        for done, item in enumerate(super().__iter__(), start=1):
+            yield item
+            for lines in _WAITING:
+                lines.update(lines.task_ids[0], completed=done, total=len(self.iterable))
+
+
+class _KnownBar(BarColumn):
+    """A bar, where it is known how much there is to do."""
+
+    def render(self, task: Task) -> ProgressBar:
+        return super().render(task) if task.total is not None else ProgressBar(width=0)
 
 
 @contextmanager
@@ -40,11 +60,15 @@ def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Show on a terminal what is being waited for, and since when; for work whose end can't be told beforehand."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    """Show on a terminal what is being waited for, and since when; with a bar where a library tells its length."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), _KnownBar())
     with Progress(*columns, console=CONSOLE, disable=not CONSOLE.is_terminal, transient=True) as lines:
         lines.add_task(text, total=None)
-        yield
+        _WAITING.append(lines)
+        try:
+            yield
+        finally:
+            _WAITING.remove(lines)
 
 
 class OnceInTheLog(logging.Handler):
@@ -108,7 +132,7 @@ def configure_logging(verbose: bool, quiet: bool = False) -> None:
 
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    modeling_gguf_pytorch_utils.tqdm = SilentBar  # the GGUF reader draws a bar that no setting reaches
+    modeling_gguf_pytorch_utils.tqdm = BarInLine  # of the GGUF reader
     logger = logging.getLogger("statprune")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
     warn_in_the_log()

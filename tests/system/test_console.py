@@ -38,6 +38,19 @@ def test_a_wait_is_shown_with_its_seconds_on_a_terminal_only(written, is_termina
         assert written.getvalue().strip() == ""
 
 
+@pytest.mark.parametrize("is_terminal", [True], indirect=True)
+def test_a_librarys_bar_fills_the_line_that_is_waited_on(written):
+    bar = console.BarInLine(range(4))
+    with waiting("converting"):
+        lines = console._WAITING[0]
+        seen = [(item, lines.tasks[0].total, lines.tasks[0].completed) for item in bar]
+        assert (lines.tasks[0].total, lines.tasks[0].completed) == (4, 4)
+        time.sleep(0.15)
+    assert [item for item, *_ in seen] == list(range(4)) and seen[0][1] is None and seen[3][1:] == (4, 3)
+    assert "━" in written.getvalue() and list(console.BarInLine("ab")) == ["a", "b"]
+    assert console._WAITING == []
+
+
 def test_nothing_is_shown_by_a_process_that_another_speaks_for(written):
     console.CONSOLE.quiet = True
     with waiting("loading"), progress("pruning", 3) as advance:
