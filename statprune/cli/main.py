@@ -50,6 +50,9 @@ VERBS = {
     "compare": Verb("print what runs differ in, and how much their numbers do", "statprune.cli.compare"),
     "channels": Verb("draw what Wanda's and CVR's scores make of a matrix's input channels", "statprune.cli.channels"),
     "choose": Verb("say which method suits a model, with the evidence", "statprune.cli.choose"),
+    "inspect": Verb(
+        "count a checkpoint's zeros and N:M patterns, and what differs from a dense one", "statprune.cli.inspect"
+    ),
     "options": Verb("show every group, choice and key with its meaning and default", "statprune.cli.options"),
     "init": Verb("make a package of your own scores, compensations, allocations and texts", "statprune.cli.init"),
 }

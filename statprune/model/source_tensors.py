@@ -44,7 +44,7 @@ class SourceTensors:
         self._prefix = f"{prefix}." if prefix else ""
         self._readers: dict[str, Callable[[], Tensor]] = {}
         for path in _weight_files(source):
-            self._readers |= _readers(path)
+            self._readers |= tensor_readers(path)
 
     def get(self, name: str) -> Tensor | None:
         """A tensor, or None where the checkpoint has none of that name."""
@@ -98,7 +98,8 @@ def _file(source: "ModelSource", name: str) -> Path | None:
     return Path(found) if found is not None else None
 
 
-def _readers(path: Path) -> dict[str, Callable[[], Tensor]]:
+def tensor_readers(path: Path) -> dict[str, Callable[[], Tensor]]:
+    """What reads each tensor of a file of weights, by name."""
     if path.suffix == ".safetensors":
         from safetensors import safe_open
 

@@ -1,0 +1,98 @@
+"""The tensors of any checkpoint by name, read one at a time: a folder's, a hub repository's, a .gguf file's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from statprune.errors import ModelError, first_line
+from statprune.model.foreign import read_object
+from statprune.model.location import absent_folder, locate_model
+from statprune.model.source_tensors import tensor_readers
+from statprune.model.stored import WHOLE, gguf_damage, read_stored
+from statprune.system.hub import hub_access
+
+HUB_FILES = ["*.json", "*.safetensors", "*.bin", "README.md"]
+
+
+@dataclass(frozen=True)
+class CheckpointTensors:
+    """A checkpoint whose tensors are read when they are asked for.
+
+    Attributes:
+        path: as it was given.
+        readers: by tensor.
+        bytes: of the files of tensors.
+        config: what config.json holds; empty where there is none.
+        card: the text of README.md; None where there is none.
+    """
+
+    path: str
+    readers: Mapping[str, Callable[[], Tensor]] = field(repr=False)
+    bytes: int
+    config: Mapping[str, object] = field(default_factory=dict, repr=False)
+    card: str | None = field(default=None, repr=False)
+
+
+def open_checkpoint(path: str) -> CheckpointTensors:
+    """Read the headers of a checkpoint's files.
+
+    Args:
+        path: folder, .gguf file, ``pkg://package/file`` or hub id.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    location = Path(locate_model(path))
+    if location.is_file() and location.suffix == ".gguf":
+        return _gguf(path, location)
+    if location.is_file():
+        raise ModelError(f"{path} is a single file; give the model's folder, a .gguf file or a hub id")
+    folder = location if location.is_dir() else _downloaded(path)
+    config = read_object(folder / "config.json")
+    named = config.get("transformers_weights")
+    stored = read_stored(folder, named if isinstance(named, str) else None)
+    if stored is None:
+        raise ModelError(f"{path} has no file of weights, such as {WHOLE}; give the folder of a saved model")
+    files = sorted({folder / tensor.file for tensor in stored.tensors.values()})
+    readers: dict[str, Callable[[], Tensor]] = {}
+    for file in files:
+        readers |= tensor_readers(file)
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    return CheckpointTensors(path, readers, sum(file.stat().st_size for file in files), config, text)
+
+
+def _downloaded(path: str) -> Path:
+    """A hub repository's folder in the local cache, once its files are there."""
+    import huggingface_hub
+
+    with hub_access() as online:
+        try:
+            return Path(huggingface_hub.snapshot_download(path, allow_patterns=HUB_FILES, local_files_only=not online))
+        except Exception as error:  # the client's error types change between versions
+            reason = first_line(error) if online else "no network, and not in the local cache"
+            raise ModelError(
+                f"{absent_folder(path)}{path} can't be read ({reason}); give a local folder, a .gguf file, or a hub id "
+                "that is reachable or in the local cache"
+            ) from error
+
+
+def _gguf(path: str, file: Path) -> CheckpointTensors:
+    """A .gguf file's tensors, dequantised one at a time, by the names they have there."""
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    if damage := gguf_damage(file):
+        raise ModelError(f"{path} can't be read: {damage}")
+    tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+
+    def read(name: str) -> Tensor:
+        own = tensors[name]
+        values = dequantize(own.data, own.tensor_type)
+        return torch.from_numpy(values.copy()).reshape(tuple(reversed(own.shape.tolist())))
+
+    readers = {name: lambda name=name: read(name) for name in tensors}
+    return CheckpointTensors(path, readers, file.stat().st_size)
