@@ -53,6 +53,7 @@ VERBS = {
     "inspect": Verb(
         "count a checkpoint's zeros and N:M patterns, and what differs from a dense one", "statprune.cli.inspect"
     ),
+    "verify": Verb("check a run's saved model against its record", "statprune.cli.verify"),
     "options": Verb("show every group, choice and key with its meaning and default", "statprune.cli.options"),
     "init": Verb("make a package of your own scores, compensations, allocations and texts", "statprune.cli.init"),
 }

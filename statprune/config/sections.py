@@ -41,6 +41,9 @@ class Checkpoint(Enum):
     false = "false"
 
 
+CONVERTED = "models"  # below the cache: GGUF models that have been converted
+
+
 @dataclass
 class ModelConfig:
     """Which model, and which of its matrices stay dense.
@@ -256,4 +259,4 @@ class Settings:
     @property
     def converted_models(self) -> Path | None:
         """Where GGUF models are kept once they are converted; None: nowhere."""
-        return Path(self.cache) / "models" if self.cache else None
+        return Path(self.cache) / CONVERTED if self.cache else None

@@ -107,6 +107,19 @@ def change_facts(weight: Tensor, dense: Tensor) -> ChangeFacts:
     )
 
 
+def broken_groups(weight: Tensor, keep: int, of: int) -> int:
+    """How many groups of ``of`` consecutive entries of a row have more than ``keep`` that are not zero.
+
+    Args:
+        weight: (rows, columns); columns that are left over at the end of a row make a group of their own.
+        keep: most entries of a group that are not zero.
+        of: size of a group.
+    """
+    nonzero = (weight != 0).to(torch.int32)
+    padded = torch.nn.functional.pad(nonzero, (0, -nonzero.shape[1] % of))
+    return int((padded.view(len(padded), -1, of).sum(2) > keep).sum())
+
+
 def _held(nonzero: Tensor) -> Iterator[HeldPattern]:
     """Patterns along the last dimension, without those that another one implies and without an empty matrix's."""
     found: list[HeldPattern] = []

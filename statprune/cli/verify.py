@@ -1,0 +1,49 @@
+"""``statprune verify``: whether a run's saved model is what its record says."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from statprune.runs.verification import Finding
+
+EXAMPLE = "statprune verify outputs/default/RUN"
+VERDICTS = {True: "right", False: "WRONG", None: "unknown"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb's arguments."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a run with save_model=true, or of its model")
+    parser.add_argument("--windows", type=int, default=2, help="whose losses are measured again, of each dataset; 2")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry the verb out; returns 1 where something is wrong.
+
+    Raises:
+        StatpruneError: the folder is that of no finished run with a saved model.
+    """
+    # slow to import: not for --help
+    from statprune.errors import StatpruneError
+    from statprune.runs.verification import saved_run, verify
+    from statprune.system.console import waiting
+
+    if options.windows < 1:
+        raise StatpruneError(f"--windows {options.windows} is too few; give 1 or more")
+    own = saved_run(options.folder)
+    findings = []
+    with waiting(f"verifying {own.folder}"):
+        for finding in verify(own, options.windows):
+            findings.append(finding)
+            if not options.json:
+                _show(finding)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    return 1 if any(finding.is_right is False for finding in findings) else 0
+
+
+def _show(finding: "Finding") -> None:
+    print(f"{VERDICTS[finding.is_right]:8}{finding.check:10} {finding.sentence}", flush=True)
