@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from statprune.analysis.drawing import STYLE, empty_figure, save
-from statprune.model.inspection import InspectedTensor, Inspection, by_kind
+from statprune.evaluation.inspection import InspectedTensor, Inspection, by_kind
 
 
 def draw_inspection(inspection: Inspection, folder: Path) -> list[Path]:

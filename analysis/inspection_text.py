@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from statprune.core.sparsity_facts import HeldPattern
-from statprune.model.inspection import InspectedTensor, Inspection, by_kind
+from statprune.evaluation.inspection import InspectedTensor, Inspection, by_kind
 from statprune.model.stored import named_few
 from statprune.system.files import finite
 

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     """
     # slow to import: not for --help
     from statprune.analysis.inspection_text import print_inspection, to_json
-    from statprune.model.inspection import inspect_checkpoint
+    from statprune.evaluation.inspection import inspect_checkpoint
     from statprune.system.console import progress
 
     with progress("tensors in percent", 100) as done:

@@ -15,10 +15,10 @@ from statprune.core.patterns import NofM
 from statprune.core.sparsity_facts import broken_groups
 from statprune.data.windows import evaluation_windows
 from statprune.errors import DamagedError, StatpruneError
+from statprune.evaluation.inspection import Inspection, inspect_checkpoint
 from statprune.evaluation.perplexity import window_losses
 from statprune.model.checkpoint_tensors import open_checkpoint
 from statprune.model.converted import Conversion
-from statprune.model.inspection import Inspection, inspect_checkpoint
 from statprune.model.loading import LoadedModel, ModelSource, open_model
 from statprune.model.location import locate_model
 from statprune.model.saved import shards_of

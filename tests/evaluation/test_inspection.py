@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from statprune import NofM, prune
 from statprune.core.sparsity_facts import HeldPattern
 from statprune.errors import ModelError
+from statprune.evaluation.inspection import inspect_checkpoint, place_of_tensor
 from statprune.model.checkpoint_tensors import open_checkpoint
-from statprune.model.inspection import inspect_checkpoint, place_of_tensor
 from statprune.model.source_tensors import tensor_readers
 from tests.helpers.gguf_files import TOKENS, write_gguf
 from tests.helpers.models import tiny_llama
