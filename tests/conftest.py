@@ -7,6 +7,8 @@ from pathlib import Path
 # before any library reads it: nobody's hub cache may answer in place of the network that tests do without
 CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_HOME"] = CACHE.name
+# the bundled model is converted once, by the first process that needs it; workers and commands inherit the name
+os.environ.setdefault("STATPRUNE_MODEL_CACHE", f"{CACHE.name}/models")
 
 import pytest
 import torch

@@ -9,6 +9,7 @@ from statprune.core.patterns import Group
 from statprune.data.sources import field_owner, path_owner
 from statprune.data.token_windows import Bos
 from statprune.evaluation.tasks import TaskOptions
+from statprune.model.converted import converted_models
 from statprune.model.loading import ModelSource
 from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM
 from statprune.pruning.spec import Propagation
@@ -39,9 +40,6 @@ class Checkpoint(Enum):
     auto = "auto"
     true = "true"
     false = "false"
-
-
-CONVERTED = "models"  # below the cache: GGUF models that have been converted
 
 
 @dataclass
@@ -259,4 +257,4 @@ class Settings:
     @property
     def converted_models(self) -> Path | None:
         """Where GGUF models are kept once they are converted; None: nowhere."""
-        return Path(self.cache) / CONVERTED if self.cache else None
+        return converted_models(self.cache)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +22,20 @@ log = logging.getLogger(__name__)
 MANIFEST = "converted.json"
 FORMAT = 1  # raised where a later statprune writes such folders otherwise
 CONVERTERS = ("gguf", "tokenizers", "transformers")  # what the folder's content depends on besides the file
+FOLDER = "models"  # below the cache that runs share
+VARIABLE = "STATPRUNE_MODEL_CACHE"  # of the environment
 ROOM = 1.1  # of the model's bytes, beside the weights a folder holds a tokenizer
+
+
+def converted_models(cache: str | None) -> Path | None:
+    """Where converted models are kept: the folder that the environment's STATPRUNE_MODEL_CACHE names, or the cache's.
+
+    Args:
+        cache: folder of what runs share; None: none.
+    """
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    return Path(cache) / FOLDER if cache else None
 
 
 @dataclass(frozen=True)

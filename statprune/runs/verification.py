@@ -10,7 +10,6 @@ from torch import Tensor
 
 from statprune.config.checks import parse_config
 from statprune.config.schema import RunConfig
-from statprune.config.sections import CONVERTED
 from statprune.core.patterns import NofM
 from statprune.core.sparsity_facts import broken_groups
 from statprune.data.windows import evaluation_windows
@@ -18,7 +17,7 @@ from statprune.errors import DamagedError, StatpruneError
 from statprune.evaluation.inspection import Inspection, inspect_checkpoint
 from statprune.evaluation.perplexity import window_losses
 from statprune.model.checkpoint_tensors import open_checkpoint
-from statprune.model.converted import Conversion
+from statprune.model.converted import Conversion, converted_models
 from statprune.model.loading import LoadedModel, ModelSource, open_model
 from statprune.model.location import locate_model
 from statprune.model.saved import shards_of
@@ -175,9 +174,9 @@ def _comparable(run: SavedRun) -> str:
     if not run.source.endswith(".gguf"):
         open_checkpoint(run.source)
         return run.source
-    file, cache = Path(locate_model(run.source)), run.record.paths.get("cache")
-    if cache is not None and file.is_file():
-        conversion = Conversion(file, Path(cache) / CONVERTED)
+    file, models = Path(locate_model(run.source)), converted_models(run.record.paths.get("cache"))
+    if models is not None and file.is_file():
+        conversion = Conversion(file, models)
         if conversion.opened() is not None:
             return str(conversion.folder)
     raise StatpruneError(f"{run.source} is not kept converted; a run with the same cache converts it")

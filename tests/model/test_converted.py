@@ -12,7 +12,7 @@ import torch
 
 from statprune.model import converted, loading
 from statprune.model.converted import MANIFEST, Conversion
-from statprune.model.loading import ModelSource, open_model
+from statprune.model.loading import ModelSource, load_model, open_model
 from statprune.model.tokenizer import open_tokenizer
 from tests.helpers.gguf_files import write_gguf
 
@@ -190,3 +190,23 @@ def test_a_folder_that_does_not_open_is_left_for_the_file(file, cache, direct, m
     with caplog.at_level(logging.WARNING):
         open_model(ModelSource(str(file)), converted=cache)
     assert "it is broken" in caplog.text and len(direct) == 1 and not Conversion(file, cache).folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("cache", "variable", "folder"),
+    [("own", None, "own/models"), (None, None, None), ("own", "else/where", "else/where"), (None, "there", "there")],
+)
+def test_the_environment_or_the_cache_says_where_models_are_kept(cache, variable, folder, monkeypatch):
+    monkeypatch.delenv(converted.VARIABLE, raising=False)
+    if variable:
+        monkeypatch.setenv(converted.VARIABLE, variable)
+    assert converted.converted_models(cache) == (Path(folder) if folder else None)
+
+
+def test_the_interface_keeps_a_model_where_the_environment_says(file, tmp_path, direct, monkeypatch):
+    monkeypatch.delenv(converted.VARIABLE, raising=False)
+    load_model(str(file))
+    monkeypatch.setenv(converted.VARIABLE, str(tmp_path))
+    load_model(str(file))
+    load_model(str(file))
+    assert len(direct) == 2 and Conversion(file, tmp_path).opened() is not None

@@ -119,6 +119,7 @@ def test_what_cant_be_compared_is_said(own, tiny_folder, monkeypatch):
 
 def test_a_gguf_model_is_compared_with_the_folder_it_was_converted_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATPRUNE_MODEL_CACHE")
     file = write_gguf(tmp_path / "tiny.gguf")
     text = tmp_path / "text.txt"
     text.write_text("the ant and the hen ran " * 100)
