@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from statprune.errors import ChoiceError, ConfigError, DataError, ModelError, PluginError, StatpruneError
     from statprune.evaluation.perplexity import perplexity, window_losses
     from statprune.evaluation.tasks import TaskOptions
+    from statprune.model.compressed import load_compressed
     from statprune.model.coverage import Coverage
     from statprune.model.loading import LoadedModel, load_model
     from statprune.model.matrix import Block
@@ -84,6 +85,7 @@ _MODULES = {
     "evaluation_windows": "data.windows",
     "find_blocks": "walk.discover",
     "get_method": "core.methods",
+    "load_compressed": "model.compressed",
     "load_model": "model.loading",
     "perplexity": "evaluation.perplexity",
     "prune": "api.prune",
@@ -142,6 +144,7 @@ __all__ = [
     "evaluation_windows",
     "find_blocks",
     "get_method",
+    "load_compressed",
     "load_model",
     "perplexity",
     "prune",

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 WITH_EXAMPLES = [
     *("prune", "evaluate", "save", "statistics", "get_method", "load_model", "save_model", "find_blocks"),
-    *("calibration_windows", "evaluation_windows", "perplexity", "window_losses"),
+    *("calibration_windows", "evaluation_windows", "perplexity", "window_losses", "load_compressed"),
 ]
 
 

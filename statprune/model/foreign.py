@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+COMPRESSED = "compressed.json"  # of a model that statprune has compressed
 QUANTISERS = ("quantization_config", "compression_config")  # keys of config.json
 # files that tools write beside a config.json that does not tell: AutoGPTQ, AutoAWQ, ModelOpt
 QUANTISERS_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
@@ -17,6 +18,11 @@ def foreign_problem(path: str, folder: Path) -> str | None:
         path: as ``model.path`` has it.
         folder: where it is.
     """
+    if (folder / COMPRESSED).is_file():
+        return (
+            f"model.path={path} holds a compressed model; make it dense with statprune decompress {path} FOLDER, and "
+            "give that folder"
+        )
     present = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if present is not None:
         return adapter_problem(path, read_object(folder / present) if present.endswith(".json") else {}, present)

@@ -51,8 +51,12 @@ class PrunableMatrix:
         return stored.to(torch.float32, copy=True).contiguous()
 
     def write(self, weight: Tensor) -> None:
-        """Store a weight of shape (out_features, in_features) in the parameter's own dtype and layout."""
+        """Store a weight of shape (out_features, in_features) in the parameter's own dtype and layout.
+
+        Zeros have no sign: a negative weight times its mask would be stored with a bit set.
+        """
         self.stored.copy_(weight.T if self.transposed else weight)
+        self.stored.add_(0.0)
 
     @property
     def in_features(self) -> int:
