@@ -15,6 +15,7 @@ from statprune.analysis.channels import MatrixInput, channel_scores
 from statprune.analysis.collect import layers
 from statprune.analysis.drawing import (
     STYLE,
+    WIDE,
     add_legend,
     draw_dense,
     empty_figure,
@@ -142,6 +143,7 @@ KEYS = {
     "calibration.samples": "calibration.samples (windows)",
     "calibration.seq_len": "calibration.seq_len (tokens)",
 }
+CROWD = 16  # points of a panel that can all be named
 COUNTS = ("calibration.samples", "calibration.seq_len")  # swept by doubling
 
 
@@ -246,8 +248,9 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
     patterns = list(dict.fromkeys(table.sort_values("pattern").pattern))
     columns = min(len(patterns), 2)
     lines = math.ceil(len(patterns) / columns)
-    longest = max(len(name) for name in table.name)
-    figure = empty_figure(((4.2 + 0.06 * longest) * columns + 1, 3.6 * lines))
+    longest = max(len(name) for own in _panels(table) for name in _named(own).name)
+    height = 5.4 if any(map(_is_crowd, _panels(table))) else 3.6
+    figure = empty_figure(((4.2 + 0.06 * longest) * columns + 1, height * lines))
     order = list(dict.fromkeys(table.name))
     for number, pattern in enumerate(patterns):
         axes = figure.add_subplot(lines, columns, number + 1)
@@ -256,26 +259,46 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
     seeds = seeds_text(table.seeds).replace(" ± standard deviation\n", " ")
     missing = int(rows.pruned.isna().sum())
     lost = f"\nnot drawn: {counted(missing, 'run')} whose perplexity is not finite" if missing else ""
-    figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front{lost}", fontsize="medium")
+    crowded = "\ncorrected methods are named on the front alone" if any(map(_is_crowd, _panels(table))) else ""
+    figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front{crowded}{lost}", fontsize="medium")
     for _ in range(2):  # ticks take room, and depend on the room there is
         figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed beside the points as they are now
     for axes, pattern in zip(figure.axes, patterns, strict=True):
-        here = table[table.pattern == pattern]
+        here = _named(table[table.pattern == pattern])
         place_labels(axes, list(zip(here.seconds, here.perplexity, here.name, strict=True)))
     return figure
 
 
+def _panels(table: pd.DataFrame) -> list[pd.DataFrame]:
+    return [own for _, own in table.groupby("pattern")]
+
+
+def _is_crowd(table: pd.DataFrame) -> bool:
+    """Whether there are more points in a panel than names have room beside."""
+    return len(table) > CROWD
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The points that are named: all, or of a crowd those on the front and methods without a correction."""
+    return table[table.is_best | ~table.name.str.contains(" + ", regex=False)] if _is_crowd(table) else table
+
+
 def _draw_points(axes: Axes, table: pd.DataFrame, order: Sequence[str]) -> None:
     """A point for each series, and the front: the lowest perplexity for so many seconds."""
+    named = set(_named(table).name)
     for row in table.itertuples():
-        style = style_of(order, str(row.name)) | {"linestyle": "none"}
+        style = style_of(order, str(row.name)) | {"linestyle": "none", "alpha": 1 if row.name in named else 0.35}
         axes.plot([row.seconds], [row.perplexity], **style)
     axes.set_xlabel("seconds of pruning (observe, solve, propagate)")
     perplexity_axis(axes, table.perplexity)
+    if is_wide := _is_crowd(table) and table.seconds.max() > WIDE * table.seconds.min() > 0:
+        axes.set_xscale("log")
     axes.margins(0.3, 0.2)
-    right, top = axes.get_xlim()[1], axes.get_ylim()[1]
-    axes.set(xlim=(max(0, axes.get_xlim()[0]), right), ylim=axes.get_ylim())
+    left, right, top = *axes.get_xlim(), axes.get_ylim()[1]
+    axes.set(xlim=(left if is_wide else max(0, left), right), ylim=axes.get_ylim())
+    if is_wide:
+        log_ticks(axes.xaxis, left, right)
     front = table[table.is_best].sort_values("seconds")
     seconds, best = [front.seconds.iloc[0], *front.seconds, right], [top, *front.perplexity, front.perplexity.iloc[-1]]
     axes.step(seconds, best, where="post", color="0.6", linewidth=1, zorder=1)

@@ -8,7 +8,7 @@ or split over processes, does not change what rounding makes of the sum.
 import torch
 from torch import Tensor
 
-from statprune.core.kernels import has_kernel
+from statprune.core.kernels import multiplies_halves
 
 STRIP = 512  # rows computed together: the symmetry of the result saves up to half of the work
 
@@ -23,7 +23,7 @@ def add_products(gram: Tensor, inputs: Tensor, dtype: torch.dtype) -> None:
         inputs: (windows, tokens, channels), any floating dtype.
         dtype: in which products are taken and a window's are added, float32 or float64.
     """
-    if dtype is torch.float32 and inputs.dtype in EXACT_IN_FLOAT32 and has_kernel(inputs):
+    if dtype is torch.float32 and inputs.dtype in EXACT_IN_FLOAT32 and multiplies_halves(inputs):
         from statprune.core.gram_triton import add_half_products
 
         add_half_products(gram, inputs)

@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
+import torch
 from torch import Tensor
 
+AMPERE = 8  # compute capability
 _COMPILERS = (os.environ.get("CC", "cc"), "gcc", "clang")
 
 
@@ -22,3 +24,8 @@ def available() -> bool:
 def has_kernel(tensor: Tensor) -> bool:
     """Whether a kernel can work on the tensor: a CPU runs PyTorch's own code, and needs no Triton, slow to import."""
     return tensor.is_cuda and available()
+
+
+def multiplies_halves(tensor: Tensor) -> bool:
+    """Whether a kernel can multiply bfloat16 numbers on the tensor's GPU: those before Ampere have no units for it."""
+    return has_kernel(tensor) and torch.cuda.get_device_capability(tensor.device)[0] >= AMPERE

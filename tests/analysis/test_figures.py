@@ -143,6 +143,22 @@ def test_pareto_texts_stay_apart_where_points_crowd():
     assert {text.get_text() for text in figure.axes[0].texts} == set(crowd.label)
 
 
+def test_of_a_crowd_the_front_and_uncorrected_methods_are_named():
+    draw = numpy.random.default_rng(0)
+    labels = [f"{name}{more}" for name in ("wanda", "ria", "cvr", "stade") for more in ("", " + energy", " + moments")]
+    labels += [f"sparsegpt + {name}" for name in ("energy", "moments", "least_squares", "columns", "rows")]
+    crowd = pandas.DataFrame(
+        [row(name, pruned=60 + 9 * draw.random(), seconds=3 + 40 * draw.random()) for name in labels]
+    )
+    crowd.loc[len(crowd)] = row("admm + rows", pruned=50.0, seconds=90.0)
+    figure = figures.draw_pareto(crowd, "bundled")
+    assert_readable(figure, has_legend=False)
+    named = {text.get_text() for text in figure.axes[0].texts}
+    assert {"wanda", "ria", "cvr", "stade", "admm + rows"} <= named and len(named) < len(labels)
+    assert figure.axes[0].get_xscale() == "log"
+    assert "corrected methods are named on the front alone" in figure._suptitle.get_text()
+
+
 @pytest.fixture(scope="module")
 def pruned_run(tmp_path_factory, tiny_folder):
     """The folder of a run of CVR with energy."""
