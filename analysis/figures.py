@@ -248,30 +248,28 @@ def draw_pareto(frame: pd.DataFrame, on: str) -> Figure:
     patterns = list(dict.fromkeys(table.sort_values("pattern").pattern))
     columns = min(len(patterns), 2)
     lines = math.ceil(len(patterns) / columns)
-    longest = max(len(name) for own in _panels(table) for name in _named(own).name)
-    height = 5.4 if any(map(_is_crowd, _panels(table))) else 3.6
+    panels = [table[table.pattern == pattern] for pattern in patterns]
+    longest = max(len(name) for panel in panels for name in _named(panel).name)
+    has_crowd = any(map(_is_crowd, panels))
+    height = 5.4 if has_crowd else 3.6
     figure = empty_figure(((4.2 + 0.06 * longest) * columns + 1, height * lines))
     order = list(dict.fromkeys(table.name))
-    for number, pattern in enumerate(patterns):
+    for number, (pattern, panel) in enumerate(zip(patterns, panels, strict=True)):
         axes = figure.add_subplot(lines, columns, number + 1)
-        _draw_points(axes, table[table.pattern == pattern], order)
+        _draw_points(axes, panel, order)
         axes.set_title(f"sparsity {pattern}", fontsize="small")
     seeds = seeds_text(table.seeds).replace(" ± standard deviation\n", " ")
     missing = int(rows.pruned.isna().sum())
     lost = f"\nnot drawn: {counted(missing, 'run')} whose perplexity is not finite" if missing else ""
-    crowded = "\ncorrected methods are named on the front alone" if any(map(_is_crowd, _panels(table))) else ""
+    crowded = "\ncorrected methods are named on the front alone" if has_crowd else ""
     figure.suptitle(f"{rows.model.iloc[0]}, {on}; {seeds}; line: Pareto front{crowded}{lost}", fontsize="medium")
     for _ in range(2):  # ticks take room, and depend on the room there is
         figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed beside the points as they are now
-    for axes, pattern in zip(figure.axes, patterns, strict=True):
-        here = _named(table[table.pattern == pattern])
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        here = _named(panel)
         place_labels(axes, list(zip(here.seconds, here.perplexity, here.name, strict=True)))
     return figure
-
-
-def _panels(table: pd.DataFrame) -> list[pd.DataFrame]:
-    return [own for _, own in table.groupby("pattern")]
 
 
 def _is_crowd(table: pd.DataFrame) -> bool:

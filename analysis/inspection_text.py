@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from statprune.core.sparsity_facts import HeldPattern
-from statprune.evaluation.inspection import InspectedTensor, Inspection, by_kind
+from statprune.evaluation.inspection import InspectedTensor, Inspection, by_kind, share_of_zeros
 from statprune.model.stored import named_few
 from statprune.system.files import finite
 
@@ -129,16 +129,14 @@ def _short(count: int) -> str:
 def _sparsity(members: Sequence[InspectedTensor]) -> list[str]:
     """Of all weights, and the range over matrices where they differ."""
     facts = [own.facts for own in members if own.facts is not None]
-    overall = sum(own.zeros for own in facts) / sum(own.weights for own in facts)
     each = [own.zeros / own.weights for own in facts]
     low, high = f"{min(each):.3f}", f"{max(each):.3f}"
-    return [f"{overall:.5f}", "" if low == high else f"{low} to {high}"]
+    return [f"{share_of_zeros(members):.5f}", "" if low == high else f"{low} to {high}"]
 
 
 def _patterns(members: Sequence[InspectedTensor]) -> str:
     """Those that all of some matrices hold, and not by chance: hardly denser than the matrices are."""
-    facts = [own.facts for own in members if own.facts is not None]
-    density = 1 - sum(own.zeros for own in facts) / sum(own.weights for own in facts)
+    density = 1 - share_of_zeros(members)
     rows, columns = (
         [str(own) for own in shared_patterns(members, side) if own.keep / own.of <= density + BY_CHANCE]
         for side in ("along_rows", "along_columns")

@@ -1,15 +1,15 @@
 """``statprune decompress``: give a compressed model its zeros back."""
 
 import argparse
-from pathlib import Path
+
+from statprune.cli.compression import add_folders, print_sizes
 
 EXAMPLE = "statprune decompress small dense"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's arguments."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder that statprune compress has written")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="dense folder to write; it must not exist")
+    add_folders(parser, "folder that statprune compress has written", "dense folder to write")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,9 +24,5 @@ def run(options: argparse.Namespace) -> int:
 
     with waiting(f"decompressing {options.model}"):
         sizes = decompress_model(options.model, options.folder)
-    share = sizes.compressed / max(sizes.dense, 1)
-    print(
-        f"{options.folder}: {sizes.matrices} matrices as bits and values; {sizes.dense / 2**20:.1f} MiB dense, "
-        f"{sizes.compressed / 2**20:.1f} MiB compressed ({share:.1%})"
-    )
+    print_sizes(options.folder, sizes)
     return 0

@@ -12,7 +12,7 @@ from statprune.core.sparsity_facts import ChangeFacts, ZeroFacts, change_facts, 
 from statprune.errors import ModelError
 from statprune.model.checkpoint_tensors import CheckpointTensors, open_checkpoint
 
-IN_BLOCK = re.compile(r"^(?:.*\.)?(?:layers|blocks|blk|h|block|layer)\.(\d+)\.(.+)$")
+IN_BLOCK = re.compile(r"^(?:.*?\.)?(?:layers|blocks|blk|h|block|layer)\.(\d+)\.(.+)$")
 ANY_BLOCK = re.compile(r"^.*?\.(\d+)\.(.+)$")  # lists of blocks that are called otherwise
 ACHIEVED = re.compile(r"achieved (\d\.\d+) over all block matrices")  # in our model cards
 ROUNDING = 5e-6  # of a sparsity in a card
@@ -82,8 +82,7 @@ class Inspection:
     @property
     def sparsity(self) -> float:
         """Share of zeros among the weights of all decoder blocks' matrices."""
-        facts = [tensor.facts for tensor in self.matrices if tensor.facts is not None]
-        return sum(own.zeros for own in facts) / max(sum(own.weights for own in facts), 1)
+        return share_of_zeros(self.matrices)
 
     @property
     def is_card_true(self) -> bool | None:
@@ -147,10 +146,20 @@ def place_of_tensor(name: str) -> tuple[int | None, str]:
         >>> place_of_tensor("lm_head.weight")
         (None, 'lm_head')
     """
+    block, rest = name_in_block(name)
+    return block, ".".join(part for part in rest.split(".") if not part.isdigit())
+
+
+def name_in_block(name: str) -> tuple[int | None, str]:
+    """The number of the decoder block that a tensor is in, None outside of them, and its module's name within it.
+
+    Example:
+        >>> name_in_block("model.layers.3.mlp.experts.7.w1.weight")
+        (3, 'mlp.experts.7.w1')
+    """
     found = IN_BLOCK.match(name) or ANY_BLOCK.match(name)
-    rest = found[2] if found else name
-    kind = ".".join(part for part in rest.split(".") if not part.isdigit()).removesuffix(".weight")
-    return (int(found[1]) if found else None), kind
+    rest = (found[2] if found else name).removesuffix(".weight")
+    return (int(found[1]) if found else None), rest
 
 
 def _inspected(
@@ -197,6 +206,12 @@ def _key(tensor: Tensor) -> tuple[object, ...]:
 def _achieved(checkpoint: CheckpointTensors) -> float | None:
     found = ACHIEVED.search(checkpoint.card or "")
     return float(found[1]) if found else None
+
+
+def share_of_zeros(tensors: Iterable[InspectedTensor]) -> float:
+    """Share of zeros among all weights of some matrices; 0 where there are none."""
+    facts = [tensor.facts for tensor in tensors if tensor.facts is not None]
+    return sum(own.zeros for own in facts) / max(sum(own.weights for own in facts), 1)
 
 
 def by_kind(tensors: Iterable[InspectedTensor]) -> dict[str, list[InspectedTensor]]:

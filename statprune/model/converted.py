@@ -120,6 +120,19 @@ class Conversion:
                 shutil.rmtree(manifest.parent, ignore_errors=True)
 
 
+def kept_folder(file: Path, models: Path | None) -> Path | None:
+    """The whole folder that a .gguf file was converted to; None where there is none.
+
+    Args:
+        file: what was converted; it need not be there.
+        models: holds the folders of all converted models; None: there are none.
+    """
+    if models is None or not file.is_file():
+        return None
+    conversion = Conversion(file, models)
+    return conversion.folder if conversion.opened() is not None else None
+
+
 def _identities(folder: Path) -> dict[str, list[object]]:
     """Size and hash of every file besides the manifest."""
     files = sorted(file for file in folder.iterdir() if file.name != MANIFEST)

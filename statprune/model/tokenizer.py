@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from statprune.model.converted import Conversion
+from statprune.model.converted import kept_folder
 from statprune.model.loading import ModelSource
 from statprune.model.location import locate_model
 from statprune.system.hub import hub_access
@@ -27,9 +27,8 @@ def open_tokenizer(source: ModelSource, converted: Path | None = None) -> "PreTr
         "revision": source.revision,
         "trust_remote_code": source.trust_remote_code,
     }
-    file = Path(location)
-    if location.endswith(".gguf") and converted is not None and file.is_file() and Conversion(file, converted).opened():
-        location = str(Conversion(file, converted).folder)
+    if location.endswith(".gguf") and (folder := kept_folder(Path(location), converted)) is not None:
+        location = str(folder)
     if location.endswith(".gguf"):
         options["gguf_file"], location = Path(location).name, str(Path(location).parent)
     with nullcontext(True) if Path(location).exists() else hub_access():

@@ -1,6 +1,5 @@
 """Whether a saved model is what its run's record says: files, zeros, N:M groups, untouched tensors, losses."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from statprune.core.patterns import NofM
 from statprune.core.sparsity_facts import broken_groups
 from statprune.data.windows import evaluation_windows
 from statprune.errors import DamagedError, StatpruneError
-from statprune.evaluation.inspection import Inspection, inspect_checkpoint
+from statprune.evaluation.inspection import Inspection, inspect_checkpoint, name_in_block
 from statprune.evaluation.perplexity import window_losses
 from statprune.model.checkpoint_tensors import open_checkpoint
-from statprune.model.converted import Conversion, converted_models
+from statprune.model.converted import converted_models, kept_folder
 from statprune.model.loading import LoadedModel, ModelSource, open_model
 from statprune.model.location import locate_model
 from statprune.model.saved import shards_of
@@ -28,7 +27,6 @@ from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, REPORTS, WINDOWS, damaged_files, read_record, read_reports
 from statprune.system.plugin_files import use_plugin_files
 
-IN_BLOCK = re.compile(r"^.*?\.(\d+)\.(.+?)(?:\.weight)?$")  # of a tensor's name: the block's number, and the rest
 # largest difference of a window's mean loss, by the precision the model is stored in [nats]
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 
@@ -75,7 +73,7 @@ class SavedRun:
         return self.record.paths.get("model.path", self.config.model.path)
 
     @property
-    def by_place(self) -> Mapping[tuple[int, str], MatrixReport]:
+    def by_place(self) -> Mapping[tuple[int | None, str], MatrixReport]:
         """Reports by the number of the block and the matrix's name within it."""
         return {(report.block, report.name): report for report in self.reports}
 
@@ -154,14 +152,14 @@ def _inspected(run: SavedRun) -> tuple[Inspection, Finding]:
         return inspect_checkpoint(str(run.model)), Finding("untouched", None, f"nothing to compare with: {error}")
     found = inspect_checkpoint(str(run.model), source)
     pruned = set(run.by_place)
-    elsewhere = [own.name for own in found.tensors if own.is_changed and _place(own.name) not in pruned]
+    elsewhere = [own.name for own in found.tensors if own.is_changed and name_in_block(own.name) not in pruned]
     if elsewhere:
         few = named_few(elsewhere)
         return found, Finding("untouched", False, f"{len(elsewhere)} tensors that were not pruned differ: {few}")
     if found.not_compared or found.missing:
         odd = [own.name for own in found.not_compared] + list(found.missing)
         return found, Finding("untouched", None, f"{len(odd)} tensors could not be compared: {named_few(odd)}")
-    count = sum(_place(own.name) not in pruned for own in found.tensors)
+    count = sum(name_in_block(own.name) not in pruned for own in found.tensors)
     return found, Finding("untouched", True, f"{count} tensors that were not pruned have the values of {source}")
 
 
@@ -174,11 +172,9 @@ def _comparable(run: SavedRun) -> str:
     if not run.source.endswith(".gguf"):
         open_checkpoint(run.source)
         return run.source
-    file, models = Path(locate_model(run.source)), converted_models(run.record.paths.get("cache"))
-    if models is not None and file.is_file():
-        conversion = Conversion(file, models)
-        if conversion.opened() is not None:
-            return str(conversion.folder)
+    folder = kept_folder(Path(locate_model(run.source)), converted_models(run.record.paths.get("cache")))
+    if folder is not None:
+        return str(folder)
     raise StatpruneError(f"{run.source} is not kept converted; a run with the same cache converts it")
 
 
@@ -186,7 +182,7 @@ def _zeros(run: SavedRun, inspection: Inspection) -> Finding:
     """Zeros of every pruned matrix, and of all matrices together, against the record."""
     if not run.record.is_pruned:
         return _overall(run, inspection, [])
-    counted = {_place(own.name): own.facts.zeros for own in inspection.tensors if own.facts is not None}
+    counted = {name_in_block(own.name): own.facts.zeros for own in inspection.tensors if own.facts is not None}
     wanted = {place: round(report.sparsity * report.weights) for place, report in run.by_place.items()}
     wrong = [
         f"{name} of block {block} has {counted[block, name]:,} zeros and not {zeros:,}"
@@ -217,7 +213,7 @@ def _groups(run: SavedRun, pattern: NofM) -> Finding:
     checkpoint, places = open_checkpoint(str(run.model)), run.by_place
     wrong, groups = [], 0
     for name, read in checkpoint.readers.items():
-        if (report := places.get(_place(name))) is None:
+        if (report := places.get(name_in_block(name))) is None:
             continue
         weight = read()
         weight = weight if tuple(weight.shape) == (report.out_features, report.in_features) else weight.T
@@ -267,9 +263,3 @@ def _compared(dataset: str, before: Tensor, now: Tensor, dtype: torch.dtype) -> 
     apart = (now - before).abs().max().item()
     what = f"of {len(now)} windows of {dataset} the losses are at most {apart:.2g} nats from the recorded ones"
     return Finding("losses", bool(apart <= TOLERANCE.get(dtype, 3e-2)), what)
-
-
-def _place(name: str) -> tuple[int, str]:
-    """A tensor's block and its matrix's name within it; (-1, name) outside of blocks."""
-    found = IN_BLOCK.match(name)
-    return (int(found[1]), found[2]) if found else (-1, name)
