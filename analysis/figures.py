@@ -114,7 +114,8 @@ def draw_sparsity(frame: pd.DataFrame, on: str) -> Figure:
     """The figure of ``sparsity_curves``."""
     rows = perplexities(frame, on)
     table = sparsity_table(rows)
-    figure, axes = _with_legend(table, "sparsity (share of weights removed)", rows)
+    table, told = _lowest(table)
+    figure, axes = _with_legend(table, "sparsity (share of weights removed)", rows, told)
     _draw_series(axes, table)
     draw_dense(axes.axhline, rows.dense.dropna().round(6))
     perplexity_axis(axes, table["mean"], always_log=True)
@@ -127,7 +128,8 @@ def draw_sensitivity(frame: pd.DataFrame, key: str, on: str) -> Figure:
     """The figure of ``sensitivity``."""
     rows = perplexities(frame, on)
     table = sensitivity_table(rows, key)
-    figure, axes = _with_legend(table, KEYS.get(key, key), rows)
+    table, told = _lowest(table)
+    figure, axes = _with_legend(table, KEYS.get(key, key), rows, told)
     if key in COUNTS:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -143,11 +145,22 @@ KEYS = {
     "calibration.samples": "calibration.samples (windows)",
     "calibration.seq_len": "calibration.seq_len (tokens)",
 }
+LEGEND = 20  # series that lines can be told apart of, and a legend has room for
 CROWD = 16  # points of a panel that can all be named
 COUNTS = ("calibration.samples", "calibration.seq_len")  # swept by doubling
 
 
-def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame) -> tuple[Figure, Axes]:
+def _lowest(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The series that a legend has room for, those that rank lowest at their places, and a line that says so."""
+    names = table.name.unique()
+    if len(names) <= LEGEND:
+        return table, ""
+    ranks = table.groupby("x")["mean"].rank(pct=True).groupby(table.name).mean()
+    kept = ranks.sort_values(kind="stable").index[:LEGEND]
+    return table[table.name.isin(kept)], f"\nthe {LEGEND} series of {len(names)} with the lowest perplexities"
+
+
+def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame, told: str = "") -> tuple[Figure, Axes]:
     """A figure of one panel with room beside it for a legend as wide as the names of the series."""
     if table.empty:
         raise StatpruneError("no run was pruned and has a finite perplexity; there is nothing to draw")
@@ -156,7 +169,7 @@ def _with_legend(table: pd.DataFrame, x: str, rows: pd.DataFrame) -> tuple[Figur
     axes = figure.add_subplot()
     missing = int(rows.pruned.isna().sum())
     axes.set_xlabel(x if not missing else f"{x}\nnot drawn: {counted(missing, 'run')} whose perplexity is not finite")
-    axes.set_title(f"{rows.model.iloc[0]}, {rows['on'].iloc[0]}", fontsize="medium")
+    axes.set_title(f"{rows.model.iloc[0]}, {rows['on'].iloc[0]}{told}", fontsize="medium")
     return figure, axes
 
 

@@ -17,9 +17,10 @@ from omegaconf import OmegaConf
 from statprune.analysis import figures
 from statprune.analysis.collect import collect
 from statprune.analysis.contents import other_contents
-from statprune.analysis.drawing import png
+from statprune.analysis.drawing import png, save
 from statprune.analysis.series import PRUNING, name_series, varied_keys
 from statprune.errors import StatpruneError
+from statprune.runs.environment import Environment
 from statprune.runs.record import RunRecord
 from statprune.runs.store import RECORD, read_record
 
@@ -47,19 +48,28 @@ class Picture:
 
     Attributes:
         caption: what it shows.
-        data: the PNG's bytes in base64.
+        name: of its files.
+        figure: itself.
     """
 
     caption: str
-    data: str
+    name: str
+    figure: Figure
+
+    @property
+    def data(self) -> str:
+        """The PNG's bytes in base64."""
+        return base64.b64encode(png(self.figure)).decode()
 
 
-def report(folder: Path, output: Path) -> None:
+def report(folder: Path, output: Path, figure_folder: Path | None = None, csv: Path | None = None) -> None:
     """Write one self-contained page about all finished runs below a folder.
 
     Args:
         folder: of an experiment, such as ``outputs/NAME``.
         output: the page; its folder is made if it is missing.
+        figure_folder: for the page's figures as files, PNG and PDF; None: they are in the page alone.
+        csv: for the page's table as a file, with the commit and the machine of every run; None: none is written.
 
     Raises:
         StatpruneError: there is no record below the folder.
@@ -90,6 +100,29 @@ def report(folder: Path, output: Path) -> None:
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(html, encoding="utf-8")
+    if figure_folder is not None:
+        for picture in pictures:
+            save(picture.figure, figure_folder, picture.name)
+    if csv is not None:
+        _write_csv(csv, columns, rows, [records[path] for path in dict.fromkeys(frame.folder)])
+
+
+def _write_csv(path: Path, columns: list[str], rows: list[list[Cell]], records: list[RunRecord]) -> None:
+    """The page's table, with what made each run: commit, device and threads."""
+    table = pd.DataFrame([[cell.text for cell in row] for row in rows], columns=columns)
+    environments = [record.environment for record in records]
+    table["commit"] = [
+        f"{(made.git_commit or '')[:7]}{' with local changes' if made.has_local_changes else ''}"
+        for made in environments
+    ]
+    table["device"] = [made.device for made in environments]
+    table["threads"] = [made.threads for made in environments]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False)
+
+
+def _commit(made: Environment) -> str:
+    return f"{(made.git_commit or '')[:7]}{' with local changes' if made.has_local_changes else ''}"
 
 
 def unfinished(folder: Path) -> list[str]:
@@ -227,11 +260,12 @@ def draw_all(frame: pd.DataFrame) -> tuple[list[Picture], list[str]]:
     perplexities = frame[frame.metric == "perplexity"]
     for row in perplexities[perplexities.pruned.isna()].itertuples():
         problems.append(f"{row.folder} is not in the figures: its perplexity on {row.on} is not finite")
-    for (model, on), rows in perplexities.groupby(["model", "on"], sort=False):
+    groups = list(perplexities.groupby(["model", "on"], sort=False))
+    for (model, on), rows in groups:
+        of_what = f"{model}_{on}_" if len(groups) > 1 else ""
         for drawing in drawings(rows, str(on)):
             try:
-                data = base64.b64encode(png(drawing.draw())).decode()
-                pictures.append(Picture(f"{model}: {drawing.caption}", data))
+                pictures.append(Picture(f"{model}: {drawing.caption}", of_what + drawing.name, drawing.draw()))
             except StatpruneError as error:
                 problems.append(f"no figure of {drawing.caption} for {model}: {error}")
     return pictures, problems
@@ -243,10 +277,12 @@ class Drawing:
 
     Attributes:
         caption: what it shows.
+        name: of its files, among one model's on one dataset.
         draw: makes it. Raises StatpruneError where the runs do not support it after all.
     """
 
     caption: str
+    name: str
     draw: Callable[[], Figure]
 
 
@@ -258,10 +294,10 @@ def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
         return result
     what = f"perplexity on {on} against"
     if pruned.achieved.round(4).nunique() > 1 or pruned.pattern.nunique() > 1:
-        result.append(Drawing(f"{what} sparsity", lambda: figures.draw_sparsity(rows, on)))
+        result.append(Drawing(f"{what} sparsity", "sparsity", lambda: figures.draw_sparsity(rows, on)))
     result += [_sensitivity_drawing(rows, key, on) for key in varied_keys(rows)]
     if pruned.groupby("pattern").label.nunique().max() > 1:
-        result.append(Drawing(f"{what} seconds of pruning", lambda: figures.draw_pareto(rows, on)))
+        result.append(Drawing(f"{what} seconds of pruning", "pareto", lambda: figures.draw_pareto(rows, on)))
     result += [_profile_drawing(pattern, same) for pattern, same in pruned.groupby("pattern")]
     return result
 
@@ -269,12 +305,16 @@ def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
 def _profile_drawing(pattern: object, pruned: pd.DataFrame) -> Drawing:
     seed, runs = profiled(pruned)
     caption = f"relative output error by block, sparsity {pattern}, seed {seed}"
-    return Drawing(caption, lambda: figures.draw_errors({label: figures.errors(path) for label, path in runs.items()}))
+    return Drawing(
+        caption,
+        f"errors_{pattern}",
+        lambda: figures.draw_errors({label: figures.errors(path) for label, path in runs.items()}),
+    )
 
 
 def _sensitivity_drawing(rows: pd.DataFrame, key: str, on: str) -> Drawing:
     caption = f"perplexity on {on} against {key}"
-    return Drawing(caption, lambda: figures.draw_sensitivity(rows, key, on))
+    return Drawing(caption, f"sensitivity_{key}", lambda: figures.draw_sensitivity(rows, key, on))
 
 
 def profiled(pruned: pd.DataFrame) -> tuple[int, dict[str, Path]]:

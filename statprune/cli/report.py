@@ -12,6 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's arguments."""
     parser.add_argument("folder", type=Path, help="of runs, such as outputs/NAME; searched with everything below it")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page; FOLDER/report.html")
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="write the page's figures there too, as PNG and PDF"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the page's table there too")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,8 +28,10 @@ def run(options: argparse.Namespace) -> int:
 
     output = options.output or options.folder / "report.html"
     try:
-        report(options.folder, output)
+        report(options.folder, output, options.figures, options.csv)
     except OSError as error:
-        raise StatpruneError(f"{output} can't be written ({error.strerror}); give another --output") from error
+        places = [path for path in (output, options.figures, options.csv) if path and str(error.filename) in str(path)]
+        place = places[0] if places else error.filename
+        raise StatpruneError(f"{place} can't be written ({error.strerror}); give another path") from error
     print(output)
     return 0

@@ -159,6 +159,15 @@ def test_of_a_crowd_the_front_and_uncorrected_methods_are_named():
     assert "corrected methods are named on the front alone" in figure._suptitle.get_text()
 
 
+def test_a_legend_holds_the_series_with_the_lowest_perplexities_and_the_title_says_so():
+    labels = [f"wanda + own{number}" for number in range(30)]
+    crowd = pandas.DataFrame([row(label, pruned=50.0 + number) for number, label in enumerate(labels)])
+    figure = figures.draw_sparsity(crowd, "bundled")
+    assert set(legend_names(figure)) == {"dense", *labels[:20]}
+    assert "the 20 series of 30 with the lowest perplexities" in figure.axes[0].get_title()
+    assert_readable(figure)
+
+
 @pytest.fixture(scope="module")
 def pruned_run(tmp_path_factory, tiny_folder):
     """The folder of a run of CVR with energy."""

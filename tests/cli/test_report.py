@@ -1,5 +1,6 @@
 """``statprune report``: one page about a folder of runs, or a sentence that says why not."""
 
+import pandas
 import pytest
 
 from statprune.cli.report import EXAMPLE
@@ -34,6 +35,25 @@ def test_the_page_is_written_where_it_is_wanted(runs, tmp_path, capsys):
     assert not (runs / "plain" / "report.html").exists()
 
 
+def test_the_figures_of_the_page_are_written_as_files(runs, tmp_path):
+    assert verb("report", runs, "--figures", tmp_path / "figures") == 0
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    page = (runs / "report.html").read_text(encoding="utf-8")
+    assert len(names) == 2 * page.count("<img ") > 0
+    assert {name.rpartition(".")[0] for name in names if name.endswith(".png")} == {
+        name.rpartition(".")[0] for name in names if name.endswith(".pdf")
+    }
+
+
+def test_the_table_of_the_page_is_written_as_a_file(runs, tmp_path):
+    assert verb("report", runs, "--csv", tmp_path / "runs.csv") == 0
+    table = pandas.read_csv(tmp_path / "runs.csv")
+    for name in FINISHED:
+        value = schema_1_values(name)["metrics"]["perplexity"]["bundled"]["pruned"]
+        assert f"{value:.4f}" in {f"{number:.4f}" for number in table["perplexity bundled"]}
+    assert {"commit", "device", "threads", "seconds of pruning"} <= set(table)
+
+
 def test_records_of_schema_1_are_on_the_page_with_their_numbers(runs):
     assert verb("report", runs) == 0
     text = (runs / "report.html").read_text(encoding="utf-8")
@@ -57,7 +77,7 @@ def test_a_page_that_cant_be_written_is_a_sentence(runs, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert verb("report", runs, "-o", tmp_path / "file" / "page.html") == 1
     error = capsys.readouterr().err
-    assert "page.html can't be written (" in error and "give another --output" in error
+    assert "page.html can't be written (" in error and "give another path" in error
 
 
 def test_a_folder_has_to_be_named(capsys):
