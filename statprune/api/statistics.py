@@ -14,6 +14,7 @@ from statprune.errors import ChoiceError
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
 from statprune.pruning.calibration import automatic_batch_size, own_sample
+from statprune.system.devices import full_float32
 from statprune.system.distributed import own_part, start
 from statprune.walk.batches import Batch, advance, capture
 from statprune.walk.collect import observe
@@ -64,6 +65,7 @@ class ModelStatistics(Mapping[str, InputStatistics]):
         return pd.DataFrame(rows)
 
 
+@full_float32()
 @torch.inference_mode(False)
 @torch.no_grad()
 def statistics(  # noqa: PLR0913  # the front door: what can be collected, by name

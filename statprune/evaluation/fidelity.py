@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from statprune.errors import ModelError
+from statprune.system.devices import full_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +30,7 @@ class WindowFidelity:
     agreement: Tensor
 
 
+@full_float32()
 @torch.no_grad()
 def window_fidelity(
     dense: "PreTrainedModel",

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from statprune.model.matrix import Block
+from statprune.system.devices import full_float32
 from statprune.walk.activations import OnDevice, StoreHidden
 from statprune.walk.batches import Batch, advance, capture, logits
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 OnLogits = Callable[[Tensor, Tensor], None]  # called with each batch's ids, (windows, seq_len), and its logits
 
 
+@full_float32()
 @torch.no_grad()
 def window_losses(
     model: "PreTrainedModel",
@@ -49,6 +51,7 @@ def window_losses(
     return torch.stack(losses).cpu()
 
 
+@full_float32()
 @torch.no_grad()
 def window_losses_by_block(
     model: "PreTrainedModel",
@@ -75,6 +78,7 @@ def window_losses_by_block(
     return losses
 
 
+@full_float32()
 @torch.no_grad()
 def batches_after_blocks(
     model: "PreTrainedModel",
@@ -94,6 +98,7 @@ def batches_after_blocks(
     return batches
 
 
+@full_float32()
 @torch.no_grad()
 def losses_after_blocks(
     model: "PreTrainedModel",

@@ -28,6 +28,7 @@ from statprune.pruning.report import (
 from statprune.pruning.reporter import Reporter
 from statprune.pruning.solving import solved
 from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
+from statprune.system.devices import full_float32
 from statprune.system.distributed import assign_owners, broadcast, gathered, rank, size, start
 from statprune.system.malloc import release_free_memory, return_freed_blocks
 from statprune.system.timing import Clock, Stopwatch
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@full_float32()
 @torch.inference_mode(False)
 @torch.no_grad()
 def prune(

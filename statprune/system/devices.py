@@ -1,5 +1,8 @@
 """Which device a process computes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from statprune.errors import ModelError
@@ -35,3 +38,34 @@ def choose_device(name: str) -> torch.device:
 def device_name(device: torch.device) -> str:
     """The GPU's product name, or ``cpu``: what tells results of different devices apart."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiply float32 numbers as what they are, whatever the program around us has told PyTorch.
+
+    ``torch.set_float32_matmul_precision("high")`` and the settings by backend allow a GPU TF32, with 10 bits of
+    mantissa, and a CPU bfloat16: statistics, solvers and losses would be off in the fourth digit and no record would
+    say so. The caller's settings are put back.
+    """
+    named = (torch.backends.cuda, torch.backends.mkldnn)
+    matmuls = [backend.matmul for backend in named if hasattr(backend, "matmul")]
+    backends = [matmul for matmul in matmuls if hasattr(matmul, "fp32_precision")]  # since torch 2.9
+    own = [backend.fp32_precision for backend in backends]
+    before = _matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, own, strict=True):
+            if backend.fp32_precision != precision:
+                backend.fp32_precision = precision
+
+
+def _matmul_precision() -> str:
+    """PyTorch's older setting, of all backends; it can't be read where only the newer ones were set."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "highest"

@@ -20,6 +20,7 @@ from statprune.model.lengths import PROBE_TOKENS
 from statprune.model.loading import LoadedModel, check_tokens, module_lists, vocabulary_size
 from statprune.model.matrix import Block
 from statprune.model.offload import Streamer, is_here
+from statprune.system.devices import full_float32
 from statprune.system.malloc import release_free_memory
 from statprune.walk.batches import BlockCall, advance, capture, hidden_of
 from statprune.walk.classify import classify, skip_excluded
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@full_float32()
 @torch.inference_mode(False)
 @torch.no_grad()
 def find_blocks(
