@@ -114,7 +114,9 @@ def _plugins() -> dict[str, str]:
 
 
 def _machine() -> Machine:
-    cuda, gpus, problem = None, (), None
+    cuda: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    problem: str | None = None
     try:
         import torch
 
