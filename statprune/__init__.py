@@ -157,10 +157,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'statprune' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"statprune.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'statprune' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"statprune.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The code, the files and the commands of docs/extending.md do what the page says."""
+"""The code, the files and the commands of docs/extending/ do what the pages say."""
 
 import re
 import shlex
@@ -17,8 +17,11 @@ from statprune.core.score import SCORES
 from statprune.system import plugin_files
 from statprune.system.plugin_files import use_plugin_files
 
-PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[1] / "docs" / "extending"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
+BLOCKS = [
+    block for page in PAGES.values() for block in re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+]
 FILES = {
     match.group(1): text
     for _, text in BLOCKS
@@ -28,18 +31,11 @@ COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.split
 RUNS = [
     line for line in COMMANDS if re.match(r"statprune (-m |--config-dir \w+ )?\w+[.=]", line) or "experiment=" in line
 ]
-CHECKS = {
-    "FittedWanda": testing.check_method,
-    "SecondLook": testing.check_refinement,
-    "RowSum": testing.check_compensation,
-    "Runs": testing.check_pattern,
-    "ByEnergy": testing.check_allocation,
-}
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """The page's files in the working folder; what they register is gone afterwards."""
+    """The pages' files in the working folder; what they register is gone afterwards."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -61,18 +57,17 @@ def files(tmp_path, monkeypatch):
 
 
 def loaded(name):
-    """The module of one of the page's files."""
+    """The module of one of the pages' files."""
     spec = util.spec_from_file_location(Path(name).stem, name)
     module = sys.modules[spec.name] = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_page_has_a_file_for_every_kind():
-    assert {name for name in FILES if name.startswith("my_")} == {
-        f"my_{kind}.py"
-        for kind in ("score", "magnitude", "method", "refinement", "compensation", "pattern", "allocation", "texts")
-    }
+def test_every_kind_has_a_page_with_a_file_and_its_test():
+    for kind in ("score", *(base.__name__.lower() for base, _ in KINDS)):
+        names = re.findall(r"^# ((?:test_)?my_\w+)\.py$", PAGES[kind], re.MULTILINE)
+        assert f"test_{names[0]}" in names, f"the page of {kind} tests its file"
 
 
 @pytest.mark.parametrize("command", RUNS)
@@ -90,23 +85,24 @@ def test_most_commands_are_checked():
     assert others == {"statprune init my-pruning", "STATPRUNE_PLUGINS=my_score.py statprune tables own.yaml"}
 
 
-def test_the_pages_choices_pass_the_checks(files):
-    for name in (name for name in FILES if name.startswith("my_")):
-        module = loaded(name)
-        for cls, check in CHECKS.items():
-            if hasattr(module, cls):
-                check(getattr(module, cls)())
-    testing.check_source(sys.modules["my_texts"].Folder, "texts", "texts")
-    testing.check_score(sys.modules["my_magnitude"].normed)
+@pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("test_")))
+def test_the_pages_tests_pass(name, files):
+    tests = loaded(name)
+    getattr(tests, Path(name).stem)()
 
 
-def test_the_pages_tests_pass(files):
-    loaded("my_score.py")
-    loaded("test_my_score.py").test_my_score()
+def test_a_second_score_passes_its_check(files):
+    testing.check_score(loaded("my_magnitude.py").normed)
 
 
 def test_code_that_is_no_file_runs():
     blocks = [text for kind, text in BLOCKS if kind == "python" and text not in FILES.values()]
     for text in blocks:
-        exec(compile(text, "extending.md", "exec"), {})
+        exec(compile(text, "extending", "exec"), {})
     assert len(blocks) == 2
+
+
+def test_links_lead_to_pages():
+    for page in PAGES.values():
+        for target in re.findall(r"\]\(([\w/.-]+\.md)", page):
+            assert (DOCS / target).is_file()

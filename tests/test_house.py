@@ -51,7 +51,7 @@ def test_every_exported_name_is_there(name):
 
 def test_type_checkers_and_python_see_the_same_exports():
     tree = ast.parse(Path(statprune.__file__).read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block, _ = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert seen == set(statprune.__all__)
 

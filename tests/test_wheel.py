@@ -10,8 +10,30 @@ from pathlib import Path
 
 import pytest
 
+import statprune
+
 ROOT = Path(__file__).parents[1]
-SOURCES = ("statprune", "conf", "analysis", "experiments", "pyproject.toml", "README.md")
+SOURCES = ("statprune", "conf", "analysis", "experiments", "pyproject.toml", "README.md", "LICENSE")
+SCRIPT = """
+import statprune
+from statprune import evaluate, load_model, prune
+
+loaded = load_model()
+result = prune(loaded, "wanda", 0.5, compensation=statprune.Energy())
+measured = evaluate(loaded, "bundled")
+print(f"{result.sparsity:.2f}", measured.to_frame())
+"""
+WRONG = """
+statprune.prun(loaded)
+prune(loaded, "wanda", 0.5, windows=3)
+"""
+# of others' packages only PyTorch is read, whose decorators have types that ours need
+WITHOUT_OTHERS = """
+[mypy]
+strict = true
+[mypy-transformers.*,pandas.*,numpy.*,omegaconf.*,hydra.*,datasets.*,lm_eval.*,pydantic.*,rich.*,wandb.*]
+follow_imports = skip
+"""
 TABLE = """
 title: Two methods
 metric: perplexity
@@ -127,4 +149,40 @@ def test_the_wheel_makes_a_package_of_ones_own(environment):
 
 
 def test_the_wheels_version_is_the_projects(environment):
-    assert environment.run("statprune", "--version") == "statprune 0.1.0\n"
+    assert environment.run("statprune", "--version") == "statprune 0.2.0\n"
+
+
+def test_the_wheel_has_licence_and_type_marker(environment):
+    (packages,) = environment.binaries.parent.glob("lib/python*/site-packages")
+    (info,) = packages.glob("statprune-*.dist-info")
+    assert (info / "licenses" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert "License-Expression: Apache-2.0\n" in (info / "METADATA").read_text()
+    assert (packages / "statprune" / "py.typed").exists()
+
+
+@pytest.fixture(scope="module")
+def complaints(environment) -> dict[str, list[str]]:
+    """What mypy says of users' scripts beside the installed wheel, by script."""
+    names = "\n".join(f"reveal_type(statprune.{name})" for name in statprune.__all__)
+    scripts = {"right.py": SCRIPT, "wrong.py": SCRIPT + WRONG, "names.py": f"import statprune\n{names}\n"}
+    for name, text in {**scripts, "mypy.ini": WITHOUT_OTHERS}.items():
+        (environment.work / name).write_text(text)
+    mypy = [sys.executable, "-m", "mypy", "--python-executable", str(environment.binaries / "python")]
+    command = [*mypy, "--config-file", "mypy.ini", "--cache-dir", "types", *scripts]
+    done = subprocess.run(command, cwd=environment.work, capture_output=True, text=True, timeout=600)
+    return {name: [line for line in done.stdout.splitlines() if line.startswith(f"{name}:")] for name in scripts}
+
+
+@pytest.mark.long
+def test_a_users_script_is_checked_against_the_wheels_types(complaints):
+    assert complaints["right.py"] == []
+    name, argument = complaints["wrong.py"]
+    assert 'Module has no attribute "prun"' in name and 'Argument "windows" to "prune"' in argument
+
+
+@pytest.mark.long
+def test_every_public_name_has_a_type(complaints):
+    types = [line.split("Revealed type is ")[1].strip('"') for line in complaints["names.py"]]
+    assert len(types) == len(statprune.__all__)
+    hidden = {name for name, own in zip(statprune.__all__, types, strict=True) if own in ("Any", "builtins.object")}
+    assert hidden == set()

@@ -24,7 +24,7 @@ FLAGS = {
     "--config-dir DIR": "a folder of your own configurations, laid out as these groups",
     "--cfg job": "print the configuration in place of a run",
     "--hydra-help": "Hydra's other flags",
-    "--version": "of statprune",
+    "--version": "of statprune; with --json of what it depends on, and the machine: for a report of a fault",
 }
 
 

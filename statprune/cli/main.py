@@ -141,10 +141,9 @@ def _dispatch(arguments: list[str]) -> int:
     if first in VERBS:
         return _run_verb(first, arguments[1:])
     if "--version" in arguments:
-        from importlib.metadata import version
+        from statprune.cli.version import print_version
 
-        print(f"statprune {version('statprune')}")
-        return 0
+        return print_version(arguments)
     if first.isidentifier():  # Hydra's overrides have an equals sign, and its flags begin with a dash
         return _unknown_verb(first)
     from statprune.cli.run import run_hydra

@@ -1,14 +1,13 @@
 """Versions, commit and machine of a run."""
 
 import platform
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
+from statprune.system.checkout import git_commit, has_local_changes
 from statprune.system.distributed import size
 
 PACKAGES = ("statprune", "torch", "transformers", "tokenizers", "datasets", "lm_eval", "numpy", "hydra-core", "wandb")
@@ -42,7 +41,7 @@ class Environment:
 def describe_environment(device: torch.device) -> Environment:
     """This process's environment."""
     is_gpu = device.type == "cuda"
-    commit = _git_commit()
+    commit = git_commit()
     return Environment(
         python=sys.version.split()[0],
         packages={name: _version(name) for name in PACKAGES},
@@ -51,7 +50,7 @@ def describe_environment(device: torch.device) -> Environment:
         device=torch.cuda.get_device_name(device) if is_gpu else f"cpu ({platform.machine()})",
         threads=torch.get_num_threads(),
         processes=size(),
-        has_local_changes=_has_local_changes() if commit is not None else None,
+        has_local_changes=has_local_changes() if commit is not None else None,
     )
 
 
@@ -60,29 +59,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _git_commit() -> str | None:
-    """Commit of this checkout; None for an installed wheel, which another project's checkout may hold."""
-    try:
-        top, commit = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
-        return commit if Path(top).resolve() == _checkout() else None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _has_local_changes() -> bool | None:
-    """Whether tracked files differ from the commit; None where git does not say."""
-    try:
-        return bool(_git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(_checkout()), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def _checkout() -> Path:
-    return Path(__file__).resolve().parents[2]

@@ -9,6 +9,7 @@ import torch
 
 from statprune.runs import environment
 from statprune.runs.environment import describe_environment
+from statprune.system import checkout
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def test_a_wheel_inside_another_project_has_no_commit(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", tmp_path, *command], check=True)
     installed = tmp_path / "venv" / "site-packages" / "statprune" / "runs"
     installed.mkdir(parents=True)
-    monkeypatch.setattr(environment, "__file__", str(installed / "environment.py"))
+    monkeypatch.setattr(checkout, "__file__", str(installed / "checkout.py"))
     assert describe_environment(CPU).git_commit is None
 
 
@@ -40,6 +41,6 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
 
 def test_files_that_differ_from_the_commit_are_told(monkeypatch):
     for status, changed in ((" M statprune/cli/main.py\n", True), ("", False)):
-        told = {"rev-parse": f"{environment._checkout()}\n{'a' * 40}\n", "status": status}
-        monkeypatch.setattr(environment, "_git", lambda verb, *options, told=told: told[verb])
+        told = {"rev-parse": f"{checkout._checkout()}\n{'a' * 40}\n", "status": status}
+        monkeypatch.setattr(checkout, "_git", lambda verb, *options, told=told: told[verb])
         assert describe_environment(CPU).has_local_changes is changed
