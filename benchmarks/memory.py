@@ -100,7 +100,10 @@ def built(shape: Shape) -> OnGpu:
 def blocks_of(model: LlamaForCausalLM, streamed: bool) -> list[Block]:
     """The model's blocks with all of their linear layers."""
     modules = list(model.model.layers)
-    shapes = [[(name, linear) for name, linear in module.named_modules() if isinstance(linear, nn.Linear)] for module in modules]
+    shapes = [
+        [(name, linear) for name, linear in module.named_modules() if isinstance(linear, nn.Linear)]
+        for module in modules
+    ]
     streamer = Streamer(modules, HostSource(modules, pin=False), torch.device("meta")) if streamed else None
     return [
         Block(index, f"model.layers.{index}", module, [_matrix(*own) for own in linears], [], None, streamer)

@@ -1,4 +1,4 @@
-"""Examples run as they stand: those of docstrings, of docs/guide/python.md and README, the notebook, and the scripts."""
+"""Examples run as they stand: in docstrings, docs/guide/python.md, README, the notebook, and the scripts."""
 
 import doctest
 import inspect

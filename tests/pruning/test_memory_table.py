@@ -37,8 +37,6 @@ def test_what_stays_on_the_gpu(streamed):
 
 
 def test_gram_matrices_count():
-    few, many = (
-        need_of(TINY, prepared(name), False, TokenBatch(4, 16), 3).memory for name in ("wanda", "sparsegpt")
-    )
+    few, many = (need_of(TINY, prepared(name), False, TokenBatch(4, 16), 3).memory for name in ("wanda", "sparsegpt"))
     assert many.statistics - few.statistics == 8 * (2 * 32**2 + 48**2) + 8 * 32**2
     assert replace(many, statistics=0, solve=0) == replace(few, statistics=0, solve=0)
