@@ -1,4 +1,4 @@
-"""Examples run as they stand: those of docstrings, of docs/python.md and README, the notebook, and the scripts."""
+"""Examples run as they stand: in docstrings, docs/guide/python.md, README, the notebook, and the scripts."""
 
 import doctest
 import inspect
@@ -54,7 +54,7 @@ def test_functions_of_the_interface_have_examples():
 
 def test_the_guide_runs(tiny_default, capsys):
     namespace: dict = {}
-    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL):
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide" / "python.md").read_text(), re.DOTALL):
         exec(code, namespace)
     assert "50% of the pruned matrices are zeros" in capsys.readouterr().out
 
