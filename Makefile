@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies definitive test test-long fuzz test-cluster kills mutants coverage check bench clean
+.PHONY: run tables studies definitive docs pages test test-long fuzz test-cluster kills mutants coverage check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -22,6 +22,14 @@ DEFINITIVE := definitive.yaml leaders.yaml swaps.yaml allocations.yaml sparser.y
 definitive: $(STAMP)
 	$(BIN)/statprune tables $(addprefix experiments/studies/,$(DEFINITIVE)) --overrides name=definitive --output outputs/studies
 	$(BIN)/statprune report outputs/definitive --output outputs/studies/definitive.html
+
+# the site in build/site, which opens from disk; a warning ends it
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# the parts of docs/ that are made from the code and from recorded tables
+pages: $(STAMP)
+	$(BIN)/python -m tests.helpers.generated_pages
 
 # two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)
@@ -68,6 +76,7 @@ check: $(STAMP)
 	ln -s $(CURDIR)/benchmarks $(HOUSE)
 	cd $(HOUSE) && $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache --no-logo
 	cd $(HOUSE) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p statprune -p benchmarks
+	$(MAKE) docs
 
 # llm-compressor needs other versions of our dependencies, and so an environment of its own
 PEER := .venv-llm-compressor

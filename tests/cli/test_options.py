@@ -22,7 +22,7 @@ from statprune.system.options import defaults
 from statprune.system.plugin_files import PLUGINS
 from tests.helpers.verbs import verb
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "options.md"
 CHOICES = [
     (group.name, choice.name)
     for group in Reference().groups
@@ -123,7 +123,7 @@ def test_the_page_is_what_the_verb_makes():
         for group in reference.groups
     ]
     made = reference_page(reference.keys, own)
-    assert made == PAGE.read_text(encoding="utf-8"), "run statprune options --markdown > docs/reference.md"
+    assert made == PAGE.read_text(encoding="utf-8"), "run statprune options --markdown > docs/reference/options.md"
 
 
 def test_the_page_lists_every_key_of_every_choice_with_its_default(page):
