@@ -37,7 +37,7 @@ STAGE_NUMBERS: Mapping[str, Mapping[str, str]] = {
         "row_scale_clamped": "rows whose scale is one of the clamps (energy) [fraction]",
         "row_energy_ratio": "energy of all rows after, over that of the dense weight (energy) [fraction]",
         "corrected": "1 where the correction was kept, 0 where held-out rows refused it (moments, least_squares)",
-        "mean_shift_before": "shift of the outputs' means, as a share of their norm (moments, least_squares) [fraction]",
+        "mean_shift_before": "shift of the outputs' means as a share of their norm (moments, least_squares) [fraction]",
         "mean_shift_after": "the same after the correction [fraction]",
         "output_error_before": "relative output error on held-out rows (moments, least_squares) [fraction]",
         "output_error_after": "the same after the correction, which relative_output_error then is, too [fraction]",

@@ -26,8 +26,8 @@ class PerplexityResult:
 
     Attributes:
         dense: perplexity of the dense model: exp of the mean window loss; None where it is not finite.
-        pruned: perplexity of the model that the run ends with: the pruned one, and the dense one again where nothing was
-            pruned.
+        pruned: perplexity of the model that the run ends with: the pruned one, or the dense one again where nothing
+            was pruned.
         seq_len: length of a window [tokens].
         windows: how many there are [windows].
         tokens: predicted tokens of all windows, one less than each has [tokens].

@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made from the code and from recorded tables: ``make pages`` writes them, tests compare."""
+"""The parts of docs/ that are made from code and from recorded tables: ``make pages`` writes them, tests compare."""
 
 import re
 from collections.abc import Iterator
@@ -39,12 +39,12 @@ def filled(text: str) -> str:
 
 def described_choices(text: str) -> set[str]:
     """The choices, GROUP=CHOICE, whose options a page has."""
-    return {name for kind, name in MARKED.findall(text) if kind == "options"}
+    return {choice for kind, names in MARKED.findall(text) if kind == "options" for choice in names.split(", ")}
 
 
 def _made(kind: str, name: str) -> str:
     if kind == "options":
-        return options_table(*name.split("="))
+        return "".join(options_table(*choice.split("=")) for choice in name.split(", "))
     what, _, column = name.partition(" ")
     return mask_table(column.split("; ")) if what == "mask" else correction_table(column)
 
