@@ -1,19 +1,15 @@
 """The page about the record tells of every field, with a unit where it has one, and of every column that is written."""
 
-import json
 from dataclasses import fields, is_dataclass
 from types import SimpleNamespace
 
-import pandas
 import pytest
 
 from statprune.cli.record_page import record_page, type_of
 from statprune.pruning.report import JSON_KEYS, MatrixReport
 from statprune.runs import record as records
 from statprune.runs.columns import DocumentRow, WindowRow
-from statprune.runs.store import DOCUMENTS, REPORTS, WINDOWS
 from statprune.system.docstrings import attributes
-from tests.helpers.tasks import lively_folder, measured, tasks  # noqa: F401 - fixtures
 from tests.helpers.verbs import verb
 
 COUNTS = ("bytes", "tokens", "windows", "seconds", "weights")
@@ -52,11 +48,3 @@ def test_types_read_as_people_write_them():
     assert type_of(hints.fidelity) == "mapping of [FidelityResult](#fidelityresult) or null"
     assert type_of(hints.config) == "mapping" and type_of(list[float | None]) == "list of (float or null)"
     assert type_of(bool | None) == "true or false or null"
-
-
-def test_columns_are_those_that_a_run_writes(measured):  # noqa: F811 - the fixture
-    _, folder = measured
-    assert list(pandas.read_parquet(folder / WINDOWS)) == [item.name for item in fields(WindowRow)]
-    assert list(pandas.read_parquet(folder / DOCUMENTS)) == [item.name for item in fields(DocumentRow)]
-    line = json.loads((folder / REPORTS).read_text().splitlines()[0])
-    assert {JSON_KEYS.get(item.name, item.name) for item in fields(MatrixReport)} - {"diagnostics"} <= line.keys()

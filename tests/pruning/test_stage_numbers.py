@@ -21,7 +21,7 @@ def problem():
     draw = torch.Generator().manual_seed(0)
     rows = torch.randn(64, 12, generator=draw)
     statistics = InputStatistics(12, StatisticsKind.GRAM, sample_index=torch.arange(64))
-    statistics.add(rows)
+    statistics.update(rows)
     return torch.randn(6, 12, generator=draw), statistics
 
 
