@@ -25,7 +25,7 @@ definitive: $(STAMP)
 
 # the site in build/site, which opens from disk; a warning ends it
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # the parts of docs/ that are made from the code and from recorded tables
 pages: $(STAMP)

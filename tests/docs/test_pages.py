@@ -12,7 +12,7 @@ from statprune.config.reference import Reference
 from tests.helpers.generated_pages import DOCS, described_choices, filled, generated_pages
 from tests.helpers.pages import ROOT, anchors_of, blocks_of, links_of, name_of, pages, prose_of, site
 
-LANGUAGES = {"bash", "console", "csv", "json", "python", "text", "toml", "yaml"}
+LANGUAGES = {"bash", "console", "csv", "json", "python", "sh", "text", "toml", "yaml"}
 STAGES = ("method", "refinement", "compensation", "allocation")
 NOTHING = {"dense", "none", "uniform"}  # choices that do nothing have nothing to tell
 PAGES = pytest.mark.parametrize("page", pages(), ids=name_of)

@@ -62,7 +62,7 @@ class Command:
 def commands_of(blocks: Iterable[Block]) -> Iterator[Command]:
     """The commands of a page's bash blocks, those of skipped ones left out."""
     for block in blocks:
-        if block.language != "bash" or block.mark.startswith("skip"):
+        if block.language not in ("bash", "sh") or block.mark.startswith("skip"):
             continue
         text = re.sub(r"\\\n", "  ", block.text)  # a command may go on in the next line
         for number, line in enumerate(text.splitlines(), block.line):
