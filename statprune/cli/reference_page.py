@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statprune.config.reference import Choice, Group
 from statprune.config.reference_keys import Key
 
-HEAD = """# Reference
+HEAD = """# Options
 
 Every group, choice and key of the configuration, made by `statprune options --markdown` from dataclasses, their
 docstrings and the files in `conf/`. "The paper" is arXiv 2602.07375. A choice is made by `group=choice`, a key is set
