@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies definitive front test test-long test-lowest fuzz test-cluster kills mutants coverage check bench clean
+.PHONY: run tables studies definitive front docs pages test test-long test-lowest fuzz test-cluster kills mutants coverage check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -28,6 +28,14 @@ front: $(STAMP)
 	$(BIN)/statprune tables experiments/studies/front.yaml --overrides name=front --output outputs/studies
 	$(BIN)/statprune report outputs/front --figures outputs/studies/front --csv docs/results/data/front.csv
 	cp outputs/studies/front/pareto.png docs/results/front.png
+
+# the site in build/site, which opens from disk; a warning ends it
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# the parts of docs/ that are made from the code and from recorded tables
+pages: $(STAMP)
+	$(BIN)/python -m tests.helpers.generated_pages
 
 # two files at a time with a thread each: most tests wait for processes that they start
 test: $(STAMP)
@@ -89,6 +97,7 @@ check: $(STAMP)
 	ln -s $(CURDIR)/benchmarks $(HOUSE)
 	cd $(HOUSE) && $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache --no-logo
 	cd $(HOUSE) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p statprune -p benchmarks
+	$(MAKE) docs
 
 # llm-compressor needs other versions of our dependencies, and so an environment of its own
 PEER := .venv-llm-compressor

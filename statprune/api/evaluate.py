@@ -56,7 +56,7 @@ def evaluate(  # noqa: PLR0913  # the front door: what can be measured, by name
         DataError: a text can't be read, or windows are none.
         ModelError: windows do not fit the model, or ``dense`` is not its like.
 
-    Example:
+    Examples:
         >>> from statprune import evaluate, load_model, prune
         >>> loaded, dense = load_model(), load_model()
         >>> _ = prune(loaded, "magnitude", 0.5)

@@ -73,7 +73,7 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
         DataError, ModelError: windows, pattern and model do not fit; nothing was changed. Or a matrix can't be solved:
             the blocks before it are pruned.
 
-    Example:
+    Examples:
         >>> from statprune import SparseGPT, load_model, prune
         >>> result = prune(load_model(), "wanda", 0.5)
         >>> round(result.sparsity, 2), result.coverage.skipped, len(result.to_frame()) == len(result.matrices)

@@ -50,7 +50,7 @@ def save(
         StatpruneError: the folder holds something else, or can't be written to.
         ModelError: there is no tokenizer, or ``result`` is none.
 
-    Example:
+    Examples:
         >>> from statprune import load_model, prune, save
         >>> loaded = load_model()
         >>> result = prune(loaded, "wanda", "2:4")

@@ -100,7 +100,7 @@ def statistics(  # noqa: PLR0913  # the front door: what can be collected, by na
         ChoiceError: an option is out of range or of the wrong type, or there is no such block.
         DataError, ModelError: as for ``prune``.
 
-    Example:
+    Examples:
         >>> from statprune import load_model, statistics
         >>> seen = statistics(load_model(), sampled_rows=16, blocks=[0])
         >>> own = seen["model.layers.0.mlp.down_proj"]

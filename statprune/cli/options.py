@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--json", action="store_true", help="as JSON")
-    kind.add_argument("--markdown", action="store_true", help="everything as a page of Markdown: docs/reference.md")
+    kind.add_argument(
+        "--markdown", action="store_true", help="everything as a page of Markdown: docs/reference/options.md"
+    )
+    kind.add_argument("--record-markdown", action="store_true", help="what a run records: docs/reference/record.md")
     parser.add_argument("--config-dir", metavar="DIR", help="with the configurations of this folder, too")
     parser.add_argument(
         "--plugins",
@@ -39,14 +42,19 @@ def run(options: argparse.Namespace) -> int:
     # slow to import: not for --help
     from statprune.cli.layout import show
     from statprune.cli.options_text import asked, facts, lines
+    from statprune.cli.record_page import record_page
     from statprune.cli.reference_page import reference_page
     from statprune.config.overrides import named_plugins
     from statprune.config.place import place_of, use_place
     from statprune.config.reference import Reference
     from statprune.system.plugin_files import use_what_can_be_imported
 
-    if options.markdown and options.what:
-        raise ConfigError(["--markdown makes a page of everything; leave the group out"])
+    if (options.markdown or options.record_markdown) and options.what:
+        flag = "--markdown" if options.markdown else "--record-markdown"
+        raise ConfigError([f"{flag} makes a page of everything; leave the group out"])
+    if options.record_markdown:
+        print(record_page(), end="")
+        return 0
     use_place(place_of(None, None, options.config_dir))
     problems = use_what_can_be_imported([*named_plugins([]), *options.plugins])
     for problem in problems:

@@ -1,17 +1,21 @@
-"""The reference as a page of Markdown: ``docs/reference.md``."""
+"""The reference as a page of Markdown: ``docs/reference/options.md``."""
 
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from statprune.config.reference import Choice, Group
 from statprune.config.reference_keys import Key
 
-HEAD = """# Reference
+HEAD = """# Options
 
 Every group, choice and key of the configuration, made by `statprune options --markdown` from dataclasses, their
 docstrings and the files in `conf/`. "The paper" is arXiv 2602.07375. A choice is made by `group=choice`, a key is set
 by `key=value`. Defaults are those of the default job as `statprune --cfg job` prints them, where `${...}` stands for
 the value of another key. With your own folder and plugins: `statprune options --config-dir DIR --plugins FILE`.
 """
+
+INDENTED = re.compile(r"(?:^ {4}.*\n?)+", re.MULTILINE)
 
 
 def reference_page(keys: Sequence[Key], groups: Sequence[Group]) -> str:
@@ -21,7 +25,7 @@ def reference_page(keys: Sequence[Key], groups: Sequence[Group]) -> str:
         keys: those outside of groups.
         groups: all groups.
     """
-    parts = [HEAD, "## Keys outside of groups\n", _table_of_keys(keys)]
+    parts = [HEAD, "## Keys outside of groups\n", keys_table(keys)]
     for group in groups:
         parts += [
             f"## {group.name}\n",
@@ -29,7 +33,7 @@ def reference_page(keys: Sequence[Key], groups: Sequence[Group]) -> str:
         ]
         parts.append(_table_of_choices(group))
         if group.keys:
-            parts.append(_table_of_keys(group.keys))
+            parts.append(keys_table(group.keys))
         for choice in group.choices:
             parts += _choice(group, choice)
     return "\n".join(parts)
@@ -66,13 +70,19 @@ def _choice(group: Group, choice: Choice) -> list[str]:
     if not keys and not has_more:
         return []
     texts = [text for text in (choice.source, choice.note) if text] if not choice.based_on else []
-    parts = [f"### {group.name}={choice.name}\n", *(f"{text}\n" for text in texts)]
-    return [*parts, *([_table_of_keys(keys)] if keys else [])]
+    parts = [f"### {group.name}={choice.name}\n", *(f"{_fenced(text)}\n" for text in texts)]
+    return [*parts, *([keys_table(keys)] if keys else [])]
 
 
-def _table_of_keys(keys: Iterable[Key]) -> str:
+def keys_table(keys: Iterable[Key]) -> str:
+    """Keys as a table: type, default, unit and meaning."""
     rows = [(_code(key.name), key.type, _code(key.shown_default), key.unit or "", key.meaning) for key in keys]
     return _table(("key", "type", "default", "unit", "meaning"), rows)
+
+
+def _fenced(text: str) -> str:
+    """A docstring with its indented equations as fenced blocks."""
+    return INDENTED.sub(lambda block: f"```text\n{textwrap.dedent(block[0]).rstrip()}\n```\n", text)
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

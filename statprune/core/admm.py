@@ -90,9 +90,9 @@ class Admm(Method):
 
     Deviations from the paper and its code: λ by the tokens (0.1 there), ρ = 1.5 of that unit (1 there, whatever the
     inputs are), 6 rounds of which 5 are the ramp (20 and 15), and conjugate gradients in place of rounds on the final
-    mask: docs/admm.md says what each is worth. Its public code prunes at full sparsity from the first round on, which
-    is ``ramp=1``. Kept weights of rows that lose nothing, and of channels that are zero in all inputs, are the dense
-    ones. Weights are in units of the largest while they are solved.
+    mask: docs/methods/admm-measured.md says what each is worth. Its public code prunes at full sparsity from the first
+    round on, which is ``ramp=1``. Kept weights of rows that lose nothing, and of channels that are zero in all inputs,
+    are the dense ones. Weights are in units of the largest while they are solved.
 
     Attributes:
         statistics: which inputs the outputs are compared on.

@@ -165,7 +165,7 @@ def get_method(name: str, **options: object) -> Method:
         ChoiceError: there is no such method or option, or an option's value is out of range.
         PluginError: the plugin that has the method can't be imported.
 
-    Example:
+    Examples:
         >>> from statprune import get_method
         >>> get_method("sparsegpt", damping=0.1)
         SparseGPT(damping=0.1, block_size=128)

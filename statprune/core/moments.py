@@ -40,7 +40,7 @@ class Moments(Compensation):
     What others had first: that pruning should restore the outputs' means is FLAP's (An et al., AAAI 2024, arXiv
     2312.11983) and STADE's (arXiv 2503.22451), which add m_i to the module's bias; and STADE's score, W² Var(x),
     ranks as |W| σ does. Ours puts the means into the kept weights, so that no module needs a bias that it does not
-    have; fits scales; and has held-out rows judge both (docs/first_order.md).
+    have; fits scales; and has held-out rows judge both (docs/methods/corrections-measured.md).
 
     The scales move the means again, a little, and both steps can be wrong for a matrix whose sample says little. The
     relative output error is therefore compared before and after on rows that the scales were not fitted to, in the

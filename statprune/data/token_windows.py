@@ -28,12 +28,13 @@ class TextOrigin:
 
     Attributes:
         source: name of the source.
-        sha256: of the text; of the drawn documents for C4's calibration.
+        sha256: hash of the text; of the drawn documents for C4's calibration.
         windows_with_bos: how many windows' first token is the tokenizer's BOS token, 0 where it has none; None where
-            nothing was cut, or where a record of an older version does not tell.
-        text_tokens: tokens of the whole text; None where it was not tokenised whole (C4's calibration).
+            nothing was cut, or where a record of an older version does not tell [windows].
+        text_tokens: length of the whole text; None where it was not tokenised whole (C4's calibration) [tokens].
         starts: token number at which each calibration window starts, or (document, token) for C4; None for evaluation.
-        skipped_rows: rows without text (null, or nothing but blanks in a table of the user's) that are not in the text.
+        skipped_rows: rows without text (null, or nothing but blanks in a table of the user's) that are not in the text
+            [rows].
     """
 
     source: str

@@ -43,7 +43,7 @@ def calibration_windows(  # noqa: PLR0913  # part of the front door: what a sour
         DataError: the text can't be read, or is too short for one window.
         ChoiceError: there is no such source, or no such choice of BOS.
 
-    Example:
+    Examples:
         >>> from statprune import calibration_windows, load_model
         >>> windows = calibration_windows(load_model().tokenizer, "bundled", samples=8, seq_len=64)
         >>> windows.ids.shape, windows.origin.source
@@ -81,7 +81,7 @@ def evaluation_windows(
         DataError: the text can't be read, or is too short for one window.
         ChoiceError: there is no such source, or no such choice of BOS.
 
-    Example:
+    Examples:
         >>> from statprune import evaluation_windows, load_model
         >>> evaluation_windows(load_model().tokenizer, "bundled", seq_len=64, max_windows=2).ids.shape
         torch.Size([2, 64])

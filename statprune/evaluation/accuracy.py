@@ -70,11 +70,11 @@ class TaskPlan:
 
     Attributes:
         metric: the one that stands for the task.
-        shots: examples in each prompt.
-        version: of the task.
-        documents: how many are asked.
-        documents_in_all: how many the task has.
-        limit: how many were wanted at most; None: all.
+        shots: how many each prompt has [examples].
+        version: lm-eval's version of the task.
+        documents: how many are asked [documents].
+        documents_in_all: how many the task has [documents].
+        limit: how many were wanted at most; None: all [documents].
     """
 
     metric: str
@@ -92,10 +92,10 @@ class TaskResult(TaskPlan):
     Attributes:
         dense: the dense model's metrics and their standard errors.
         pruned: those of the model that the run ends with; None while it is not measured.
-        difference: pruned minus dense, of the standing metric.
+        difference: pruned minus dense, of the metric that stands for the task.
         difference_stderr: its standard error over the same documents.
         flips: share of the documents whose answer changed between right and wrong, either way; None where answers are
-            not right or wrong, while the pruned model is not measured, and in records of older versions.
+            not right or wrong, while the pruned model is not measured, and in records of older versions [fraction].
     """
 
     dense: Metrics
@@ -110,13 +110,13 @@ class MeanAccuracy:
     """The mean over tasks with standard errors of independent tasks; None where a task's number is not finite.
 
     Attributes:
-        dense: of the dense model.
-        dense_stderr: its standard error.
-        pruned: of the pruned model.
-        pruned_stderr: its standard error.
-        difference: pruned minus dense.
-        difference_stderr: its standard error, over the same documents.
-        flips: share of changed answers.
+        dense: accuracy of the dense model [fraction].
+        dense_stderr: its standard error [fraction].
+        pruned: accuracy of the model that the run ends with [fraction].
+        pruned_stderr: its standard error [fraction].
+        difference: pruned minus dense [fraction].
+        difference_stderr: its standard error, over the same documents [fraction].
+        flips: share of answers that changed between right and wrong, either way [fraction].
     """
 
     dense: float | None
@@ -134,20 +134,20 @@ class ZeroShotProtocol:
 
     Attributes:
         lm_eval: the harness's version.
-        batch_size: requests per forward.
-        limit: documents of each task, at most; None: all.
-        num_fewshot: examples in each prompt; None: as each task defines.
+        batch_size: how many go through the model together [requests].
+        limit: how many of each task, at most; None: all [documents].
+        num_fewshot: how many each prompt has; None: as each task defines [examples].
         add_bos_token: whether prompts begin with BOS; None: as the tokenizer does.
         chat_template: whether prompts are messages of a chat.
-        dtype: of the model.
-        seeds: of the harness.
-        bootstrap_iters: samples for standard errors without a formula.
+        dtype: precision of the model.
+        seeds: the harness's, by what they are for.
+        bootstrap_iters: how many are drawn for standard errors without a formula [samples].
         requests_with_bos: requests whose tokens begin with the tokenizer's BOS token, before any is cut off; None where
-            a record of an older version does not tell.
-        max_length: longest context, in tokens.
-        requests: how many questions are asked.
+            a record of an older version does not tell [requests].
+        max_length: longest context [tokens].
+        requests: how many questions are asked [requests].
         requests_sha256: hash of all documents, prompts and expected answers.
-        truncated_requests: requests that lost their beginning.
+        truncated_requests: how many lost their beginning, since they were longer than that [requests].
     """
 
     lm_eval: str

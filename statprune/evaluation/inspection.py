@@ -140,7 +140,7 @@ def place_of_tensor(name: str) -> tuple[int | None, str]:
 
     Experts are of one kind, whatever their numbers.
 
-    Example:
+    Examples:
         >>> place_of_tensor("model.layers.3.mlp.experts.7.w1.weight")
         (3, 'mlp.experts.w1')
         >>> place_of_tensor("lm_head.weight")
@@ -153,7 +153,7 @@ def place_of_tensor(name: str) -> tuple[int | None, str]:
 def name_in_block(name: str) -> tuple[int | None, str]:
     """The number of the decoder block that a tensor is in, None outside of them, and its module's name within it.
 
-    Example:
+    Examples:
         >>> name_in_block("model.layers.3.mlp.experts.7.w1.weight")
         (3, 'mlp.experts.7.w1')
     """

@@ -36,7 +36,7 @@ def window_losses(
         progress: called with the number of windows done.
         on_logits: sees the logits of each batch, while they are there.
 
-    Example:
+    Examples:
         >>> from statprune import evaluation_windows, load_model, window_losses
         >>> loaded = load_model()
         >>> windows = evaluation_windows(loaded.tokenizer, seq_len=64, max_windows=3)
@@ -142,7 +142,7 @@ def losses_of(logits: Tensor, ids: Tensor) -> list[Tensor]:
 def perplexity(model: "PreTrainedModel", windows: Tensor, batch_size: int = 4) -> float:
     """Exp of the mean window loss; ``evaluate`` also gives its standard error.
 
-    Example:
+    Examples:
         >>> from statprune import evaluation_windows, load_model, perplexity
         >>> loaded = load_model()
         >>> perplexity(loaded.model, evaluation_windows(loaded.tokenizer, seq_len=64, max_windows=3).ids) > 1

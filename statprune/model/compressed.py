@@ -114,7 +114,7 @@ def load_compressed(folder: Path | str, **options: Any) -> LoadedModel:
     Raises:
         ModelError: there is no compressed model, or it is damaged.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from statprune import load_compressed, load_model, prune, save_model
         >>> from statprune.model.compressed import compress_model

@@ -11,10 +11,10 @@ class KindCoverage:
     """Weights of one kind of module, summed over all blocks.
 
     Attributes:
-        prunable: could be pruned.
-        pruned: are pruned.
-        skipped: are not prunable.
-        reasons: skipped weights by reason.
+        prunable: could be pruned [weights].
+        pruned: are pruned [weights].
+        skipped: are not prunable [weights].
+        reasons: skipped ones by reason [weights].
     """
 
     prunable: int = 0
@@ -28,12 +28,12 @@ class Coverage:
     """Matrix weights of all blocks.
 
     Attributes:
-        prunable: could be pruned.
-        pruned: are pruned.
-        skipped: are not prunable.
+        prunable: could be pruned [weights].
+        pruned: are pruned [weights].
+        skipped: are not prunable [weights].
         kinds: the same by kind of module.
-        experts_with_pooled_statistics: experts that too few calibration tokens reached.
-        experts_without_tokens: experts that no calibration token reached.
+        experts_with_pooled_statistics: how many too few calibration tokens reached [experts].
+        experts_without_tokens: how many no calibration token reached [experts].
     """
 
     prunable: int

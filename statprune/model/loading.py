@@ -106,7 +106,7 @@ def load_model(
     Raises:
         ModelError: the model is missing, unreachable, no causal language model, or not what its checkpoint holds.
 
-    Example:
+    Examples:
         >>> from statprune import load_model
         >>> loaded = load_model()  # the bundled one; load_model("meta-llama/Llama-3.2-1B", device="cuda")
         >>> loaded.model.training

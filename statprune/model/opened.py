@@ -33,7 +33,7 @@ class Opened:
     """What is to be known of a model besides its weights.
 
     Attributes:
-        ignored_tensors: tensors of the checkpoint that the model's class leaves out on purpose.
+        ignored_tensors: how many of the checkpoint the model's class leaves out on purpose [tensors].
         ignored: the first few of their names.
         warnings: what transformers warned of while it opened model and tokenizer.
     """

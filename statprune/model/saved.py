@@ -25,10 +25,10 @@ class SavedModel:
     """A model that was saved, and opened again to compare it with the memory.
 
     Attributes:
-        tensors: how many were compared, all of them.
-        bytes: of the tensors.
-        own_dtype: how many have the dtype of the checkpoint that was pruned, since the memory has another.
-        shards: sha256 of each file of tensors.
+        tensors: how many were compared, all of them [tensors].
+        bytes: size of the tensors [bytes].
+        own_dtype: how many have the dtype of the checkpoint that was pruned, since the memory has another [tensors].
+        shards: sha256 of each file of tensors, by the file's name.
     """
 
     tensors: int

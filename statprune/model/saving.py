@@ -44,7 +44,7 @@ def save_model(loaded: LoadedModel, folder: Path) -> SavedModel:
         ModelError: what was written differs from the memory.
         TokenizerError: the model was saved, but not its tokenizer.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from statprune import load_model, save_model
         >>> saved = save_model(load_model(), Path("copy"))

@@ -23,14 +23,14 @@ class MatrixIdentity:
 
     Attributes:
         block: number of its block.
-        name: within the block.
+        name: its name within the block.
         expert: which expert of the block it belongs to, or None.
-        out_features: number of output channels.
-        in_features: number of input channels.
-        weights: number of weights.
-        target_sparsity: the fraction its pattern removes, before rounding down.
-        calibration_tokens: tokens that reached the matrix.
-        pooled_statistics: it was pruned with the statistics of its whole mixture.
+        out_features: number of output channels [channels].
+        in_features: number of input channels [channels].
+        weights: how many it has [weights].
+        target_sparsity: share that its pattern removes, before rounding down [fraction].
+        calibration_tokens: how many reached the matrix [tokens].
+        pooled_statistics: whether it was pruned with the statistics of its whole mixture.
     """
 
     block: int
@@ -49,9 +49,10 @@ class MatrixReport(MatrixIdentity):
     """One pruned matrix.
 
     Attributes:
-        sparsity: fraction of exact zeros among its stored weights.
-        relative_output_error: ‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ on sampled calibration inputs; None where there is no such ratio.
-        seconds: of solving.
+        sparsity: exact zeros among its stored weights [fraction].
+        relative_output_error: ‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖ on sampled calibration inputs; None where there is no such ratio
+            [fraction].
+        seconds: time of solving [seconds].
         diagnostics: numbers that the method and the compensation report; None where a number is not finite.
     """
 

@@ -18,13 +18,13 @@ class Environment:
     """What a run was made with.
 
     Attributes:
-        python: its version.
+        python: version of Python.
         packages: versions by name; None where a package is not installed.
-        git_commit: of the checkout; None for an installed wheel.
-        platform: of the operating system.
+        git_commit: commit of the checkout; None for an installed wheel.
+        platform: name and version of the operating system.
         device: product name of the GPU, or the CPU's architecture.
-        threads: of PyTorch.
-        processes: that worked together.
+        threads: how many PyTorch uses [threads].
+        processes: how many worked together [processes].
         has_local_changes: whether files of the checkout differ from the commit; None without a commit.
     """
 

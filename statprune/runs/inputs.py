@@ -26,7 +26,7 @@ class InputIdentity:
 
     Attributes:
         files: local files, by their names in the folder that the key names.
-        commit: of a model from the hub; None: it was local.
+        commit: that of a model from the hub; None: it was local.
     """
 
     files: dict[str, FileIdentity] = field(default_factory=dict)

@@ -25,16 +25,17 @@ class PerplexityResult:
     """Perplexity on one dataset, and what it was measured on.
 
     Attributes:
-        dense: of the dense model: exp of the mean window loss; None where it is not finite.
-        pruned: of the model that the run ends with: the pruned one, and the dense one again where nothing was pruned.
-        seq_len: tokens of a window.
-        windows: how many there are.
-        tokens: predicted tokens of all windows, one less than each has.
-        source: of the text.
-        sha256: of the text.
-        windows_with_bos: how many windows begin with BOS, as ``TextOrigin`` counts them.
-        text_tokens: tokens of the whole text.
-        skipped_rows: rows of a table that had no text.
+        dense: perplexity of the dense model: exp of the mean window loss; None where it is not finite.
+        pruned: perplexity of the model that the run ends with: the pruned one, or the dense one again where nothing
+            was pruned.
+        seq_len: length of a window [tokens].
+        windows: how many there are [windows].
+        tokens: predicted tokens of all windows, one less than each has [tokens].
+        source: name of the text's source.
+        sha256: hash of the text.
+        windows_with_bos: how many windows begin with BOS, as ``TextOrigin`` counts them [windows].
+        text_tokens: length of the whole text; None where it was not tokenised whole [tokens].
+        skipped_rows: rows of a table that had no text [rows].
     """
 
     dense: float | None
@@ -54,10 +55,11 @@ class FidelityResult:
     """How far the pruned model's predictions are from the dense model's on one dataset; means over its windows.
 
     Attributes:
-        divergence: Kullback-Leibler divergence from the dense model's next-token distribution, in nats a token; None
-            where it is not finite.
-        agreement: share of tokens for which both models find the same next token most likely; None as above.
-        windows: how many there are.
+        divergence: Kullback-Leibler divergence from the dense model's next-token distribution; None where it
+            is not finite [nats per token].
+        agreement: share of tokens for which both models find the same next token most likely; None where the
+            divergence is [fraction].
+        windows: how many were compared [windows].
     """
 
     divergence: float | None
@@ -70,10 +72,11 @@ class SparsityResult:
     """Sparsity as it was wanted and as it was counted.
 
     Attributes:
-        target: fraction of the pruned matrices' weights that their patterns remove, before rounding down; None where
-            nothing was pruned (0 in records of older versions).
-        achieved: exact zeros among all matrix weights of all blocks, counted on the stored weights.
-        blocks: exact zeros among the weights of each block's pruned matrices; None where it has none.
+        target: share of the pruned matrices' weights that their patterns remove, before rounding down; None where
+            nothing was pruned (0 in records of older versions) [fraction].
+        achieved: exact zeros among all matrix weights of all blocks, counted on the stored weights [fraction].
+        blocks: exact zeros among the weights of each block's pruned matrices, block by block; None where it has none
+            [fraction].
     """
 
     target: float | None
@@ -86,12 +89,13 @@ class CorrectionResult:
     """What a compensation that judges itself did; means are over the matrices that it judged.
 
     Attributes:
-        corrected: matrices that it changed.
-        unchanged: matrices that it left as they were.
-        output_error_before: mean relative output error on held-out rows.
-        output_error_after: the same after the correction.
-        mean_shift_before: mean shift of the outputs' means.
-        mean_shift_after: the same after the correction.
+        corrected: how many it changed [matrices].
+        unchanged: how many it left as they were [matrices].
+        output_error_before: mean relative output error on held-out rows, before the correction [fraction].
+        output_error_after: the same after it [fraction].
+        mean_shift_before: how far the outputs' means were moved, as a share of their norm; mean over the matrices
+            [fraction].
+        mean_shift_after: the same after the correction [fraction].
     """
 
     corrected: int
@@ -109,11 +113,11 @@ class MemoryResult:
     Where the system can't measure a peak anew, it counts from the start of the process.
 
     Attributes:
-        peak_host_bytes: of the host, after the plan was made.
-        predicted_host_bytes: the prediction for it.
-        load_peak_host_bytes: of the host while the model was loaded.
-        peak_device_bytes: of the GPU; 0 without one.
-        predicted_device_bytes: the prediction for it.
+        peak_host_bytes: peak of the host, after the plan was made [bytes].
+        predicted_host_bytes: the prediction for it [bytes].
+        load_peak_host_bytes: peak of the host while the model was loaded [bytes].
+        peak_device_bytes: peak of the GPU; 0 without one [bytes].
+        predicted_device_bytes: the prediction for it [bytes].
         activations: where the windows' hidden states waited between blocks: device, host or disk; none where no
             window had to wait.
         dense_states: where the dense model's last hidden states waited for fidelity: device, host or disk; None where
@@ -134,7 +138,7 @@ class Pending:
     """What a run still lacks.
 
     Attributes:
-        evaluation: zero_shot.
+        evaluation: what is still to be measured: zero_shot.
         model: folder of the pruned model within the run's; None where it could not be saved.
     """
 
@@ -148,7 +152,7 @@ class RunRecord:
 
     Attributes:
         config: the resolved configuration.
-        config_hash: over everything in it that can change a number.
+        config_hash: hash over everything in it that can change a number.
         date: when the record was written (UTC, ISO 8601).
         environment: versions, commit and machine, of the attempt that pruned.
         perplexity: by dataset.
@@ -159,12 +163,13 @@ class RunRecord:
         correction: None where no compensation judged itself.
         calibration: where the calibration windows come from; None where nothing was pruned.
         seconds: by phase that succeeded, of all attempts; what was reused took none. Those of pruning (observe, solve,
-            propagate; allocate) are, of an attempt that was cut off, up to its last kept block.
+            propagate; allocate) are, of an attempt that was cut off, up to its last kept block
+            [seconds].
         reused: what the run did not have to do, in words.
         memory: measured and predicted peaks.
         opened: what opening the model left out or was warned of; None in records of versions that did not keep it.
         pending: what the run still lacks; None where it is finished.
-        resumed_blocks: how many blocks an earlier attempt pruned, and this one did not prune again.
+        resumed_blocks: how many an earlier attempt pruned, and this one did not prune again [blocks].
         saved: the model that was saved and compared with the memory; None where none was, or an older version did it.
         paths: absolute paths of the local files and folders by the configuration's keys, and the run's own `folder`;
             empty in records of versions that did not keep them.
@@ -174,7 +179,7 @@ class RunRecord:
             written; empty in records of versions that did not keep them.
         resumed: versions, commit and machine of the attempt that asked the tasks, where another one pruned and they
             differ; None: they don't.
-        schema_version: of the file.
+        schema_version: version of the file's schema.
     """
 
     config: dict[str, Any]

@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
 from statprune.runs import own_model
 from statprune.runs.checksums import checksums, damage, sealed, unsealed
+from statprune.runs.columns import DocumentRow, WindowRow
 from statprune.runs.model_card import model_card
 from statprune.runs.record import RunRecord, migrated
 from statprune.system.files import finite, replacing, write_json
@@ -210,7 +211,7 @@ def write_windows(
             missing = torch.full_like(losses, torch.nan)
             own = fidelity.get(source, WindowFidelity(missing, missing))
             frame["divergence"], frame["agreement"] = own.divergence.numpy(), own.agreement.numpy()
-    empty = pd.DataFrame(columns=["dataset", "window", "tokens", "dense_loss", "pruned_loss"])
+    empty = pd.DataFrame(columns=[item.name for item in fields(WindowRow)[:5]])
     check_ours(folder)
     with replacing(folder / WINDOWS) as file:
         (pd.concat(frames) if frames else empty).to_parquet(file)
@@ -220,7 +221,7 @@ def write_documents(folder: Path, dense: Answers, pruned: Answers | None) -> Non
     """Write a row per task, document and metric, dense and pruned (NaN while unknown), so that runs can be paired."""
     import pandas as pd  # slow to import, and not needed to look for finished runs
 
-    columns = ["task", "document", "document_hash", "metric"]
+    columns = [item.name for item in fields(DocumentRow)[:4]]
     table = pd.DataFrame(map(vars, dense.documents), columns=[*columns, "value"]).rename(columns={"value": "dense"})
     if pruned is None:
         table["pruned"] = math.nan

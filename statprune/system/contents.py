@@ -23,9 +23,9 @@ class FileIdentity:
     """What a file was when it was read.
 
     Attributes:
-        size: bytes.
-        mtime_ns: when it was last written, in nanoseconds.
-        sha256: of all bytes; of header and samples where ``is_whole`` is false.
+        size: length of the file [bytes].
+        mtime_ns: when it was last written, since 1970 [nanoseconds].
+        sha256: hash of all bytes; of header and samples where ``is_whole`` is false.
         is_whole: whether the hash is over all bytes.
     """
 

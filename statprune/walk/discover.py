@@ -50,7 +50,7 @@ def find_blocks(
     Raises:
         ModelError: the model is not a causal chain of blocks, or an expression names nothing.
 
-    Example:
+    Examples:
         >>> from statprune import calibration_windows, find_blocks, load_model
         >>> loaded = load_model()
         >>> blocks = find_blocks(loaded, calibration_windows(loaded.tokenizer, samples=1, seq_len=64).ids)

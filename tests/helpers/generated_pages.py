@@ -1,0 +1,130 @@
+"""The parts of docs/ that are made from code and from recorded tables: ``make pages`` writes them, tests compare."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from statprune.cli.record_page import record_page
+from statprune.cli.reference_page import keys_table, reference_page
+from statprune.config.reference import ALLOCATION, Reference
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "experiments" / "definitive.md"
+MARKED = re.compile(r"<!-- (options|results): (.+?) -->\n(?:.*?\n)??<!-- end -->\n", re.DOTALL)
+SETTING = "SmolLM2-135M, bundled text, 16×128, seed 0"
+GROUPS = {"allocation": ALLOCATION}
+PATTERNS = ("50%", "2:4")
+
+
+def generated_pages() -> Iterator[tuple[Path, str]]:
+    """Every page that is made, or that has parts which are, with the text that it should have."""
+    reference = Reference()
+    own = [
+        replace(group, choices=tuple(choice for choice in group.choices if not choice.origin))
+        for group in reference.groups
+    ]
+    yield DOCS / "reference" / "options.md", reference_page(reference.keys, own)
+    yield DOCS / "reference" / "record.md", record_page()
+    for path in sorted((DOCS / "methods").glob("*.md")):
+        yield path, filled(path.read_text(encoding="utf-8"))
+
+
+def filled(text: str) -> str:
+    """A page with its marked parts made anew."""
+    return MARKED.sub(lambda part: f"<!-- {part[1]}: {part[2]} -->\n{_made(part[1], part[2])}<!-- end -->\n", text)
+
+
+def described_choices(text: str) -> set[str]:
+    """The choices, GROUP=CHOICE, whose options a page has."""
+    return {choice for kind, names in MARKED.findall(text) if kind == "options" for choice in names.split(", ")}
+
+
+def _made(kind: str, name: str) -> str:
+    if kind == "options":
+        return "".join(options_table(*choice.split("=")) for choice in name.split(", "))
+    what, _, column = name.partition(" ")
+    return mask_table(column.split("; ")) if what == "mask" else correction_table(column)
+
+
+def options_table(group: str, name: str) -> str:
+    """The options of a choice, with the defaults that a job then has; of a variant, what it changes."""
+    own = next(choice for choice in _reference().group(GROUPS.get(group, group)).choices if choice.name == name)
+    if own.based_on:
+        changed = ", ".join(f"`{key.assignment}`" for key in own.sets)
+        return f"\n`{group}={name}` is `{own.based_on}` with {changed}.\n\n"
+    keys = [key for key in _keys(group, name) if not key.name.endswith(".name")]
+    return f"\n{keys_table(keys)}\n" if keys else ""
+
+
+def _keys(group: str, name: str) -> tuple:
+    if group in GROUPS:  # which are keys of another group
+        return _reference().group(GROUPS[group]).choice(name).sets
+    return _reference().section(group, name)
+
+
+@cache
+def _reference() -> Reference:
+    return Reference()
+
+
+def mask_table(masks: list[str]) -> str:
+    """What masks come to with every correction."""
+    tables = recorded_tables()
+    corrections = list(tables["50%"][masks[0]])
+    rows = [
+        (f"{pattern}, {mask}" if len(masks) > 1 else pattern, *(tables[pattern][mask][own] for own in corrections))
+        for pattern in PATTERNS
+        for mask in masks
+    ]
+    title = f"Perplexity of {SETTING} (dense {dense()}), by compensation:"
+    return f"\n{title}\n\n{_table(('pattern', *corrections), rows)}\n"
+
+
+def correction_table(correction: str) -> str:
+    """What a correction does to every mask."""
+    tables = recorded_tables()
+    masks = list(tables["50%"])
+    rows = [
+        (f"{pattern}, {own}", *(tables[pattern][mask][own] for mask in masks))
+        for pattern in PATTERNS
+        for own in ("none", correction)
+    ]
+    return f"\nPerplexity of {SETTING} (dense {dense()}), by mask:\n\n{_table(('pattern', *masks), rows)}\n"
+
+
+@cache
+def recorded_tables() -> dict[str, dict[str, dict[str, str]]]:
+    """Perplexities of the comparison as they are printed, by pattern, mask and correction."""
+    section = RESULTS.read_text(encoding="utf-8").split("\n## ")[1]
+    tables = {}
+    for pattern, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", section, re.MULTILINE):
+        titles, _, *rows = [_cells(line) for line in body.splitlines()]
+        tables[pattern] = {row[0]: dict(zip(titles[1:], row[1:], strict=True)) for row in rows}
+    return tables
+
+
+def dense() -> str:
+    """The dense model's perplexity there, as it is printed."""
+    match = re.search(r"dense (\d+\.\d+)", RESULTS.read_text(encoding="utf-8"))
+    assert match is not None
+    return match[1]
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a table's line without their marks: the best, the second, not apart from the reference."""
+    cells = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [re.sub(r"\*\*|</?u>|≈", "", cell).strip() for cell in cells]
+
+
+def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in [titles, ("---",) * len(titles), *rows])
+
+
+if __name__ == "__main__":
+    for file, made in list(generated_pages()):
+        if not file.exists() or file.read_text(encoding="utf-8") != made:
+            file.write_text(made, encoding="utf-8")
+            print(f"{file.relative_to(ROOT)} is made anew")
