@@ -77,7 +77,7 @@ def usage(place: str, is_compressed: bool, trusts_code: bool = False) -> list[st
         ]
     lines += [
         'tokens = tokenizer("The weight of a matrix", return_tensors="pt")',
-        "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=20)[0]))",
+        "print(tokenizer.decode(model.generate(tokens.input_ids, max_new_tokens=20)[0]))",
         "```",
     ]
     if is_compressed:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import tracemalloc
 import weakref
@@ -83,6 +84,16 @@ def test_the_layout_is_the_documented_one(dense, tmp_path):
     kept = [weight.reshape(-1)[i] for i in range(weight.numel()) if mask[i // 8].item() >> (i % 8) & 1]
     assert torch.equal(torch.stack(kept), values) and values.dtype is torch.bfloat16
     assert len(mask) == -(-weight.numel() // 8)
+
+
+def test_the_guides_code_reads_the_layout(dense, tmp_path, monkeypatch):
+    compress_model(dense, tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "guide" / "sparse-checkpoints.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(next(block for block in blocks if "unpackbits" in block), names)
+    assert torch.equal(names["matrix"], load_file(dense / "model.safetensors")[names["name"]])
 
 
 def test_shards_ties_and_what_is_not_sparse(tmp_path):

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from statprune.config.sections import SaveModel
@@ -86,6 +87,18 @@ def test_the_forms_have_one_hash_and_are_recorded_as_they_were_given(finished, t
     assert composed("save_model=compressed").settings.save_model is SaveModel.compressed
     with pytest.raises(ConfigError, match="save_model=zip has the wrong type"):
         composed("save_model=zip")
+
+
+@pytest.mark.parametrize("form", ["true", "compressed"])
+def test_the_cards_code_opens_the_model_and_its_metadata_are_the_hubs(form, finished, capsys):
+    folder = finished[0] / form / MODEL
+    card = ModelCard((folder / "README.md").read_text())
+    code = card.content.partition("```python\n")[2].partition("```")[0]
+    exec(code.replace("this/folder", str(folder)), {})
+    assert len(capsys.readouterr().out.split()) > 4
+    assert card.data.library_name == ("statprune" if form == "compressed" else "transformers")
+    assert card.data.pipeline_tag == "text-generation" and "sparse" in card.data.tags
+    assert ("statprune decompress" in card.text) is (form == "compressed")
 
 
 def test_the_summary_has_both_sizes(finished, capsys):
@@ -211,6 +224,7 @@ def test_half_a_compressed_model_of_a_killed_run_is_replaced(tiny_folder, tmp_pa
     assert read_record(tmp_path).saved.compressed.matrices == 21 and not (tmp_path / UNSAVED).exists()
 
 
+@pytest.mark.long
 def test_two_processes_save_one_compressed_model(tiny_folder, tmp_path):
     overrides = ("calibration.samples=4", "calibration.seq_len=32", "evaluation=none", "method=magnitude")
     overrides += ("tracking=disabled", "cache=null", "device=cpu", f"model.path={tiny_folder}")

@@ -1,6 +1,7 @@
 """Saved models are sent to the hub: what is wrong is told before anything is pruned, what fails costs no result."""
 
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 
@@ -50,6 +51,7 @@ def test_a_run_sends_its_model_once_it_is_recorded(hub, tiny_folder, tmp_path, c
     assert {"compressed.json", "*.safetensors", "*.safetensors.index.json"} == set(sent["delete_patterns"])
     assert hub.files == {path.name: path.read_bytes() for path in (tmp_path / MODEL).iterdir()}
     assert 'load_compressed("somebody/small")' in hub.files["README.md"].decode()
+    assert record.date <= record.pushed.date <= datetime.now(UTC).isoformat()
     assert (record.pushed.repository, record.pushed.commit) == ("somebody/small", COMMIT)
     assert read_record(tmp_path) == record and not damaged_files(tmp_path, record)
     print_summary(record, tmp_path)
