@@ -199,6 +199,21 @@ def test_a_compressed_model_of_the_hub_is_downloaded(dense, tmp_path, monkeypatc
     assert asked == [("owner/name", {"revision": "v1", "allow_patterns": None, "local_files_only": False})]
 
 
+def test_a_compressed_model_on_the_hub_is_named_where_a_dense_one_is_needed(monkeypatch):
+    def fails(*_):
+        raise OSError("no file named model.safetensors")
+
+    monkeypatch.setattr("statprune.model.loading.hub_access", lambda: nullcontext(True))
+    monkeypatch.setattr("statprune.model.loading._Opening._from_pretrained", fails)
+    for is_there, told in (
+        (True, "holds a compressed model; make it dense with statprune decompress owner/small"),
+        (False, "no file named"),
+    ):
+        monkeypatch.setattr("huggingface_hub.file_exists", lambda *_, revision, own=is_there: own)
+        with pytest.raises(ModelError, match=told):
+            load_model("owner/small")
+
+
 def test_a_disk_without_room_for_the_dense_copy_is_named(dense, tmp_path, monkeypatch):
     sizes = compress_model(dense, tmp_path / "small")
     usage = shutil.disk_usage(tmp_path)._replace(free=sizes.dense - 1)
