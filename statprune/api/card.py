@@ -9,18 +9,26 @@ from statprune.core.methods import METHODS, Method, ScoreMethod
 from statprune.core.patterns import PATTERNS, NofM, Pattern, Unstructured
 from statprune.core.refinement import REFINEMENTS
 from statprune.core.score import SCORES
+from statprune.model.base_card import base_card
 from statprune.model.loading import ModelSource
 from statprune.pruning.allocation import ALLOCATIONS, UNIFORM
 from statprune.pruning.spec import Calibration, PruneResult, PruneSpec
+from statprune.runs.card_parts import PLACE, checks, header, licence, table_of, usage
 from statprune.runs.environment import describe_environment
-from statprune.runs.model_card import header, left_dense, options_in_words, table_of, versions_of
+from statprune.runs.model_card import left_dense, options_in_words, versions_of
 from statprune.system.options import plain
 from statprune.system.registry import Registry
 
 T = TypeVar("T")
 
 
-def card(source: ModelSource, achieved: float, result: PruneResult | None, device: torch.device) -> str:
+def card(
+    source: ModelSource,
+    achieved: float,
+    result: PruneResult | None,
+    device: torch.device,
+    is_compressed: bool = False,
+) -> str:
     """Markdown with the hub's metadata header.
 
     Args:
@@ -28,6 +36,7 @@ def card(source: ModelSource, achieved: float, result: PruneResult | None, devic
         achieved: fraction of zeros among all matrix weights of the blocks, as they are saved.
         result: how the model was pruned; None: not known.
         device: that the model is on.
+        is_compressed: whether it is saved compressed.
     """
     revision = f", revision {source.revision}" if source.revision else ""
     facts = {"base model": f"`{source.path}`{revision}"}
@@ -43,8 +52,11 @@ def card(source: ModelSource, achieved: float, result: PruneResult | None, devic
         facts["coverage"] = f"{coverage.pruned:,} of {total:,} weights of the blocks' matrices were pruned"
         facts |= left_dense(coverage)
     facts["made with"] = versions_of(describe_environment(device))
-    lines = header(source.path, "saved" if result is None else "pruned", result is not None) + table_of(facts)
-    return "\n".join(lines)
+    base = base_card(source.path, source.revision)
+    what, is_pruned = "saved" if result is None else "pruned", result is not None
+    lines = header(source.path, what, is_pruned, base, is_compressed) + table_of(facts)
+    lines += usage(PLACE, is_compressed, source.trust_remote_code) + checks(PLACE, of_run=False) + licence(base)
+    return "\n".join(lines) + "\n"
 
 
 def _stages(spec: PruneSpec) -> dict[str, str]:

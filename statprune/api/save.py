@@ -11,12 +11,13 @@ from statprune.api.card import card
 from statprune.api.tokens import tokenizer_of
 from statprune.errors import ModelError, StatpruneError, first_line
 from statprune.model.checkpoint import DiskSource
+from statprune.model.compressed import write_compressed
 from statprune.model.coverage import sparsity
 from statprune.model.lengths import probe_window
 from statprune.model.loading import LoadedModel, ModelSource
 from statprune.model.saving import save_model
 from statprune.pruning.spec import PruneResult
-from statprune.runs.model_card import SIGNATURE
+from statprune.runs.card_parts import SIGNATURE
 from statprune.walk.discover import find_blocks
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def save(
     *,
     result: PruneResult | None = None,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
+    compressed: bool = False,
 ) -> Path:
     """Write a model with its tokenizer and a model card; zeros are exact, tied weights stay tied.
 
@@ -42,6 +44,8 @@ def save(
         folder: to be made, or empty, or saved by this function before.
         result: what ``prune`` returned: the card then says how the model was pruned.
         tokenizer: None: the ``LoadedModel``'s.
+        compressed: store sparse matrices as bits and the weights that are left: ``load_compressed`` opens the folder,
+            and ``statprune decompress`` gives the one that is saved without.
 
     Returns:
         The folder.
@@ -68,11 +72,11 @@ def save(
     source = model.source if isinstance(model, LoadedModel) else ModelSource(_path_of(network), own_dtype)
     loaded = LoadedModel(network, own, model.streamer if isinstance(model, LoadedModel) else None, source)
     target = Path(folder).expanduser()
-    _check_folder(loaded, target)
+    _check_folder(loaded, target, compressed)
     blocks = find_blocks(model if is_loaded else network, probe_window(network))
-    text = card(source, sparsity(blocks), result, network.device)
+    text = card(source, sparsity(blocks), result, network.device, compressed)
     try:
-        _write(loaded, target, text)
+        _write(loaded, target, text, compressed)
     except OSError as error:
         raise StatpruneError(
             f"the model could not be saved to {target} ({type(error).__name__}: {first_line(error)}); "
@@ -86,9 +90,14 @@ def _path_of(network: "PreTrainedModel") -> str:
     return str(getattr(network.config, "_name_or_path", "") or type(network).__name__)
 
 
-def _check_folder(loaded: LoadedModel, folder: Path) -> None:
+def _check_folder(loaded: LoadedModel, folder: Path, compressed: bool) -> None:
     if loaded.streamer is not None and isinstance(loaded.streamer.source, DiskSource):
         own = loaded.streamer.source.folder
+        if compressed:
+            raise StatpruneError(
+                f"the pruned blocks of this model wait on disk, in {own}, and are read from there; save it there "
+                f"without compressed, and give statprune compress {own} FOLDER"
+            )
         if folder.resolve() != own.resolve():
             raise StatpruneError(f"the pruned blocks of this model wait on disk, in {own}; save it there")
         return
@@ -103,7 +112,7 @@ def _is_ours(folder: Path) -> bool:
     return path.is_file() and SIGNATURE in path.read_text(encoding="utf-8", errors="replace")
 
 
-def _write(loaded: LoadedModel, folder: Path, text: str) -> None:
+def _write(loaded: LoadedModel, folder: Path, text: str, compressed: bool) -> None:
     if loaded.streamer is not None and isinstance(loaded.streamer.source, DiskSource):
         save_model(loaded, folder)
         (folder / CARD).write_text(text, encoding="utf-8")
@@ -112,7 +121,12 @@ def _write(loaded: LoadedModel, folder: Path, text: str) -> None:
     # beside the folder: the model may have been opened from there, and is complete before the old one goes
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        save_model(loaded, temporary)
+        if compressed:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as dense:
+                save_model(loaded, Path(dense))
+                write_compressed(Path(dense), temporary)
+        else:
+            save_model(loaded, temporary)
         (temporary / CARD).write_text(text, encoding="utf-8")
         umask = os.umask(0)
         os.umask(umask)

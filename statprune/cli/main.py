@@ -56,6 +56,7 @@ VERBS = {
     "verify": Verb("check a run's saved model against its record", "statprune.cli.verify"),
     "compress": Verb("store a sparse model's matrices as bits and kept values", "statprune.cli.compress"),
     "decompress": Verb("make a compressed model dense again, bit for bit", "statprune.cli.decompress"),
+    "push": Verb("send a run's saved model to the Hugging Face hub", "statprune.cli.push"),
     "options": Verb("show every group, choice and key with its meaning and default", "statprune.cli.options"),
     "init": Verb("make a package of your own scores, compensations, allocations and texts", "statprune.cli.init"),
 }

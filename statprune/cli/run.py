@@ -194,8 +194,18 @@ class _CommandLine:
             return []
         problems = swept_grids(self._overrides) or override_problems(self._overrides, self.is_sweep)
         if not problems and self.runs_jobs:
-            problems = self._agent_problems() or folder_problems(self._overrides)
+            problems = self._agent_problems() or self._hub_problems() or folder_problems(self._overrides)
         return problems
+
+    def _hub_problems(self) -> list[str]:
+        """A sentence where the models of several runs would replace each other in one repository of the hub."""
+        named = [override for override in self._overrides if override.lstrip("+").startswith("push_to_hub=")]
+        if not named or not self.is_sweep or self.count_jobs() == 1:
+            return []
+        return [
+            f"{named[-1]} names one repository, and -m or a preset's grid starts several runs, whose models would "
+            "replace each other there; leave it out, and send the run that you want with statprune push RUN OWNER/NAME"
+        ]
 
     def _agent_problems(self) -> list[str]:
         """A sentence where an agent of W&B's, which gives each command the id of one run, would start several."""

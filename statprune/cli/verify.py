@@ -15,7 +15,9 @@ VERDICTS = {True: "right", False: "WRONG", None: "unknown"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's arguments."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a run with save_model=true, or of its model")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="of a run with save_model=true or compressed, or of its model"
+    )
     parser.add_argument("--windows", type=int, default=2, help="whose losses are measured again, of each dataset; 2")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 
 from statprune.config.choices import LIST_KEYS, NONE, Chosen
+from statprune.config.hub_target import hub_problems
 from statprune.config.run_folder import name_problem, path_problem
 from statprune.config.schema import RunConfig
 from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, Settings, TrackingConfig
@@ -84,6 +85,7 @@ class _Parser:
         self._check_settings(settings, model, calibration)
         self._check_paths(model, calibration, evaluation)
         self._check_tracking(settings, model, tracking)
+        self.problems += hub_problems(settings)
         self._check_device(settings.device)
         self.problems += unused_problems(model, evaluation, sections["method"])
         sparsity, problems = parse_sparsity(sections["sparsity"], method)
@@ -230,8 +232,8 @@ class _Parser:
             for name in tracking.artifacts
             if name not in ("masks", "model")
         ]
-        if "model" in tracking.artifacts and not settings.save_model:
-            self.problems.append("tracking.artifacts has model, which is not saved; set save_model=true")
+        if "model" in tracking.artifacts and not settings.saves_model:
+            self.problems.append("tracking.artifacts has model, which is not saved; set save_model=true or compressed")
 
     def _check_device(self, name: str) -> None:
         try:

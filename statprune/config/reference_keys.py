@@ -110,7 +110,7 @@ def type_text(annotation: object) -> str:
         own = type_text(arguments[0]) if arguments else "values"
         return f"list of {PLURALS.get(own, own)}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return "one of " + ", ".join(str(member.value) for member in annotation)
+        return "one of " + ", ".join(member.name for member in annotation)  # as on the command line
     return NAMES.get(origin or annotation, "any value")
 
 

@@ -29,7 +29,8 @@ from statprune.system.registry import Origin
 # keys that change no number
 NOT_IN_HASH = (
     *("name", "tracking", "verbose", "save_model", "offload", "activations", "checkpoint", "rerun", "cache", "plugins"),
-    *("verify_inputs", "evaluation.fidelity"),  # a run without fidelity has the same other numbers, and is finished
+    *("verify_inputs", "push_to_hub", "push_private"),
+    *("evaluation.fidelity",),  # a run without fidelity has the same other numbers, and is finished
 )
 # keys of calibration and evaluation that are absent at their defaults, as in older records
 LATER_KEYS = ("field", "trust_task_code", "bos")

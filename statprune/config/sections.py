@@ -42,6 +42,18 @@ class Checkpoint(Enum):
     false = "false"
 
 
+class SaveModel(Enum):
+    """Whether the pruned model is kept, and how.
+
+    false: it is not. true: as ``from_pretrained`` opens it. compressed: its sparse matrices as bits and the weights
+    that are left, which ``statprune decompress`` and ``load_compressed`` read.
+    """
+
+    false = False
+    true = True
+    compressed = "compressed"
+
+
 @dataclass
 class ModelConfig:
     """Which model, and which of its matrices stay dense.
@@ -206,7 +218,7 @@ class TrackingConfig:
         job_type: W&B's type of the run.
         tags: W&B's tags, besides method, pattern and model.
         notes: W&B's notes on the run; None: none.
-        artifacts: what is uploaded with the run: masks, model (with save_model=true).
+        artifacts: what is uploaded with the run: masks, model (as save_model keeps it).
     """
 
     mode: str = "disabled"
@@ -233,6 +245,9 @@ class Settings:
             with offload=disk, and where pruning is predicted to take more than ten minutes.
         seed: what every random choice starts from.
         save_model: keep the pruned model, in the run's folder.
+        push_to_hub: repository of the Hugging Face hub, OWNER/NAME, that the saved model is sent to once the run is
+            recorded; None: none.
+        push_private: make that repository a private one, where it is not there yet.
         verbose: print a line per block.
         rerun: run again although this very run is finished.
         verify_inputs: hash all bytes of what is read, and compare them even where size and time are the same.
@@ -247,12 +262,24 @@ class Settings:
     activations: Placement = Placement.auto
     checkpoint: Checkpoint = Checkpoint.auto
     seed: int = 0
-    save_model: bool = False
+    save_model: SaveModel = SaveModel.false
+    push_to_hub: str | None = None
+    push_private: bool = False
     verbose: bool = False
     rerun: bool = False
     verify_inputs: bool = False
     cache: str | None = None
     plugins: list[str] = field(default_factory=list)
+
+    @property
+    def saves_model(self) -> bool:
+        """Whether the pruned model is kept."""
+        return self.save_model is not SaveModel.false
+
+    @property
+    def compresses_model(self) -> bool:
+        """Whether it is kept compressed."""
+        return self.save_model is SaveModel.compressed
 
     @property
     def converted_models(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""The tensors of any checkpoint by name, read one at a time: a folder's, a hub repository's, a .gguf file's."""
+"""A checkpoint's tensors by name, one at a time: of a dense or compressed folder, of the hub, of a .gguf file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from statprune.errors import ModelError, first_line
+from statprune.errors import ModelError
+from statprune.model.compressed import compressed_readers, is_compressed, sizes_of
 from statprune.model.foreign import read_object
-from statprune.model.location import absent_folder, locate_model
+from statprune.model.hub_folder import hub_folder
+from statprune.model.location import locate_model
 from statprune.model.source_tensors import tensor_readers
 from statprune.model.stored import WHOLE, gguf_damage, read_stored
-from statprune.system.hub import hub_access
 
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "README.md"]
 
@@ -24,7 +25,7 @@ class CheckpointTensors:
     Attributes:
         path: as it was given.
         readers: by tensor.
-        bytes: of the files of tensors.
+        bytes: of the files of tensors, as they are stored.
         config: what config.json holds; empty where there is none.
         card: the text of README.md; None where there is none.
     """
@@ -50,8 +51,12 @@ def open_checkpoint(path: str) -> CheckpointTensors:
         return _gguf(path, location)
     if location.is_file():
         raise ModelError(f"{path} is a single file; give the model's folder, a .gguf file or a hub id")
-    folder = location if location.is_dir() else _downloaded(path)
+    folder = location if location.is_dir() else hub_folder(path, HUB_FILES)
     config = read_object(folder / "config.json")
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    if is_compressed(folder):
+        return CheckpointTensors(path, compressed_readers(folder), sizes_of(folder).compressed, config, text)
     named = config.get("transformers_weights")
     stored = read_stored(folder, named if isinstance(named, str) else None)
     if stored is None:
@@ -60,24 +65,7 @@ def open_checkpoint(path: str) -> CheckpointTensors:
     readers: dict[str, Callable[[], Tensor]] = {}
     for file in files:
         readers |= tensor_readers(file)
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return CheckpointTensors(path, readers, sum(file.stat().st_size for file in files), config, text)
-
-
-def _downloaded(path: str) -> Path:
-    """A hub repository's folder in the local cache, once its files are there."""
-    import huggingface_hub
-
-    with hub_access() as online:
-        try:
-            return Path(huggingface_hub.snapshot_download(path, allow_patterns=HUB_FILES, local_files_only=not online))
-        except Exception as error:  # the client's error types change between versions
-            reason = first_line(error) if online else "no network, and not in the local cache"
-            raise ModelError(
-                f"{absent_folder(path)}{path} can't be read ({reason}); give a local folder, a .gguf file, or a hub id "
-                "that is reachable or in the local cache"
-            ) from error
 
 
 def _gguf(path: str, file: Path) -> CheckpointTensors:

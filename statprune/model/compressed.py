@@ -12,50 +12,38 @@ the same: two 2-bit indices for four weights are four bits, as the bits of the m
 header of every dense file, so that what is decompressed has its very bytes, and their SHA-256, which is checked.
 """
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 from weakref import finalize
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from statprune.errors import ModelError, first_line
 from statprune.model.foreign import COMPRESSED
+from statprune.model.hub_folder import hub_folder
 from statprune.model.loading import LoadedModel, load_model
-from statprune.model.saved import shards_of
+from statprune.model.saved import Sizes, shards_of
 from statprune.model.stored import FLOATS, read_stored
+from statprune.model.tensor_files import LENGTH, PIECE, Part, Place, TensorFile, places_in, write_tensors
+from statprune.system.disk import disk_problem, readable
 from statprune.system.files import sha256_of, write_json
 
 FORMAT, VERSION = "bitmask", 1
-BITS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}  # as wide as a weight, by its bytes
-LENGTH = 8  # bytes that say how long a safetensors file's header is
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of the files of tensors.
-
-    Attributes:
-        dense: of the dense folder.
-        compressed: of the compressed one.
-        matrices: how many tensors are stored as bits and values.
-    """
-
-    dense: int
-    compressed: int
-    matrices: int
+TYPES = {name: dtype for dtype, name in FLOATS.items()}  # by safetensors' name
+Shard = Mapping[str, Any]  # what compressed.json says of one dense file
 
 
 def compress_model(dense: Path, folder: Path) -> Sizes:
-    """Write a compressed copy of a saved model; one of its files, compressed, is in memory at a time.
+    """Write a compressed copy of a saved model; some millions of weights are in memory at a time.
 
     Args:
         dense: folder with safetensors.
@@ -69,46 +57,77 @@ def compress_model(dense: Path, folder: Path) -> Sizes:
     if read_stored(dense) is None or not shards_of(dense):
         raise ModelError(f"{dense} has no .safetensors to compress; save the model with save_pretrained first")
     _make(folder)
-    shards: dict[str, Any] = {}
+    return write_compressed(dense, folder)
+
+
+def write_compressed(dense: Path, folder: Path) -> Sizes:
+    """As ``compress_model``, into an empty folder; what was written is read again, and gives the dense bytes.
+
+    Raises:
+        ModelError: what was written does not give the dense bytes.
+        OSError: it can't be written.
+    """
+    shards: dict[str, Shard] = {}
     for number, path in enumerate(shards_of(dense), start=1):
         file = f"compressed-{number:05}.safetensors"
-        names = _compress(path, folder / file)
-        header = _header(path).decode("utf-8")
-        shards[path.name] = {"file": file, "matrices": names, "sha256": sha256_of(path), "header": header}
+        with TensorFile(path) as source:
+            matrices = _compress(source, folder / file)
+            shards[path.name] = {"file": file, "matrices": matrices, "sha256": sha256_of(path), "header": source.header}
     _copy_others(dense, folder, {path.name for path in shards_of(dense)})
     write_json(folder / COMPRESSED, {"format": FORMAT, "version": VERSION, "shards": shards})
+    check_compressed(folder)
     return sizes_of(folder)
 
 
-def decompress_model(folder: Path, dense: Path) -> Sizes:
-    """Write the dense folder that a compressed one was made from, bit for bit; a tensor is in memory at a time.
+def check_compressed(folder: Path) -> int:
+    """Whether a compressed model gives the dense bytes, which are not written; returns how many files it was made from.
+
+    Raises:
+        ModelError: it does not, or there is none.
+    """
+    shards = _manifest(folder)
+    for name, shard in shards.items():
+        digest = hashlib.sha256()
+        for piece in _dense_bytes(folder, shard):
+            digest.update(piece)
+        if digest.hexdigest() != shard["sha256"]:
+            raise _changed(folder, name, shard)
+    return len(shards)
+
+
+def decompress_model(folder: Path | str, dense: Path) -> Sizes:
+    """Write the dense folder that a compressed one was made from, bit for bit; some weights are in memory at a time.
 
     Args:
-        folder: the compressed one.
+        folder: the compressed one, or a hub id.
         dense: to write; it must not exist.
 
     Raises:
-        ModelError: there is no compressed model, it is damaged, or the dense folder exists.
+        ModelError: there is no compressed model, it is damaged, or the dense folder exists or has no room.
     """
-    shards = _manifest(folder)
+    folder = compressed_folder(folder)
+    shards, sizes = _manifest(folder), sizes_of(folder)
     _make(dense)
+    if (free := shutil.disk_usage(dense).free) < sizes.dense:
+        dense.rmdir()
+        raise ModelError(f"{dense} needs {readable(sizes.dense)}, and {readable(free)} are free there; make room")
     for name, shard in shards.items():
         try:
             with (dense / name).open("wb") as file:
-                _decompress(folder / shard["file"], shard, file)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise _damaged(folder / shard["file"], first_line(error)) from error
+                file.writelines(_dense_bytes(folder, shard))
+        except OSError as error:
+            raise ModelError(disk_problem(error, str(dense)) or f"{dense}: {first_line(error)}") from error
         if sha256_of(dense / name) != shard["sha256"]:
-            raise _damaged(folder / shard["file"], f"{name} would not be what was compressed")
+            raise _changed(folder, name, shard)
     _copy_others(folder, dense, {COMPRESSED, *(shard["file"] for shard in shards.values())})
-    return sizes_of(folder)
+    return sizes
 
 
 def load_compressed(folder: Path | str, **options: Any) -> LoadedModel:
     """Open a compressed model, by way of a dense copy that is removed with it.
 
     Args:
-        folder: the compressed one.
+        folder: the compressed one, or a hub id.
         **options: of ``load_model``: dtype, device …
 
     Raises:
@@ -116,105 +135,168 @@ def load_compressed(folder: Path | str, **options: Any) -> LoadedModel:
 
     Examples:
         >>> from pathlib import Path
-        >>> from statprune import load_compressed, load_model, prune, save_model
-        >>> from statprune.model.compressed import compress_model
+        >>> from statprune import load_compressed, load_model, prune, save
         >>> loaded = load_model()
         >>> result = prune(loaded, "magnitude", 0.5)
-        >>> saved = save_model(loaded, Path("dense"))
-        >>> sizes = compress_model(Path("dense"), Path("small"))
+        >>> small = save(loaded, "small", result=result, compressed=True)
         >>> load_compressed("small").source.path
         'small'
     """
+    revision = options.pop("revision", None)
     scratch = TemporaryDirectory(prefix="statprune-dense-")
     dense = Path(scratch.name) / "model"
     try:
-        decompress_model(Path(folder), dense)
+        decompress_model(compressed_folder(folder, revision), dense)
         loaded = load_model(str(dense), **options)
     except BaseException:
         scratch.cleanup()
         raise
     finalize(loaded.model, scratch.cleanup)
-    return replace(loaded, source=replace(loaded.source, path=str(folder)))
+    return replace(loaded, source=replace(loaded.source, path=str(folder), revision=revision))
+
+
+def compressed_folder(path: Path | str, revision: str | None = None) -> Path:
+    """A local folder as it is; of a hub id the folder in the local cache, once its files are there.
+
+    Raises:
+        ModelError: the hub has no such model, or can't be reached.
+    """
+    name = str(path)
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    return Path(path).expanduser() if looks_local or Path(path).exists() else hub_folder(name, revision=revision)
+
+
+def is_compressed(folder: Path) -> bool:
+    """Whether a folder holds a compressed model."""
+    return (folder / COMPRESSED).is_file()
+
+
+def compressed_readers(folder: Path) -> dict[str, Callable[[], Tensor]]:
+    """What reads each tensor of a compressed model as the dense one has it, by name.
+
+    Raises:
+        ModelError: there is no compressed model.
+    """
+    readers: dict[str, Callable[[], Tensor]] = {}
+    for shard in _manifest(folder).values():
+        for name, place in places_in(shard["header"]).items():
+            readers[name] = lambda place=place, shard=shard: _tensor(folder, shard, place)  # type: ignore[misc]
+    return readers
 
 
 def sizes_of(folder: Path) -> Sizes:
-    """Bytes of a compressed folder's tensors, and of those of the dense folder it was made from."""
-    shards = _manifest(folder)
-    dense = sum(_dense_bytes(shard["header"]) for shard in shards.values())
-    matrices = sum(len(shard["matrices"]) for shard in shards.values())
-    return Sizes(dense, sum((folder / shard["file"]).stat().st_size for shard in shards.values()), matrices)
+    """Bytes of a compressed folder's tensors, and of those of the dense folder it was made from.
+
+    Raises:
+        ModelError: there is no compressed model, or a file of it is missing.
+    """
+    dense = compressed = matrices = 0
+    for shard in _manifest(folder).values():
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise _damaged(path, "it is not there")
+        header = shard["header"]
+        dense += LENGTH + len(header.encode("utf-8")) + sum(own.size for own in places_in(header).values())
+        compressed += path.stat().st_size
+        matrices += len(shard["matrices"])
+    return Sizes(dense, compressed, matrices)
 
 
-def _compress(path: Path, target: Path) -> list[str]:
+def _compress(source: TensorFile, target: Path) -> list[str]:
     """Write one file's tensors; returns the names of those that are stored as bits and values."""
-    tensors: dict[str, Tensor] = {}
-    names = []
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - it is no dict
-            tensor = file.get_tensor(name)
-            parts = _parts(tensor) if tensor.ndim > 1 and tensor.dtype in FLOATS else None
-            if parts is None:
-                tensors[name] = tensor
-            else:
-                names.append(name)
-                tensors[f"{name}.bitmask"], tensors[f"{name}.values"] = parts
-    save_file(tensors, target, metadata={"format": "pt"})
+    parts, names = [], []
+    for name, place in source.places.items():
+        split = _split(source, place)
+        names += [name] if split else []
+        copied = Part(name, place.dtype, place.shape, place.size, lambda place=place: source.pieces(place))  # type: ignore[misc]
+        parts += split or [copied]
+    write_tensors(target, parts)
     return names
 
 
-def _parts(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The mask's bits, and the weights that it marks; None where they take no less than the tensor.
+def _split(source: TensorFile, place: Place) -> list[Part]:
+    """The bits of a matrix's mask, and the weights that it marks; nothing where they take no less than the matrix.
 
     Marked is what has a bit set: a negative zero is kept, so that it comes back as it was.
     """
-    bits = tensor.reshape(-1).view(BITS[tensor.element_size()]).numpy()
-    is_set = bits != 0
-    mask = np.packbits(is_set, bitorder="little")
-    if mask.nbytes + int(is_set.sum()) * tensor.element_size() >= bits.nbytes:
-        return None
-    return torch.from_numpy(mask), torch.from_numpy(bits[is_set]).view(tensor.dtype)
+    if len(place.shape) < 2 or place.dtype not in TYPES:
+        return []
+    width = TYPES[place.dtype].itemsize
+    count, bits = sum(int(np.count_nonzero(piece)) for piece in _weights(source, place)), -(-place.size // width // 8)
+    if bits + count * width >= place.size:
+        return []
+    masks = (np.packbits(piece != 0, bitorder="little").tobytes() for piece in _weights(source, place))
+    values = (piece[piece != 0].tobytes() for piece in _weights(source, place))
+    return [
+        Part(f"{place.name}.bitmask", "U8", [bits], bits, lambda: masks),
+        Part(f"{place.name}.values", place.dtype, [count], count * width, lambda: values),
+    ]
 
 
-def _decompress(path: Path, shard: Mapping[str, Any], target: BinaryIO) -> None:
-    header = shard["header"].encode("utf-8")
-    target.write(len(header).to_bytes(LENGTH, "little") + header)
-    matrices = set(shard["matrices"])
-    with safe_open(path, "pt") as file:
-        for name, size in _tensors(shard["header"]):
-            if name not in matrices:
-                target.write(file.get_tensor(name).contiguous().reshape(-1).view(torch.uint8).numpy().data)
-                continue
-            values = file.get_tensor(f"{name}.values")
-            count = size // values.element_size()
-            mask = np.unpackbits(file.get_tensor(f"{name}.bitmask").numpy(), count=count, bitorder="little")
-            bits = torch.zeros(count, dtype=BITS[values.element_size()]).numpy()
-            bits[mask.astype(bool)] = values.view(BITS[values.element_size()]).numpy()
-            target.write(bits.data)
+def _weights(source: TensorFile, place: Place) -> Iterator[np.ndarray]:
+    """A matrix's weights as unsigned integers of their bits, a piece at a time."""
+    width = TYPES[place.dtype].itemsize
+    for piece in source.pieces(place, PIECE * width):
+        yield np.frombuffer(piece, _bits(place))
 
 
-def _header(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(int.from_bytes(file.read(LENGTH), "little"))
+def _bits(place: Place) -> str:
+    return f"<u{TYPES[place.dtype].itemsize}"
 
 
-def _tensors(header: str) -> Iterator[tuple[str, int]]:
-    """Names and bytes of a file's tensors, in the order in which they lie there."""
-    values: Mapping[str, Any] = json.loads(header)
-    places = {name: own["data_offsets"] for name, own in values.items() if name != "__metadata__"}
-    for name in sorted(places, key=lambda name: places[name]):
-        yield name, places[name][1] - places[name][0]
+def _dense_bytes(folder: Path, shard: Shard) -> Iterator[bytes]:
+    """The bytes of a dense file in their order.
+
+    Raises:
+        ModelError: the compressed file can't give them.
+    """
+    header, path = shard["header"].encode("utf-8"), folder / shard["file"]
+    yield len(header).to_bytes(LENGTH, "little") + header
+    try:
+        with TensorFile(path) as source:
+            for name, place in places_in(shard["header"]).items():
+                yield from _dense(source, place) if name in shard["matrices"] else source.pieces(source.places[name])
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, first_line(error)) from error
 
 
-def _dense_bytes(header: str) -> int:
-    return LENGTH + len(header.encode("utf-8")) + sum(size for _, size in _tensors(header))
+def _dense(source: TensorFile, place: Place) -> Iterator[bytes]:
+    """A matrix's bytes, with its zeros."""
+    mask, values = source.places[f"{place.name}.bitmask"], source.places[f"{place.name}.values"]
+    width = TYPES[place.dtype].itemsize
+    total, taken = place.size // width, 0
+    for first in range(0, total, PIECE):
+        count = min(PIECE, total - first)
+        bits = np.frombuffer(source.read(mask, first // 8, -(-count // 8)), np.uint8)
+        is_set = np.unpackbits(bits, count=count, bitorder="little").view(bool)
+        kept = int(np.count_nonzero(is_set))
+        piece = np.zeros(count, _bits(place))
+        piece[is_set] = np.frombuffer(source.read(values, taken * width, kept * width), _bits(place))
+        taken += kept
+        yield piece.tobytes()
 
 
-def _manifest(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+def _tensor(folder: Path, shard: Shard, place: Place) -> Tensor:
+    """One tensor as the dense model has it."""
+    path = folder / shard["file"]
+    try:
+        if place.name not in shard["matrices"]:
+            with safe_open(path, "pt") as file:
+                tensor: Tensor = file.get_tensor(place.name)
+            return tensor
+        with TensorFile(path) as source:
+            data = bytearray().join(_dense(source, place))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, first_line(error)) from error
+    return torch.frombuffer(data, dtype=TYPES[place.dtype]).reshape(place.shape)
+
+
+def _manifest(folder: Path) -> Mapping[str, Shard]:
     """What ``compressed.json`` says of each dense file."""
     try:
         values = json.loads((folder / COMPRESSED).read_text(encoding="utf-8"))
         known = values["format"] == FORMAT and values["version"] == VERSION
-        shards: Mapping[str, Mapping[str, Any]] = values["shards"]
+        shards: Mapping[str, Shard] = values["shards"]
     except FileNotFoundError:
         raise ModelError(f"{folder} holds no {COMPRESSED}; give a folder that statprune compress has written") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -226,6 +308,10 @@ def _manifest(folder: Path) -> Mapping[str, Mapping[str, Any]]:
     ]:
         raise _damaged(folder / COMPRESSED, f"{bad[0]} is no file's name")
     return shards
+
+
+def _changed(folder: Path, name: str, shard: Shard) -> ModelError:
+    return _damaged(folder / shard["file"], f"{name} would not be what was compressed")
 
 
 def _damaged(path: Path, reason: str) -> ModelError:

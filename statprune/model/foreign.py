@@ -19,10 +19,7 @@ def foreign_problem(path: str, folder: Path) -> str | None:
         folder: where it is.
     """
     if (folder / COMPRESSED).is_file():
-        return (
-            f"model.path={path} holds a compressed model; make it dense with statprune decompress {path} FOLDER, and "
-            "give that folder"
-        )
+        return compressed_problem(path)
     present = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if present is not None:
         return adapter_problem(path, read_object(folder / present) if present.endswith(".json") else {}, present)
@@ -30,6 +27,18 @@ def foreign_problem(path: str, folder: Path) -> str | None:
         return problem
     file = next((name for name in QUANTISERS_FILES if (folder / name).is_file()), None)
     return _quantised(path, file, "") if file is not None else None
+
+
+def compressed_problem(path: str) -> str:
+    """A sentence about a model that is compressed.
+
+    Args:
+        path: as ``model.path`` has it.
+    """
+    return (
+        f"model.path={path} holds a compressed model; make it dense with statprune decompress {path} FOLDER, and "
+        "give that folder"
+    )
 
 
 def adapter_problem(path: str, adapter: Mapping[str, object], file: str) -> str:

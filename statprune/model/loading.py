@@ -14,7 +14,7 @@ from torch import Tensor
 from statprune.errors import ModelError, first_line
 from statprune.model.config_sizes import check_parameters, check_sizes
 from statprune.model.converted import Conversion, converted_models, forget_quantizer
-from statprune.model.foreign import adapter_problem, quantised_problem, read_object
+from statprune.model.foreign import COMPRESSED, adapter_problem, compressed_problem, quantised_problem, read_object
 from statprune.model.length_names import COMMON_LENGTHS, OTHER_LENGTHS
 from statprune.model.location import absent_folder, locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
@@ -254,6 +254,8 @@ class _Opening:
             except Exception as error:  # a broken folder or file ends in almost any error type
                 if "gguf_file" in options and (damage := gguf_damage(Path(locate_model(self.source.path)))):
                     raise ModelError(f"model.path={self.source.path} can't be used: {damage}") from error
+                if online and self._is_compressed_on_hub(location):
+                    raise ModelError(compressed_problem(self.source.path)) from error
                 raise self._failure(error, online) from error
 
     def _from_pretrained(self, location: str, options: PretrainedOptions) -> LoadedModel:
@@ -315,6 +317,14 @@ class _Opening:
         name = "float32" if self.source.dtype == "auto" and self.source.path.endswith(".gguf") else self.source.dtype
         precision: torch.dtype | str = "auto" if name == "auto" else getattr(torch, name)
         return precision
+
+    def _is_compressed_on_hub(self, location: str) -> bool:
+        from huggingface_hub import file_exists
+
+        try:
+            return not Path(location).exists() and file_exists(location, COMPRESSED, revision=self.source.revision)
+        except Exception:  # the client's error types change between versions; the first error is told
+            return False
 
     def _failure(self, error: Exception, online: bool) -> ModelError:
         if not online:

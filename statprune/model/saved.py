@@ -21,6 +21,26 @@ CHUNK = 2**24
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Bytes of the files of tensors.
+
+    Attributes:
+        dense: of the dense folder.
+        compressed: of the compressed one.
+        matrices: how many tensors are stored as bits and values.
+    """
+
+    dense: int
+    compressed: int
+    matrices: int
+
+    @property
+    def ratio(self) -> float:
+        """What the compressed files take of the dense ones' bytes."""
+        return self.compressed / max(self.dense, 1)
+
+
+@dataclass(frozen=True)
 class SavedModel:
     """A model that was saved, and opened again to compare it with the memory.
 
@@ -28,13 +48,15 @@ class SavedModel:
         tensors: how many were compared, all of them [tensors].
         bytes: size of the tensors [bytes].
         own_dtype: how many have the dtype of the checkpoint that was pruned, since the memory has another [tensors].
-        shards: sha256 of each file of tensors, by the file's name.
+        shards: sha256 of each file of tensors, by the file's name; of a compressed model also of its compressed.json.
+        compressed: what the files take both ways; None: the model was saved dense.
     """
 
     tensors: int
     bytes: int
     own_dtype: int = 0
     shards: dict[str, str] = field(default_factory=dict)
+    compressed: Sizes | None = None
 
 
 def shards_of(folder: Path) -> list[Path]:

@@ -131,7 +131,7 @@ class RunContext:
     @property
     def saves_model(self) -> bool:
         """Whether this process saves the model for good."""
-        return self.config.settings.save_model and rank() == 0
+        return self.config.settings.saves_model and rank() == 0
 
     @property
     def writes_model(self) -> bool:
@@ -140,8 +140,9 @@ class RunContext:
 
     @property
     def model_folder(self) -> Path:
-        """Where this process writes the model, for good or until it is evaluated."""
-        return self.folder / (MODEL if self.saves_model else UNSAVED)
+        """Where this process writes the dense model: for good, or until it is evaluated and compressed."""
+        is_kept = self.saves_model and not self.config.settings.compresses_model
+        return self.folder / (MODEL if is_kept else UNSAVED)
 
 
 @contextmanager

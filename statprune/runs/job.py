@@ -21,6 +21,7 @@ from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.leftovers import tidy
 from statprune.runs.pipeline import run
 from statprune.runs.place import place_of
+from statprune.runs.pushing import note_on_model
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, UNSAVED, discard_kept_model, read_record
 from statprune.runs.summary import accuracy_line, shown
@@ -196,7 +197,8 @@ def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict
 def _told(config: RunConfig, folder: Path, record: RunRecord) -> str:
     """What a skipped run lacks, and what it means for Weights & Biases, to end a sentence with."""
     lacks = config.measures_fidelity and record.fidelity is None
-    notes = ["it was made without fidelity" if lacks else None, note_on_skipped(config, folder)]
+    notes = ["it was made without fidelity" if lacks else None, note_on_model(config, folder, record)]
+    notes.append(note_on_skipped(config, folder))
     return "".join(f"; {note}" for note in notes if note)
 
 
@@ -210,7 +212,7 @@ def model_problem(config: RunConfig, folder: Path) -> str | None:
     record = _record_of(folder)
     for name in (MODEL, UNSAVED):
         path = folder / name
-        is_written = config.settings.save_model if name == MODEL else _keeps_model(config)
+        is_written = config.settings.saves_model if name == MODEL else _keeps_model(config)
         if not (path.exists() or path.is_symlink()):
             continue
         if is_written and _is_input(config, path):
@@ -224,8 +226,9 @@ def model_problem(config: RunConfig, folder: Path) -> str | None:
 
 
 def _keeps_model(config: RunConfig) -> bool:
-    """Whether the run writes its pruned model although it does not save it."""
-    return bool(config.evaluation.tasks) or config.settings.offload is Offload.disk
+    """Whether the run writes its pruned model beside what it saves: to evaluate, stream or compress it."""
+    is_read = bool(config.evaluation.tasks) or config.settings.offload is Offload.disk
+    return is_read or config.settings.compresses_model
 
 
 def _is_input(config: RunConfig, model: Path) -> bool:

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from statprune.errors import StatpruneError
+from statprune.model.foreign import COMPRESSED
 from statprune.model.location import SAVED_MODEL
-from statprune.runs.model_card import SIGNATURE
+from statprune.runs.card_parts import SIGNATURE
 from statprune.runs.record import RunRecord
 from statprune.system.files import sha256_of, write_json
 
@@ -120,8 +121,8 @@ def was_written(run: Path, name: str, record: RunRecord | None) -> bool:
 def lost(run: Path, name: str, record: RunRecord) -> list[str]:
     """What is wrong with a model that a finished run saved, half a sentence for each file; nothing: it can be used.
 
-    Files of weights are read where they have another size or time than when they were written; others, such as the
-    card, may be edited, and only have to be there.
+    Files of weights, and what says how they are compressed, are read where they have another size or time than when
+    they were written; others, such as the card, may be edited, and only have to be there.
 
     Args:
         run: its folder.
@@ -137,7 +138,7 @@ def lost(run: Path, name: str, record: RunRecord) -> list[str]:
         path = folder / file
         if not path.is_file():
             problems += [f"{name}/{file} is missing"] if file != CARD else []
-        elif path.suffix == WEIGHTS and not _is_same(path, own):
+        elif (path.suffix == WEIGHTS or file == COMPRESSED) and not _is_same(path, own):
             problems.append(f"{name}/{file} is not what the run wrote")
     return problems
 

@@ -1,4 +1,4 @@
-"""One run: prepare → measure_dense → prune → save → measure_pruned → record.
+"""One run: prepare → measure_dense → prune → save → measure_pruned → record → hand on.
 
 The pruned model is measured in two stages: its losses, then its answers to the tasks, which take longest. A run that
 was cut off between them is completed by entering the same pipeline at `measure_answers`.
@@ -25,10 +25,12 @@ from statprune.runs.context import RunContext, started
 from statprune.runs.environment import describe_environment
 from statprune.runs.finals import block_means
 from statprune.runs.inputs import TASKS, read_inputs
+from statprune.runs.kept_model import kept_model
 from statprune.runs.measure import Unfinished, measure_answers, measure_dense, measure_losses, now
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
 from statprune.runs.pruning_checkpoint import PruningCheckpoint
+from statprune.runs.pushing import check_target, handed_on
 from statprune.runs.record import RunRecord
 from statprune.runs.rehearsal import check_saving
 from statprune.runs.resume import reopened
@@ -56,6 +58,7 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         StatpruneError: the model, the data or the tasks can't be used as asked.
     """
     with started(config, folder, bench) as context:
+        check_target(config)
         context.inputs = read_inputs(config)
         if pending is None:
             prepared = prepare(context)
@@ -72,6 +75,7 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         unfinished = measure_answers(context, unfinished)
         context.record = record(context, unfinished)
         remove_checkpoint(context.folder)
+        context.record = handed_on(context, context.record)
     return context.record
 
 
@@ -208,9 +212,8 @@ def record(context: RunContext, unfinished: Unfinished) -> RunRecord:
     folder = unfinished.model_folder
     if folder is None or not context.saves_model:
         result = replace(result, saved=None)  # an unsaved model goes when the run ends
-    # this attempt may save what an earlier one would not
-    if folder is not None and context.saves_model and folder.name != MODEL:
-        folder = own_model.renamed(context.folder, folder.name, MODEL)
+    if folder is not None and context.saves_model:
+        folder, result = kept_model(context, folder, result)
     context.complete_reports()
     result = finish_record(context.folder, result, is_saved=folder is not None and folder.name == MODEL)
     if context.save_problem is not None:

@@ -147,6 +147,21 @@ class Pending:
 
 
 @dataclass(frozen=True)
+class PushedModel:
+    """Where a run's saved model was sent.
+
+    Attributes:
+        repository: of the hub, OWNER/NAME.
+        commit: its address there.
+        date: when it was sent (UTC, ISO 8601).
+    """
+
+    repository: str
+    commit: str
+    date: str
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What one run was, measured and took.
 
@@ -179,6 +194,7 @@ class RunRecord:
             written; empty in records of versions that did not keep them.
         resumed: versions, commit and machine of the attempt that asked the tasks, where another one pruned and they
             differ; None: they don't.
+        pushed: where the saved model was sent last; None: nowhere.
         schema_version: version of the file's schema.
     """
 
@@ -204,6 +220,7 @@ class RunRecord:
     inputs: dict[str, InputIdentity] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     resumed: Environment | None = None
+    pushed: PushedModel | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -33,10 +33,10 @@ def check_saving(context: RunContext, prepared: Prepared) -> None:
 
 def _check_room(context: RunContext, prepared: Prepared) -> None:
     """Raise ModelError where the model, the hidden states that wait on disk and the small files don't fit."""
-    needed, room = (
-        saved_bytes(prepared.loaded) + prepared.memory.written + _small_files(context, prepared),
-        context.room,
-    )
+    model, room = saved_bytes(prepared.loaded), context.room
+    if context.config.settings.compresses_model:  # at the most as much again, until the dense copy goes
+        model *= 2
+    needed = model + prepared.memory.written + _small_files(context, prepared)
     if needed > room:
         raise ModelError(
             f"the pruned model takes {readable(needed)} below {context.folder}, with what is written beside it, and "

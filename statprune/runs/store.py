@@ -6,6 +6,7 @@ the folder over.
 
 import json
 import math
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,18 +14,21 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
+from yaml import YAMLError
 
 from statprune.data.windows import Windows
 from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
 from statprune.evaluation.fidelity import WindowFidelity
+from statprune.model.base_card import base_card
 from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
 from statprune.runs import own_model
 from statprune.runs.checksums import checksums, damage, sealed, unsealed
 from statprune.runs.columns import DocumentRow, WindowRow
-from statprune.runs.model_card import model_card
+from statprune.runs.model_card import CardSources, model_card
 from statprune.runs.record import RunRecord, migrated
 from statprune.system.files import finite, replacing, write_json
 from statprune.system.lock import check_ours, is_lost
@@ -96,6 +100,12 @@ def write_record(folder: Path, record: RunRecord) -> RunRecord:
     return written
 
 
+def amend_record(folder: Path, record: RunRecord) -> None:
+    """Replace the record of a finished run; the checksums of the files beside it stay as they were."""
+    check_ours(folder)
+    write_json(folder / RECORD, sealed(record.to_json()))
+
+
 def damaged_files(folder: Path, record: RunRecord) -> list[str]:
     """What is wrong with the files that a record stands beside, half a sentence for each.
 
@@ -120,11 +130,37 @@ def damaged_model(folder: Path, record: RunRecord) -> list[str]:
 def finish_record(folder: Path, record: RunRecord, is_saved: bool) -> RunRecord:
     """Write the record of a finished run, and first the card of its model if that is saved; returns it as written."""
     if is_saved:
-        with _drafted(folder) as draft:  # half a card in the model's folder would be taken for a user's file
-            draft.write_text(model_card(record), encoding="utf-8")
-            draft.replace(folder / MODEL / own_model.CARD)
-        own_model.complete(folder, MODEL, record.saved.shards if record.saved is not None else {})
+        try:
+            reports = read_reports(folder)
+        except (FileNotFoundError, DamagedError):  # nothing was pruned, or the record's checksums will tell
+            reports = []
+        options = record.config["model"]
+        sources = CardSources(typed_command(folder), reports, base_card(options["path"], options["revision"]))
+        write_card(folder, record, model_card(record, sources))
     return write_record(folder, record)
+
+
+def write_card(folder: Path, record: RunRecord, text: str) -> None:
+    """Write the card of a run's model, and list the model's files with it.
+
+    Args:
+        folder: of the run.
+        record: of the run.
+        text: of the card.
+    """
+    with _drafted(folder) as draft:  # half a card in the model's folder would be taken for a user's file
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(folder / MODEL / own_model.CARD)
+    own_model.complete(folder, MODEL, record.saved.shards if record.saved is not None else {})
+
+
+def typed_command(folder: Path) -> str | None:
+    """The command that a run began with, without Hydra's own part; None where it was not started by one."""
+    try:
+        overrides = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+    except (OSError, ValueError, YAMLError):
+        return None
+    return shlex.join(["statprune", *map(str, overrides)]) if isinstance(overrides, list) else None
 
 
 @contextmanager

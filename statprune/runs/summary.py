@@ -76,6 +76,7 @@ def _run_table(record: RunRecord) -> Table:
         if correction.output_error_before is not None:
             errors = f"{correction.output_error_before:.4f}, {correction.output_error_after:.4f}"
             table.add_row("mean relative output error before, after", errors)
+    _add_saved(table, record)
     for phase, seconds in record.seconds.items():
         table.add_row(f"seconds {phase}", f"{seconds:.1f}")
     memory = record.memory
@@ -89,6 +90,14 @@ def _add_fidelity(table: Table, record: RunRecord) -> None:
         divergence, agreement = fidelity_shown(fidelity)
         table.add_row(f"KL from the dense model, nats per token ({source})", divergence)
         table.add_row(f"top-1 agreement with the dense model ({source})", agreement)
+
+
+def _add_saved(table: Table, record: RunRecord) -> None:
+    if record.saved is not None and (sizes := record.saved.compressed) is not None:
+        both = f"{sizes.compressed:,} of {sizes.dense:,} bytes ({sizes.ratio:.4f})"
+        table.add_row("saved model, compressed (of dense)", both)
+    if record.pushed is not None:
+        table.add_row("sent to", record.pushed.commit)
 
 
 def _add_memory(table: Table, where: str, peak: int, predicted: int) -> None:

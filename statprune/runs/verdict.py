@@ -119,9 +119,9 @@ def _begun_with(folder: Path) -> str | None:
 
 def _what_it_lacks(record: RunRecord, config: RunConfig, folder: Path) -> str | None:
     """What a finished run was to leave beside its record and is not there, in words, or None."""
-    if config.settings.save_model and not was_written(folder, MODEL, record):
+    if config.settings.saves_model and not was_written(folder, MODEL, record):
         return f"{folder} is finished, but its model was not saved"
-    if config.settings.save_model and (problems := lost(folder, MODEL, record)):
+    if config.settings.saves_model and (problems := lost(folder, MODEL, record)):
         return f"the model saved in {folder} is damaged ({'; '.join(problems)})"
     if "masks" in config.tracking.artifacts and record.is_pruned and not (folder / MASKS).exists():
         return f"{folder} is finished, but its masks were not saved"

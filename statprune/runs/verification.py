@@ -16,6 +16,7 @@ from statprune.errors import DamagedError, StatpruneError
 from statprune.evaluation.inspection import Inspection, inspect_checkpoint, name_in_block
 from statprune.evaluation.perplexity import window_losses
 from statprune.model.checkpoint_tensors import open_checkpoint
+from statprune.model.compressed import check_compressed, is_compressed, load_compressed
 from statprune.model.converted import converted_models, kept_folder
 from statprune.model.loading import LoadedModel, ModelSource, open_model
 from statprune.model.location import locate_model
@@ -87,7 +88,7 @@ def saved_run(folder: Path) -> SavedRun:
     own = folder if (folder / RECORD).exists() else folder.absolute().parent
     record = read_record(own)
     if record is None:
-        raise StatpruneError(f"{folder} holds no {RECORD}; give the folder of a run with save_model=true")
+        raise StatpruneError(f"{folder} holds no {RECORD}; give the folder of a run with save_model=true or compressed")
     if not record.is_finished:
         raise StatpruneError(f"{own} holds a run that is not finished; give its command again first")
     if not (own / MODEL).is_dir():
@@ -110,6 +111,10 @@ def verify(run: SavedRun, windows: int = 2) -> Iterator[Finding]:
     yield _files(run)
     yield _shards(run)
     try:
+        if is_compressed(run.model):
+            files = check_compressed(run.model)
+            what = f"decompressed, {'it has' if files == 1 else f'all {files} have'} the dense file's bytes"
+            yield Finding("decompress", True, what)
         inspection, finding = _inspected(run)
         yield _zeros(run, inspection)
         if isinstance(run.config.pattern.value, NofM) and run.record.is_pruned:
@@ -135,12 +140,14 @@ def _shards(run: SavedRun) -> Finding:
     if not expected:
         return Finding("checksums", None, "the record has no checksums of the model's files: an older version wrote it")
     problems = damage(run.model, expected)
+    if is_compressed(run.model) != (run.record.saved is not None and run.record.saved.compressed is not None):
+        problems.append("the model was saved in another form")
     more = [path.name for path in shards_of(run.model) if path.name not in expected]
     problems += [f"{name} is not of the run" for name in more]
     if problems:
         return Finding("checksums", False, "; ".join(problems))
     return Finding(
-        "checksums", True, f"{len(expected)} {'file' if len(expected) == 1 else 'files'} of tensors are as written"
+        "checksums", True, f"{len(expected)} {'file' if len(expected) == 1 else 'files'} of the model are as written"
     )
 
 
@@ -238,7 +245,7 @@ def _losses(run: SavedRun, count: int) -> Iterator[Finding]:
         yield Finding("losses", None, "the run measured no perplexity")
         return
     recorded = pd.read_parquet(run.folder / WINDOWS)
-    loaded = open_model(ModelSource(str(run.model), run.config.model.source.dtype))
+    loaded = _opened(run)
     for dataset in datasets:
         before = torch.tensor(recorded.loc[recorded["dataset"] == dataset, "pruned_loss"].to_numpy()[:count])
         try:
@@ -247,6 +254,13 @@ def _losses(run: SavedRun, count: int) -> Iterator[Finding]:
             yield Finding("losses", None, f"{dataset} can't be read again: {error}")
             continue
         yield _compared(dataset, before, now, next(loaded.model.parameters()).dtype)
+
+
+def _opened(run: SavedRun) -> LoadedModel:
+    dtype = run.config.model.source.dtype
+    if is_compressed(run.model):
+        return load_compressed(run.model, dtype=dtype)
+    return open_model(ModelSource(str(run.model), dtype))
 
 
 def _measured(run: SavedRun, loaded: LoadedModel, dataset: str, count: int) -> Tensor:

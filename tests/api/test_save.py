@@ -5,7 +5,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from statprune import Energy, ModelError, StatpruneError, load_model, prune, save
-from statprune.runs.model_card import SIGNATURE
+from statprune.model.compressed import decompress_model
+from statprune.runs.card_parts import SIGNATURE
 from tests.helpers.models import tiny_llama, tiny_tokenizer
 from tests.helpers.weights import are_equal, weights_of
 from tests.helpers.windows import random_windows
@@ -66,6 +67,25 @@ def test_a_folder_of_ours_is_replaced(tiny, result, tmp_path):
     save(tiny, first, result=result)
     assert [file.name for file in first.glob("*.safetensors")] == ["model.safetensors"]
     assert [file.name for file in tmp_path.iterdir()] == ["pruned"]
+
+
+def test_a_compressed_model_is_the_one_that_is_saved_dense(tiny, result, tmp_path):
+    dense, small = save(tiny, tmp_path / "dense", result=result), save(tiny, tmp_path / "small", compressed=True)
+    decompress_model(small, tmp_path / "back")
+    assert {path.name for path in small.glob("*.safetensors")} == {"compressed-00001.safetensors"}
+    assert (tmp_path / "back" / "model.safetensors").read_bytes() == (dense / "model.safetensors").read_bytes()
+    assert 'load_compressed("this/folder")' in (small / "README.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "dense", "small"]
+    save(tiny, small, result=result)  # a folder of ours is replaced, in whatever form it is
+    assert not list(small.glob("compressed*"))
+
+
+def test_blocks_that_wait_on_disk_are_compressed_afterwards(tiny, tmp_path):
+    folder = save(tiny, tmp_path / "model")
+    streamed = load_model(str(folder), offload="disk", folder=tmp_path / "blocks")
+    with pytest.raises(StatpruneError, match="give statprune compress"):
+        save(streamed, tmp_path / "blocks", compressed=True)
+    streamed.close()
 
 
 def test_a_model_can_be_saved_where_it_was_opened(tiny, tmp_path):

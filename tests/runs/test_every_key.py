@@ -98,6 +98,8 @@ TESTED = {
     "device": "tests/config/test_checks.py::test_a_device_that_is_not_there_is_refused",
     "offload": "tests/model/test_offload.py::test_only_the_block_at_work_is_on_the_device",
     "save_model": "tests/runs/test_verdict.py::test_a_finished_job_whose_model_is_saved_is_skipped",
+    "push_to_hub": "tests/runs/test_pushing.py::test_a_run_sends_its_model_once_it_is_recorded",
+    "push_private": "tests/runs/test_pushing.py::test_a_run_sends_its_model_once_it_is_recorded",
     "verbose": "tests/cli/test_run.py::test_a_verbose_run_prints_a_line_for_each_block",
     "rerun": "tests/runs/test_verdict.py::test_a_finished_job_is_run_where_that_is_asked_for",
     "verify_inputs": "tests/runs/test_inputs.py::"

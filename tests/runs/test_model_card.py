@@ -5,8 +5,13 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
-from statprune.runs.model_card import model_card
+from statprune.model.base_card import BaseCard, base_card
+from statprune.model.coverage import Coverage, KindCoverage
+from statprune.pruning.report import MatrixReport
+from statprune.runs.model_card import CardSources, model_card
+from statprune.runs.store import typed_command
 from tests.helpers.runs import recorded
 
 
@@ -58,6 +63,47 @@ def test_a_model_of_the_hub_is_named_as_the_base():
 
 def test_a_local_model_is_no_base():
     assert "base_model" not in yaml.safe_load(model_card(recorded("plain")).split("---")[1])
+
+
+def test_what_a_local_models_card_says_goes_on(tmp_path):
+    text = "---\nlicense: other\nlicense_name: own\nlicense_link: LICENSE\nbase_model: lab/first\ntags: [a]\n---\n# x\n"
+    (tmp_path / "README.md").write_text(text)
+    card = ModelCard(model_card(recorded("plain"), CardSources(base=base_card(str(tmp_path)))))
+    values = card.data.to_dict()
+    assert (values["base_model"], values["base_model_relation"]) == ("lab/first", "finetune")
+    assert (values["license"], values["license_name"], values["license_link"]) == ("other", "own", "LICENSE")
+    assert values["tags"] == ["statprune", "pruned", "sparse"] and "That of the base model: own" in card.text
+
+
+@pytest.mark.parametrize("text", ["", "# no metadata\n", "---\n: [\n---\n", "---\n- a list\n---\n"])
+def test_a_card_without_metadata_tells_nothing(text, tmp_path):
+    (tmp_path / "README.md").write_text(text)
+    assert base_card(str(tmp_path)) == BaseCard() == base_card("pkg://nowhere/file.gguf")
+    assert "whose card was not at hand" in model_card(recorded("plain"))
+
+
+def test_zeros_are_counted_by_kind_and_experts_together():
+    kinds = {"mlp.0": KindCoverage(64, 64, 0), "experts.*.w1": KindCoverage(128, 96, 0), "gate": KindCoverage(0, 0, 16)}
+    record = replace(recorded("plain"), coverage=Coverage(192, 160, 16, kinds))
+    report = MatrixReport(0, "mlp.0", None, 8, 8, 64, 0.5, 9, False, 0.25, None, 0.0)
+    experts = [replace(report, name=f"experts.{number}.w1", weights=48, sparsity=0.5) for number in range(2)]
+    card = model_card(record, CardSources(reports=[report, *experts]))
+    assert "| mlp.0 | 64 | 64 | 0.25000 |" in card and "| experts.*.w1 | 128 | 96 | 0.50000 |" in card
+    assert "| gate | 16 | 0 |  |" in card
+
+
+def test_a_card_has_the_command_and_says_how_to_check_and_what_zeros_are_not():
+    card = model_card(recorded("plain"), CardSources("statprune method=wanda 'sparsity.ratio=0.5'"))
+    assert "```sh\nstatprune method=wanda 'sparsity.ratio=0.5'\n```" in card
+    assert "statprune verify RUN" in card and 'statprune inspect "this/folder"' in card and "statprune bench" in card
+    assert "Zeros alone make no runtime faster" in card and "How it was made" not in model_card(recorded("plain"))
+
+
+def test_the_command_is_read_from_the_runs_folder(tmp_path):
+    assert typed_command(tmp_path) is None
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- method=wanda\n- evaluation.path=a b.txt\n")
+    assert typed_command(tmp_path) == "statprune method=wanda 'evaluation.path=a b.txt'"
 
 
 def test_a_card_names_the_run_that_saved_the_model_which_was_pruned():

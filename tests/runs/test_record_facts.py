@@ -22,7 +22,7 @@ from statprune.data.token_windows import TextOrigin
 from statprune.evaluation.fidelity import window_fidelity
 from statprune.model.coverage import Coverage, KindCoverage
 from statprune.model.opened import Opened
-from statprune.model.saved import SavedModel
+from statprune.model.saved import SavedModel, Sizes
 from statprune.runs import record as records
 from statprune.runs.environment import Environment
 from statprune.runs.inputs import FileIdentity, InputIdentity
@@ -238,6 +238,7 @@ def test_reused(facts, tmp_path):
 
 def test_what_a_run_does_not_have(facts):
     assert facts.record.pending is None and facts.record.zero_shot is None
+    assert facts.record.pushed is None and facts.record.saved.compressed is None
     assert facts.record.schema_version == SCHEMA_VERSION
 
 
@@ -275,18 +276,24 @@ TESTS = {
     "TextOrigin": "test_calibration",
     "Opened": "test_the_saved_model_and_the_files",
     "SavedModel": "test_the_saved_model_and_the_files",
+    "Sizes": "test_what_a_run_does_not_have",
+    "PushedModel": "test_what_a_run_does_not_have",
 }
 ELSEWHERE = {  # tests of fields that this module does not read
     "git_commit": "tests/runs/test_environment.py",
     "has_local_changes": "tests/runs/test_environment.py",
     "evaluation": "tests/runs/test_resume.py",
     "model": "tests/runs/test_resume.py",
+    "compressed": "tests/runs/test_compressed_run.py",
+    "matrices": "tests/runs/test_compressed_run.py",
+    "repository": "tests/runs/test_pushing.py",
+    "commit": "tests/runs/test_pushing.py",
 }
 
 
 def test_every_field_of_a_record_is_looked_at():
     classes = [value for value in vars(records).values() if is_dataclass(value) and value.__name__ in TESTS]
-    others = (Environment, InputIdentity, FileIdentity, Coverage, KindCoverage, TextOrigin, Opened, SavedModel)
+    others = (Environment, InputIdentity, FileIdentity, Coverage, KindCoverage, TextOrigin, Opened, SavedModel, Sizes)
     classes += [cls for cls in others if cls not in classes]
     assert {cls.__name__ for cls in classes} == set(TESTS) and set(TESTS.values()) <= set(globals())
     root = Path(__file__).parents[2]
