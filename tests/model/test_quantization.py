@@ -87,6 +87,7 @@ def test_zeros_stay_exactly_zero_and_are_counted(scheme, llama):
                 after += int((now == 0).sum())
                 kept += int((now[before[name] == 0] == 0).sum())
     assert (told.zeros, told.zeros_kept, told.zeros_after) == (zeros, zeros, after) and kept == zeros > 0
+    assert told.matrices == sum(len(block.matrices) for block in blocks)
     assert after >= zeros and told.weights == sum(matrix.weights for block in blocks for matrix in block.matrices)
 
 

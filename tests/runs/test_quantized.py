@@ -11,6 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from statprune.analysis.collect import rows_of
+from statprune.analysis.measures import MEASURES
+from statprune.analysis.tables import units
 from statprune.config import quantizing
 from statprune.config.compose import compose, plain_values
 from statprune.config.naming import name_of
@@ -144,6 +147,15 @@ def test_wandb_gets_the_numbers_of_quantised_models(whole):
     assert told["divergence/bundled_quantized"] == own.pruned.fidelity["bundled"].divergence
     assert told["agreement/bundled_dense_quantized"] == own.dense.fidelity["bundled"].agreement
     assert told["bytes/dense"] == own.model_bytes > told["bytes/quantized"] > told["bytes/quantized_packed"]
+
+
+def test_a_table_shows_the_perplexity_of_the_quantised_model(whole, plain):
+    measure_of, folder = MEASURES["perplexity_quantized"], whole.folder
+    (row,) = (row for _, row in measure_of.values(pandas.DataFrame(rows_of(whole.record, folder))).iterrows())
+    assert row.value == whole.record.quantization.pruned.perplexity["bundled"]
+    (losses,) = units("perplexity_quantized", row)
+    assert math.exp(losses.mean()) == pytest.approx(row.value)
+    assert measure_of.values(pandas.DataFrame(rows_of(plain, folder))).empty
 
 
 def test_jobs_of_a_sweep_have_their_model_back(whole, tiny_folder, tmp_path, bench):
