@@ -35,7 +35,7 @@ GROUPS = {
     "refinement": "after the method: a better mask with as many kept weights",
     "compensation": "once the mask is fixed: how the kept weights change (method=cvr brings energy)",
     "evaluation": "what is measured, dense and pruned",
-    "quantize": "weights as integers, by torchao (an extra): perplexity and fidelity of the dense and the pruned model, no tasks",
+    "quantize": "weights as integers, by torchao (an extra): perplexity and fidelity, dense and pruned; no tasks",
     "tracking": "what Weights & Biases gets",
     "experiment": "several choices and keys at once, set before those of the command line",
     "hydra/launcher": "where a sweep (-m) runs its jobs, and how many at a time; all but basic are extras",
