@@ -211,7 +211,8 @@ def _quantized(weight: Tensor, scheme: Scheme) -> nn.Parameter:
     quantize_(holder, scheme.config())
     result = holder[0].weight
     assert isinstance(result, nn.Parameter)
-    return result.requires_grad_(weight.requires_grad)
+    result.requires_grad_(weight.requires_grad)
+    return result
 
 
 @torch.no_grad()
