@@ -22,15 +22,7 @@ from statprune.config.table_files import (
 )
 from statprune.errors import ConfigError
 
-DECIMALS = {
-    "perplexity": 2,
-    "perplexity_quantized": 2,
-    "kl": 4,
-    "top1": 1,
-    "zero_shot": 1,
-    "flips": 1,
-    "layer_seconds": 2,
-}
+DECIMALS = dict.fromkeys(METRICS, 2) | {"kl": 4, "top1": 1, "zero_shot": 1, "flips": 1}
 Place = tuple[str, str, str]  # section, row, column
 
 

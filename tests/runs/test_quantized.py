@@ -23,6 +23,7 @@ from statprune.evaluation.perplexity import window_losses
 from statprune.model.quantization import Scheme, library_version, quantized
 from statprune.runs import measure
 from statprune.runs.finals import finals
+from statprune.runs.job import _told
 from statprune.runs.pipeline import run
 from statprune.runs.record import RunRecord
 from statprune.runs.store import read_record
@@ -106,6 +107,10 @@ def test_a_run_that_prunes_nothing_measures_the_model_quantised(tiny_folder, tmp
     own = record.quantization
     assert own.pruned is None and own.dense.fidelity["bundled"].divergence > 0 and record.fidelity is None
     assert own.dense.perplexity["bundled"] == pytest.approx(record.perplexity["bundled"].dense, rel=0.05)
+    config = tiny_job(tiny_folder, "method=dense", "quantize=int8")
+    assert _told(config, tmp_path, record) == ""
+    without = replace(record, quantization=replace(own, dense=replace(own.dense, fidelity=None)))
+    assert "made without fidelity" in _told(config, tmp_path, without)
     assert "dense_quantized_loss" in pandas.read_parquet(tmp_path / "windows.parquet")
 
 
