@@ -98,9 +98,10 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
         full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers`` (pruned matrices), ``seconds.*``,
         ``memory.*``, what seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``), ``date``
         and ``folder``; a mean accuracy has ``averaged``, the metric of each task that it is of. A perplexity has ``kl``
-        (divergence from the dense model in nats per token, infinite where it is not finite) and ``top1`` (share of
-        tokens for which both models agree), an accuracy ``flips`` (share of documents whose answer changed between
-        right and wrong); they are missing where they were not measured.
+        (divergence from the dense model in nats per token, infinite where it is not finite), ``top1`` (share of tokens
+        for which both models agree) and ``quantized`` (of the model that the run ends with, quantised), an accuracy
+        ``flips`` (share of documents whose answer changed between right and wrong); they are missing where they
+        were not measured.
     """
     about = _about(record, folder)
     versions = {name: record.environment.packages.get(name) for name in PACKAGES}
@@ -109,8 +110,8 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
         shared = ("seq_len", "windows", "sha256", "windows_with_bos")
         protocol = {key: getattr(perplexity, key) for key in shared} | versions
         measured = {"metric": "perplexity", "on": source, "n": perplexity.windows, "protocol": protocol}
-        values = {"dense": perplexity.dense, "pruned": perplexity.pruned} | _fidelity(record, source)
-        rows.append(about | measured | values)
+        values = {"dense": perplexity.dense, "pruned": perplexity.pruned, "quantized": _quantized(record, source)}
+        rows.append(about | measured | values | _fidelity(record, source))
     if record.zero_shot is not None:
         rows += [about | row for row in _accuracies(record.zero_shot, versions)]
     return rows or [about | {"metric": None, "protocol": versions}]
@@ -121,6 +122,15 @@ def _fidelity(record: RunRecord, source: str) -> Row:
     if own is None:
         return {"kl": None, "top1": None}
     return {"kl": math.inf if own.divergence is None else own.divergence, "top1": own.agreement}
+
+
+def _quantized(record: RunRecord, source: str) -> float | None:
+    """The perplexity of the quantised model, infinite where it is not finite; None where none was measured."""
+    own = record.quantization
+    if own is None:
+        return None
+    value = (own.pruned or own.dense).perplexity.get(source)
+    return math.inf if value is None else value
 
 
 def windows(folder: Path) -> pd.DataFrame:

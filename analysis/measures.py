@@ -67,6 +67,16 @@ MEASURES: Mapping[str, Measure] = {
         higher_is_better=False,
         described="perplexity on {on}",
     ),
+    "perplexity_quantized": Measure(
+        **WINDOWS,
+        column="quantized",
+        in_percent=False,
+        difference="log-perplexity",
+        unit="log-perplexity (nats)",
+        axis="perplexity of the quantised model",
+        higher_is_better=False,
+        described="perplexity of the quantised models on {on}",
+    ),
     "kl": Measure(
         **WINDOWS,
         column="kl",
@@ -110,11 +120,13 @@ def of_windows(metric: str, table: pd.DataFrame) -> np.ndarray:
     """What is resampled of a run's windows of one dataset.
 
     Args:
-        metric: perplexity, kl or top1.
+        metric: perplexity, perplexity_quantized, kl or top1.
         table: rows of ``windows.parquet``.
     """
     if metric == "perplexity":
         return table["pruned_loss"].to_numpy()
+    if metric == "perplexity_quantized":  # a run that prunes nothing has the dense model's
+        return table["pruned_quantized_loss" if "pruned_quantized_loss" in table else "dense_quantized_loss"].to_numpy()
     return table["divergence"].to_numpy() if metric == "kl" else 100 * table["agreement"].to_numpy()
 
 

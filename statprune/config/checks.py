@@ -7,9 +7,17 @@ import torch
 
 from statprune.config.choices import LIST_KEYS, NONE, Chosen
 from statprune.config.hub_target import hub_problems
+from statprune.config.quantizing import quantize_problems
 from statprune.config.run_folder import name_problem, path_problem
 from statprune.config.schema import RunConfig
-from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, Settings, TrackingConfig
+from statprune.config.sections import (
+    CalibrationConfig,
+    EvaluationConfig,
+    ModelConfig,
+    QuantizeConfig,
+    Settings,
+    TrackingConfig,
+)
 from statprune.config.sparsity import expression_problems, parse_sparsity
 from statprune.config.unused import unused_problems
 from statprune.core.compensation import COMPENSATIONS
@@ -32,7 +40,10 @@ from statprune.system.options import PlainValues, build
 from statprune.system.registry import Registry
 
 T = TypeVar("T")
-SECTIONS = ("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "tracking")
+SECTIONS = (
+    *("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "quantize"),
+    "tracking",
+)
 EVALUATIONS = ("perplexity", "zero_shot", "full", "none")
 EXPERIMENT = "experiment"  # a group without a section: its files set keys of others
 ORIGINS = "origins"  # of plugins: in records, and not to be given
@@ -74,6 +85,7 @@ class _Parser:
         model = self._build(ModelConfig, sections["model"], "model.")
         calibration = self._build(CalibrationConfig, sections["calibration"], "calibration.")
         evaluation = self._build(EvaluationConfig, sections["evaluation"], "evaluation.")
+        quantize = self._build(QuantizeConfig, sections["quantize"], "quantize.")
         tracking = self._build(TrackingConfig, sections["tracking"], "tracking.")
         method = self._method(sections["method"])
         is_dense = sections["method"].get("name") == DENSE
@@ -88,6 +100,7 @@ class _Parser:
         self.problems += hub_problems(settings)
         self._check_device(settings.device)
         self.problems += unused_problems(model, evaluation, sections["method"])
+        self.problems += quantize_problems(quantize, settings, evaluation)
         sparsity, problems = parse_sparsity(sections["sparsity"], method)
         self.problems += problems
         if method is not None and sparsity.pattern is not None:
@@ -106,6 +119,7 @@ class _Parser:
             refinement=refinement,
             compensation=compensation,
             evaluation=evaluation,
+            quantize=quantize,
             tracking=tracking,
             settings=settings,
         )

@@ -31,6 +31,7 @@ NAMED_KEYS = (
     "sparsity.pattern",
     "sparsity.allocation",
     "refinement.name",
+    "quantize.name",
 )
 
 
@@ -51,13 +52,15 @@ def run_name(*, _root_: DictConfig) -> str:
 def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place: ConfigPlace | None = None) -> str:
     """model_calibration_pattern_method_compensation_sSEED; keys unlike what the groups' choices hold; their hash.
 
+    A refinement stands after the method, and quantisation before the seed.
+
     Args:
         config: the composed configuration as plain values.
         choices: of the groups.
         place: of the configuration files; None: the command's.
     """
     method = config["method"]["name"]
-    refinement = refinement_name(config)
+    refinement, quantize = refinement_name(config), quantize_name(config)
     components = [
         _model_component(str(config["model"]["path"])),
         config["calibration"]["source"],
@@ -65,6 +68,7 @@ def name_of(config: Mapping[str, Any], choices: Mapping[str, str | None], place:
         method,
         *([refinement] if refinement != NONE else []),
         _compensation_name(config["compensation"]),
+        *([quantize] if quantize != NONE else []),
         f"s{config['seed']}",
     ]
     other = _unnamed_changes(config, choices, place)
@@ -164,6 +168,11 @@ def refinement_name(config: Mapping[str, Any]) -> str:
     return str((config.get("refinement") or {}).get("name", NONE))
 
 
+def quantize_name(config: Mapping[str, Any]) -> str:
+    """How a configuration's models are quantised; configurations of older versions don't."""
+    return str((config.get("quantize") or {}).get("name", NONE))
+
+
 def _unnamed_changes(
     config: Mapping[str, Any], choices: Mapping[str, str | None], place: ConfigPlace | None
 ) -> dict[str, object]:
@@ -195,6 +204,7 @@ def _reference_choices(
         "method": config["method"]["name"],
         "refinement": refinement_name(config),
         "compensation": config["compensation"]["name"],
+        "quantize": quantize_name(config),
         "calibration": config["calibration"]["source"],
     }
     if config["sparsity"].get("pattern") is not None:

@@ -6,7 +6,14 @@ from typing import Any
 
 from statprune.config.choices import NONE, allocation_keys
 from statprune.config.reference_keys import Key, key_of, shown
-from statprune.config.sections import CalibrationConfig, EvaluationConfig, ModelConfig, SparsityConfig, TrackingConfig
+from statprune.config.sections import (
+    CalibrationConfig,
+    EvaluationConfig,
+    ModelConfig,
+    QuantizeConfig,
+    SparsityConfig,
+    TrackingConfig,
+)
 from statprune.config.sparsity import N_M, UNSTRUCTURED
 from statprune.core.compensation import COMPENSATIONS
 from statprune.core.methods import DENSE, METHODS, method_names, method_origin, options_class
@@ -28,6 +35,7 @@ GROUPS = {
     "refinement": "after the method: a better mask with as many kept weights",
     "compensation": "once the mask is fixed: how the kept weights change (method=cvr brings energy)",
     "evaluation": "what is measured, dense and pruned",
+    "quantize": "weights as integers, by torchao (an extra): perplexity and fidelity, dense and pruned; no tasks",
     "tracking": "what Weights & Biases gets",
     "experiment": "several choices and keys at once, set before those of the command line",
     "hydra/launcher": "where a sweep (-m) runs its jobs, and how many at a time; all but basic are extras",
@@ -38,6 +46,7 @@ SCHEMAS: Mapping[str, type] = {
     "calibration": CalibrationConfig,
     "sparsity": SparsityConfig,
     "evaluation": EvaluationConfig,
+    "quantize": QuantizeConfig,
     "tracking": TrackingConfig,
 }
 PATHS = {

@@ -10,6 +10,7 @@ from statprune.config.sections import (
     CalibrationConfig,
     EvaluationConfig,
     ModelConfig,
+    QuantizeConfig,
     Settings,
     SparsityConfig,
     TrackingConfig,
@@ -50,6 +51,7 @@ class RunConfig:
         refinement: None: none.
         compensation: None: none.
         evaluation: what is measured.
+        quantize: of which quantised models, too.
         tracking: Weights & Biases.
         settings: keys outside of groups.
     """
@@ -63,6 +65,7 @@ class RunConfig:
     refinement: Chosen[Refinement] | None
     compensation: Chosen[Compensation] | None
     evaluation: EvaluationConfig
+    quantize: QuantizeConfig
     tracking: TrackingConfig
     settings: Settings
 
@@ -73,8 +76,9 @@ class RunConfig:
 
     @property
     def measures_fidelity(self) -> bool:
-        """Whether the pruned model's predictions are compared with the dense model's."""
-        return self.evaluation.fidelity and bool(self.evaluation.datasets) and not self.is_dense
+        """Whether predictions of a pruned or quantised model are compared with the dense model's."""
+        has_another = not self.is_dense or self.quantize.scheme is not None
+        return self.evaluation.fidelity and bool(self.evaluation.datasets) and has_another
 
     @property
     def method_name(self) -> str:
@@ -139,6 +143,8 @@ class RunConfig:
         }
         if self.refinement is not None:
             values["refinement"] = _resolved(self.refinement, NONE)
+        if self.quantize.scheme is not None:
+            values["quantize"] = asdict(self.quantize)
         if origins := self.origins:
             values["origins"] = {key: asdict(origin) for key, origin in origins.items()}
         result: PlainValues = json.loads(json.dumps(values, default=lambda value: value.value))

@@ -11,6 +11,7 @@ from statprune.data.token_windows import Bos
 from statprune.evaluation.tasks import TaskOptions
 from statprune.model.converted import converted_models
 from statprune.model.loading import ModelSource
+from statprune.model.quantization import BITS, Scheme
 from statprune.pruning.allocation import ALWAYS_RECORDED, UNIFORM
 from statprune.pruning.spec import Propagation
 from statprune.system.options import PlainValues
@@ -204,6 +205,25 @@ class EvaluationConfig:
             chat_template=self.chat_template,
             trust_task_code=self.trust_task_code,
         )
+
+
+@dataclass
+class QuantizeConfig:
+    """Quantised models that are measured beside the dense and the pruned one: perplexity and fidelity, no tasks.
+
+    Attributes:
+        name: the choice itself, none, int8 or int4: give quantize=NAME.
+        group_size: how many consecutive inputs of a row share a scale; it divides those of every matrix; None: all of
+            a row do [weights].
+    """
+
+    name: str = "none"
+    group_size: int | None = None
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How matrices are quantised; None: they are not."""
+        return Scheme(self.name, self.group_size) if self.name in BITS else None
 
 
 @dataclass

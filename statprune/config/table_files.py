@@ -14,7 +14,7 @@ from statprune.errors import ConfigError
 
 TABLES = Path(str(files("statprune.experiments"))) / "tables"
 NO_TABLES = ("scales", "sources")  # files beside them
-METRICS = ("perplexity", "kl", "top1", "zero_shot", "flips", "layer_seconds")
+METRICS = ("perplexity", "perplexity_quantized", "kl", "top1", "zero_shot", "flips", "layer_seconds")
 KEYS = {
     *("title", "source", "metric", "decimals", "reference", "sections", "rows", "columns", "seeds", "scales"),
     *("published", "tolerance", "deviations", "axis"),

@@ -22,7 +22,7 @@ from statprune.config.table_files import (
 )
 from statprune.errors import ConfigError
 
-DECIMALS = {"perplexity": 2, "kl": 4, "top1": 1, "zero_shot": 1, "flips": 1, "layer_seconds": 2}
+DECIMALS = dict.fromkeys(METRICS, 2) | {"kl": 4, "top1": 1, "zero_shot": 1, "flips": 1}
 Place = tuple[str, str, str]  # section, row, column
 
 
@@ -64,8 +64,9 @@ class Table:
         name: of its file.
         title: a line.
         source: which of the paper's tables it is.
-        metric: perplexity, kl (divergence from the dense model, nats per token), top1 (agreement with it in percent),
-            zero_shot (mean accuracy in percent), flips (changed answers in percent) or layer_seconds.
+        metric: perplexity, perplexity_quantized (of the model quantised, where the runs have ``quantize``), kl
+            (divergence from the dense model, nats per token), top1 (agreement with it in percent), zero_shot (mean
+            accuracy in percent), flips (changed answers in percent) or layer_seconds.
         decimals: shown.
         scale: bundled or paper.
         sections: labels in order; one without a name where there are none.

@@ -30,6 +30,19 @@ class WindowFidelity:
     agreement: Tensor
 
 
+@dataclass(frozen=True)
+class WindowResults:
+    """What was measured of a model's windows.
+
+    Attributes:
+        losses: of each window in nats, by dataset.
+        fidelity: to the dense model by dataset; None: it was not measured.
+    """
+
+    losses: dict[str, Tensor]
+    fidelity: dict[str, WindowFidelity] | None
+
+
 @full_float32()
 @torch.no_grad()
 def window_fidelity(

@@ -49,6 +49,7 @@ class Workload:
         gram_copies: those of its Gram matrix's size.
         is_sequential: all windows pause inside a block.
         kept: evaluation windows whose last hidden states wait while the model is pruned, for fidelity.
+        quantized: bytes of quantised matrices beside the model's own, while they are evaluated.
     """
 
     calibration: TokenBatch | None
@@ -62,6 +63,7 @@ class Workload:
     gram_copies: int
     is_sequential: bool
     kept: TokenBatch = TokenBatch()
+    quantized: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class MemoryNeed:
         walk: what one batch of windows takes inside a block, or all windows where they pause in it.
         statistics: of the inputs of one block.
         solve: working copies of the largest matrix.
-        evaluate: logits of one batch; of two models where they are compared.
+        evaluate: logits of one batch; of two models where they are compared; quantised matrices.
         kept: hidden states of the dense model that wait from its evaluation to that of the pruned one.
     """
 
@@ -180,7 +182,7 @@ def _evaluate_bytes(model: "PreTrainedModel", workload: Workload) -> int:
     if workload.kept.count:  # the dense model's logits beside them, and some positions of both in float64
         losses += evaluation.count * evaluation.length * vocabulary * value_bytes + 5 * POSITIONS * vocabulary * 8
     answers = 2 * requests.count * requests.length * vocabulary * value_bytes  # logits and their logarithms
-    return max(losses, answers)
+    return max(losses + workload.quantized, answers)
 
 
 def choose_placement(wanted: Placement, need: MemoryNeed, device: torch.device) -> Placement:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 class WindowRow:
     """A row of ``windows.parquet``: one evaluation window of one dataset.
 
+    With ``quantize`` there are columns of the quantised models, too: loss, divergence and agreement, whose names begin
+    with ``dense_quantized_`` and ``pruned_quantized_``.
+
     Attributes:
         dataset: its name, as in ``evaluation.datasets``.
         window: its number within the dataset, from 0.

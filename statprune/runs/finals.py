@@ -11,7 +11,14 @@ from statprune.evaluation.fidelity import WindowFidelity
 from statprune.model.coverage import sparsity
 from statprune.model.matrix import Block
 from statprune.pruning.report import MatrixReport
-from statprune.runs.record import CorrectionResult, FidelityResult, PerplexityResult, RunRecord, SparsityResult
+from statprune.runs.record import (
+    CorrectionResult,
+    FidelityResult,
+    PerplexityResult,
+    QuantizationResult,
+    RunRecord,
+    SparsityResult,
+)
 
 Number = float | int | None
 
@@ -100,6 +107,8 @@ def finals(record: RunRecord) -> dict[str, Number]:
         result |= {f"perplexity/{source}": perplexity.pruned, f"perplexity/{source}_dense": perplexity.dense}
     for source, fidelity in (record.fidelity or {}).items():
         result |= {f"divergence/{source}": fidelity.divergence, f"agreement/{source}": fidelity.agreement}
+    if record.quantization is not None:
+        result |= _quantized_finals(record.quantization)
     if record.zero_shot is not None:
         result |= _accuracy_finals(record.zero_shot)
     if record.correction is not None:
@@ -121,6 +130,19 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 def _weighted_mean(pairs: Sequence[tuple[float, int]]) -> float | None:
     return sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs) if pairs else None
+
+
+def _quantized_finals(quantization: QuantizationResult) -> dict[str, Number]:
+    """Of the quantised models, under the names of the others' with an ending."""
+    result: dict[str, Number] = {"bytes/dense": quantization.model_bytes}
+    for model, ending in ((quantization.dense, "_dense_quantized"), (quantization.pruned, "_quantized")):
+        if model is None:
+            continue
+        result |= {f"perplexity/{source}{ending}": value for source, value in model.perplexity.items()}
+        for source, own in (model.fidelity or {}).items():
+            result |= {f"divergence/{source}{ending}": own.divergence, f"agreement/{source}{ending}": own.agreement}
+        result |= {"bytes/quantized": model.weights.bytes, "bytes/quantized_packed": model.weights.packed_bytes}
+    return result
 
 
 def _accuracy_finals(zero_shot: ZeroShotResult) -> dict[str, Number]:

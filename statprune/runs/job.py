@@ -196,7 +196,8 @@ def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict
 
 def _told(config: RunConfig, folder: Path, record: RunRecord) -> str:
     """What a skipped run lacks, and what it means for Weights & Biases, to end a sentence with."""
-    lacks = config.measures_fidelity and record.fidelity is None
+    quantized = record.quantization.dense.fidelity if record.quantization is not None else None
+    lacks = config.measures_fidelity and (quantized if config.is_dense else record.fidelity) is None
     notes = ["it was made without fidelity" if lacks else None, note_on_model(config, folder, record)]
     notes.append(note_on_skipped(config, folder))
     return "".join(f"; {note}" for note in notes if note)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from statprune.evaluation.accuracy import Answers
+from statprune.evaluation.fidelity import WindowResults
 from statprune.pruning.report import experts_with_pooled_statistics, experts_without_tokens
 from statprune.runs.context import RunContext
 from statprune.runs.dense_cache import ANSWERS, LOSSES, dense_cache, fingerprint
@@ -24,6 +25,7 @@ from statprune.runs.finals import (
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import MemoryPlan, Prepared
 from statprune.runs.pruning_checkpoint import PruningCheckpoint, keep, remembered
+from statprune.runs.quantized import Quantized, measure_quantized, quantization_result
 from statprune.runs.record import MemoryResult, Pending, RunRecord
 from statprune.runs.store import write_documents, write_record, write_windows
 from statprune.runs.window_passes import (
@@ -54,11 +56,13 @@ class DenseResults:
         losses: of each window in nats, by dataset.
         answers: to the zero-shot tasks; None where there are none.
         states: last hidden states by dataset; None where no fidelity is measured.
+        quantized: the model with quantised matrices; None where that is not asked for.
     """
 
     losses: dict[str, Tensor]
     answers: Answers | None
     states: States | None = None
+    quantized: Quantized | None = None
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,11 @@ def measure_dense(context: RunContext, prepared: Prepared, checkpoint: PruningCh
         if states is not None:
             states = _states(context, prepared, key, states)
     keep(checkpoint, LOSSES, key, losses)
-    write_windows(context.folder, prepared.evaluation, losses, {})  # they stay even if a later step fails
+    write_windows(context.folder, prepared.evaluation, losses)  # they stay even if a later step fails
+    quantized = measure_quantized(context, prepared, losses, states, "dense")
     zero_shot = prepared.zero_shot
     if zero_shot is None:
-        return DenseResults(losses, None, states)
+        return DenseResults(losses, None, states, quantized)
     protocol = {  # the requests' hash tells of the limit
         key: value for key, value in vars(zero_shot.plan.protocol).items() if key not in ("limit", "truncated_requests")
     }
@@ -117,7 +122,7 @@ def measure_dense(context: RunContext, prepared: Prepared, checkpoint: PruningCh
             lambda: remembered(checkpoint, ANSWERS, [protocol]) or zero_shot.measure(prepared.model, "dense"),
         )
     keep(checkpoint, ANSWERS, [protocol], answers)
-    return DenseResults(losses, answers, states)
+    return DenseResults(losses, answers, states, quantized)
 
 
 def _states(context: RunContext, prepared: Prepared, key: Sequence[object], measured: States) -> States:
@@ -142,14 +147,14 @@ def measure_losses(
         dense: what was measured of the dense model.
         model_folder: where this process has written the pruned model; None: nowhere.
     """
-    losses, fidelity = dense.losses, None
+    pruned, quantized = WindowResults(dense.losses, None), None
     if prepared.calibration is not None:
-        with phase(context.seconds, "evaluate"):
-            if dense.states is None:
-                losses = pruned_losses(context, prepared)
-            else:
-                losses, fidelity = pruned_losses_and_fidelity(context, prepared, dense.losses, dense.states)
-    write_windows(context.folder, prepared.evaluation, dense.losses, losses, fidelity)
+        pruned = _pruned_windows(context, prepared, dense)
+        quantized = measure_quantized(context, prepared, dense.losses, dense.states, "pruned")
+    losses, fidelity = pruned.losses, pruned.fidelity
+    both = {"dense_quantized": dense.quantized, "pruned_quantized": quantized}
+    others = {name: own.windows for name, own in both.items() if own is not None}
+    write_windows(context.folder, prepared.evaluation, dense.losses, pruned, others)
     for source, values in losses.items():
         if not values.isfinite().all():
             log.warning("the pruned perplexity on %s is not finite: weights or activations overflow", source)
@@ -158,8 +163,18 @@ def measure_losses(
     record = replace(
         _record(context, prepared, dense.losses, losses),
         fidelity=fidelity_results(fidelity) if fidelity is not None else None,
+        quantization=quantization_result(prepared, context.config.quantize.scheme, dense.quantized, quantized),
     )
     return Unfinished(record, prepared.model, prepared.zero_shot, dense.answers, model_folder, prepared.memory)
+
+
+def _pruned_windows(context: RunContext, prepared: Prepared, dense: DenseResults) -> WindowResults:
+    """What the pruned model's windows measure; the dense model's states stay only where another model needs them."""
+    with phase(context.seconds, "evaluate"):
+        if dense.states is None:
+            return WindowResults(pruned_losses(context, prepared), None)
+        states = dense.states if dense.quantized is None else dict(dense.states)
+        return WindowResults(*pruned_losses_and_fidelity(context, prepared, dense.losses, states))
 
 
 def measure_answers(context: RunContext, run: Unfinished) -> Unfinished:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from statprune.config.schema import RunConfig
@@ -15,6 +15,7 @@ from statprune.model.coverage import Coverage, measure_coverage
 from statprune.model.lengths import check_unnamed_limit, probe_window
 from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model
 from statprune.model.matrix import Block
+from statprune.model.quantization import check_quantizable, quantizing_bytes
 from statprune.pruning.allocation import check_pattern
 from statprune.pruning.budget import (
     PredictedPeak,
@@ -124,7 +125,9 @@ def prepare(context: RunContext) -> Prepared:
     coverage = measure_coverage(blocks, is_pruned=calibration is not None)
     zero_shot = rehearsed(context, suite, loaded)
     load_peak = peak_host()
-    workload = _workload(config, loaded.model, evaluation, zero_shot)
+    workload = replace(
+        _workload(config, loaded.model, evaluation, zero_shot), quantized=_quantizing(config, loaded, blocks)
+    )
     memory = _plan_memory(context, loaded.model, blocks, workload, load_peak)
     return Prepared(loaded, blocks, coverage, calibration, evaluation, zero_shot, memory)
 
@@ -268,6 +271,15 @@ def _workload(
         is_sequential=config.settings.propagation is Propagation.sequential,
         kept=TokenBatch(kept, batches.seq_len),
     )
+
+
+def _quantizing(config: RunConfig, loaded: LoadedModel, blocks: Sequence[Block]) -> int:
+    """Bytes that quantised matrices will take beside the model's own, after checking that there can be some."""
+    scheme = config.quantize.scheme
+    if scheme is None:
+        return 0
+    check_quantizable(loaded.model, blocks, scheme)
+    return quantizing_bytes(blocks, scheme)
 
 
 def _plan_memory(

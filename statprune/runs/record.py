@@ -12,6 +12,7 @@ from statprune.errors import StatpruneError
 from statprune.evaluation.accuracy import ZeroShotResult
 from statprune.model.coverage import Coverage
 from statprune.model.opened import Opened
+from statprune.model.quantization import QuantizedWeights
 from statprune.model.saved import SavedModel
 from statprune.runs.environment import Environment
 from statprune.runs.inputs import InputIdentity
@@ -65,6 +66,44 @@ class FidelityResult:
     divergence: float | None
     agreement: float | None
     windows: int
+
+
+@dataclass(frozen=True)
+class QuantizedModelResult:
+    """One model with quantised matrices.
+
+    Attributes:
+        weights: what quantising changed.
+        perplexity: by dataset, on the windows of the run's own; None where it is not finite.
+        fidelity: to the dense model that is not quantised, by dataset; None where it was not measured.
+    """
+
+    weights: QuantizedWeights
+    perplexity: dict[str, float | None]
+    fidelity: dict[str, FidelityResult] | None
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """The run's models, quantised.
+
+    Attributes:
+        scheme: int8 or int4.
+        bits: of an integer.
+        group_size: how many consecutive inputs of a row share a scale; None: all.
+        library: what quantised, and its version.
+        model_bytes: of all tensors of the model that is not quantised, in its dtypes; zeros take as much as others.
+        dense: the dense model, quantised.
+        pruned: the pruned model, quantised; None where nothing was pruned.
+    """
+
+    scheme: str
+    bits: int
+    group_size: int | None
+    library: str
+    model_bytes: int
+    dense: QuantizedModelResult
+    pruned: QuantizedModelResult | None
 
 
 @dataclass(frozen=True)
@@ -173,6 +212,7 @@ class RunRecord:
         perplexity: by dataset.
         zero_shot: None where no task was run.
         fidelity: to the dense model, by dataset; None where it was not measured.
+        quantization: the dense and the pruned model, quantised; None where that was not asked for.
         sparsity: wanted and counted.
         coverage: how many matrix weights were pruned, and which were not.
         correction: None where no compensation judged itself.
@@ -209,6 +249,7 @@ class RunRecord:
     memory: MemoryResult
     zero_shot: ZeroShotResult | None = None
     fidelity: dict[str, FidelityResult] | None = None
+    quantization: QuantizationResult | None = None
     correction: CorrectionResult | None = None
     calibration: TextOrigin | None = None
     reused: list[str] = field(default_factory=list)

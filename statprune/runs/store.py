@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from omegaconf import OmegaConf
@@ -21,7 +22,7 @@ from yaml import YAMLError
 from statprune.data.windows import Windows
 from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import Answers, DocumentAnswer, ZeroShotResult, finite_or_none
-from statprune.evaluation.fidelity import WindowFidelity
+from statprune.evaluation.fidelity import WindowFidelity, WindowResults
 from statprune.model.base_card import base_card
 from statprune.model.location import RUN_RECORD, SAVED_MODEL
 from statprune.pruning.report import MatrixReport
@@ -216,8 +217,8 @@ def write_windows(
     folder: Path,
     evaluation: Mapping[str, Windows],
     dense: Mapping[str, Tensor],
-    pruned: Mapping[str, Tensor],
-    fidelity: Mapping[str, WindowFidelity] | None = None,
+    pruned: WindowResults | None = None,
+    others: Mapping[str, WindowResults] = MappingProxyType({}),
 ) -> None:
     """Write a row per evaluation window: its mean loss in nats, its predicted tokens, and its fidelity if known.
 
@@ -225,28 +226,28 @@ def write_windows(
         folder: of the run.
         evaluation: windows by dataset.
         dense: the dense model's losses by dataset.
-        pruned: the pruned model's; NaN is written for a dataset that is absent.
-        fidelity: by dataset, likewise; None: it was not measured, and has no columns.
+        pruned: of the pruned model; NaN is written for what is absent; None: nothing is known yet.
+        others: of quantised models, by how the names of their columns begin.
     """
     import pandas as pd  # slow to import, and not needed to look for finished runs
 
-    frames = [
-        pd.DataFrame(
-            {
-                "dataset": source,
-                "window": range(len(losses)),
-                "tokens": evaluation[source].ids.shape[1] - 1,
-                "dense_loss": losses,
-                "pruned_loss": pruned.get(source, torch.full_like(losses, torch.nan)),
-            }
-        )
-        for source, losses in dense.items()
-    ]
-    if fidelity is not None:
-        for (source, losses), frame in zip(dense.items(), frames, strict=True):
+    models = {"pruned_": pruned or WindowResults({}, None)} | {f"{name}_": own for name, own in others.items()}
+    frames = []
+    for source, losses in dense.items():
+        columns = {
+            "dataset": source,
+            "window": range(len(losses)),
+            "tokens": evaluation[source].ids.shape[1] - 1,
+            "dense_loss": losses,
+        }
+        for name, own in models.items():
             missing = torch.full_like(losses, torch.nan)
-            own = fidelity.get(source, WindowFidelity(missing, missing))
-            frame["divergence"], frame["agreement"] = own.divergence.numpy(), own.agreement.numpy()
+            columns[f"{name}loss"] = own.losses.get(source, missing)
+            if own.fidelity is not None:
+                fidelity = own.fidelity.get(source, WindowFidelity(missing, missing))
+                prefix = "" if own is pruned else name  # older runs have these columns without a name
+                columns |= {f"{prefix}divergence": fidelity.divergence, f"{prefix}agreement": fidelity.agreement}
+        frames.append(pd.DataFrame(columns))
     empty = pd.DataFrame(columns=[item.name for item in fields(WindowRow)[:5]])
     check_ours(folder)
     with replacing(folder / WINDOWS) as file:

@@ -9,6 +9,7 @@ from statprune.config.choices import NONE
 from statprune.config.naming import refinement_name
 from statprune.evaluation.accuracy import TaskResult, ZeroShotResult, stderr_of
 from statprune.model.coverage import Coverage, KindCoverage
+from statprune.runs.quantization_table import quantization_table
 from statprune.runs.record import RunRecord
 from statprune.runs.wording import fidelity_shown, shown, with_error
 
@@ -24,6 +25,8 @@ def print_summary(record: RunRecord, folder: Path) -> None:
     if not console.is_terminal:  # a file is as wide as its widest table
         console.width = 120
     console.print(_run_table(record))
+    if record.quantization is not None:
+        console.print(quantization_table(record, record.quantization))
     if record.zero_shot is not None:
         console.print(_accuracy_table(record.zero_shot, record.is_pruned))
     console.print(_coverage_table(record.coverage, record.is_pruned))

@@ -32,7 +32,7 @@ class _Pass:
     Attributes:
         context: the run.
         prepared: its inputs.
-        name: dense or pruned.
+        name: of the model for people: dense, pruned, ...
         source: the dataset.
     """
 
@@ -120,29 +120,29 @@ def dense_states(context: RunContext, prepared: Prepared) -> States:
     return {source: _Pass(context, prepared, "dense", source).states() for source in prepared.evaluation}
 
 
-def pruned_losses(context: RunContext, prepared: Prepared) -> dict[str, Tensor]:
-    """The pruned model's window losses by dataset."""
+def pruned_losses(context: RunContext, prepared: Prepared, name: str = "pruned") -> dict[str, Tensor]:
+    """The pruned or quantised model's window losses by dataset; ``name`` is what people call it."""
     return {
-        source: torch.cat(gathered(_Pass(context, prepared, "pruned", source).measure()))
-        for source in prepared.evaluation
+        source: torch.cat(gathered(_Pass(context, prepared, name, source).measure())) for source in prepared.evaluation
     }
 
 
 def pruned_losses_and_fidelity(
-    context: RunContext, prepared: Prepared, dense: Mapping[str, Tensor], states: States
+    context: RunContext, prepared: Prepared, dense: Mapping[str, Tensor], states: States, name: str = "pruned"
 ) -> tuple[dict[str, Tensor], dict[str, WindowFidelity]]:
-    """The pruned model's window losses, and its fidelity to the dense model, by dataset.
+    """The pruned or quantised model's window losses, and its fidelity to the dense model, by dataset.
 
     Args:
         context: the run.
-        prepared: its inputs; the model is pruned now.
+        prepared: its inputs; the model is pruned or quantised now.
         dense: the dense model's losses.
         states: its last hidden states; each dataset's are let go of once they are compared.
+        name: what people call the model.
     """
     losses, fidelities = {}, {}
     for source in prepared.evaluation:
         meter = FidelityMeter(prepared.model, prepared.blocks, states.pop(source, []))
-        own = _Pass(context, prepared, "pruned", source).measure(on_logits=meter)
+        own = _Pass(context, prepared, name, source).measure(on_logits=meter)
         losses[source] = torch.cat(gathered(own))
         again = torch.cat(gathered(meter.dense_losses))
         fidelity = WindowFidelity(

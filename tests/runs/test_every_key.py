@@ -12,6 +12,7 @@ from statprune.config.sections import (
     CalibrationConfig,
     EvaluationConfig,
     ModelConfig,
+    QuantizeConfig,
     Settings,
     SparsityConfig,
     TrackingConfig,
@@ -38,6 +39,7 @@ SECTIONS = {
     "calibration.": CalibrationConfig,
     "sparsity.": SparsityConfig,
     "evaluation.": EvaluationConfig,
+    "quantize.": QuantizeConfig,
     "tracking.": TrackingConfig,
 }
 
@@ -131,6 +133,10 @@ TESTED = {
     "checkpoint": "tests/runs/test_interrupted_pruning.py::test_a_run_that_was_asked_to_stop_goes_on",
     "refinement=dsnot.max_cycles": "tests/core/test_dsnot.py::test_no_row_makes_more_swaps_than_there_are_cycles",
     "refinement=dsnot.tokens": "tests/core/test_dsnot.py::test_the_threshold_is_for_so_many_tokens",
+    "quantize.name": "tests/runs/test_quantized.py::"
+    "test_dense_and_pruned_are_measured_with_the_weights_that_torchao_makes",
+    "quantize.group_size": "tests/model/test_quantization.py::"
+    "test_a_quantised_matrix_multiplies_as_the_definition_says",
     "tracking.mode": "tests/runs/test_tracking.py::test_another_try_is_finished_without_an_error",
     "tracking.project": "tests/runs/test_tracking.py::test_wandb_is_told_project_entity_group_and_type",
     "tracking.entity": "tests/runs/test_tracking.py::test_wandb_is_told_project_entity_group_and_type",

@@ -22,6 +22,7 @@ from statprune.data.token_windows import TextOrigin
 from statprune.evaluation.fidelity import window_fidelity
 from statprune.model.coverage import Coverage, KindCoverage
 from statprune.model.opened import Opened
+from statprune.model.quantization import QuantizedWeights
 from statprune.model.saved import SavedModel, Sizes
 from statprune.runs import record as records
 from statprune.runs.environment import Environment
@@ -237,7 +238,7 @@ def test_reused(facts, tmp_path):
 
 
 def test_what_a_run_does_not_have(facts):
-    assert facts.record.pending is None and facts.record.zero_shot is None
+    assert facts.record.pending is None and facts.record.zero_shot is None and facts.record.quantization is None
     assert facts.record.pushed is None and facts.record.saved.compressed is None
     assert facts.record.schema_version == SCHEMA_VERSION
 
@@ -264,6 +265,9 @@ TESTS = {
     "RunRecord": "test_the_record_is_the_file",
     "PerplexityResult": "test_perplexity",
     "FidelityResult": "test_fidelity",
+    "QuantizationResult": "test_what_a_run_does_not_have",
+    "QuantizedModelResult": "test_what_a_run_does_not_have",
+    "QuantizedWeights": "test_what_a_run_does_not_have",
     "SparsityResult": "test_sparsity",
     "CorrectionResult": "test_correction",
     "MemoryResult": "test_memory",
@@ -282,6 +286,8 @@ TESTS = {
 ELSEWHERE = {  # tests of fields that this module does not read
     "git_commit": "tests/runs/test_environment.py",
     "has_local_changes": "tests/runs/test_environment.py",
+    **dict.fromkeys(("scheme", "bits", "group_size", "library", "model_bytes"), "tests/runs/test_quantized.py"),
+    **dict.fromkeys(("zeros_kept", "zeros_after", "left", "packed_bytes"), "tests/model/test_quantization.py"),
     "evaluation": "tests/runs/test_resume.py",
     "model": "tests/runs/test_resume.py",
     "compressed": "tests/runs/test_compressed_run.py",
@@ -294,6 +300,7 @@ ELSEWHERE = {  # tests of fields that this module does not read
 def test_every_field_of_a_record_is_looked_at():
     classes = [value for value in vars(records).values() if is_dataclass(value) and value.__name__ in TESTS]
     others = (Environment, InputIdentity, FileIdentity, Coverage, KindCoverage, TextOrigin, Opened, SavedModel, Sizes)
+    others += (QuantizedWeights,)
     classes += [cls for cls in others if cls not in classes]
     assert {cls.__name__ for cls in classes} == set(TESTS) and set(TESTS.values()) <= set(globals())
     root = Path(__file__).parents[2]
