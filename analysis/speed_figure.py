@@ -54,11 +54,12 @@ def _panel(axes: Axes, report: SpeedReport, phase: str) -> None:
         values += [bound for own in known for bound in (own.lowest, own.highest)]
     axes.set_title(phase)
     axes.set_xlabel("batch size")
-    axes.set_ylabel("tokens/s")
+    is_wide = max(values) >= WIDE * min(values)
+    axes.set_ylabel("tokens/s, logarithmic" if is_wide else "tokens/s")
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlim(-0.6, len(sizes) - 0.4)
     axes.grid(visible=False, axis="x")
-    if max(values) >= WIDE * min(values):
+    if is_wide:
         log_scale(axes, "y", min(values), max(values))
     else:
         axes.set_ylim(bottom=0)
