@@ -1,6 +1,5 @@
 """How much memory the host and the devices have, and how much of it this process takes."""
 
-import gc
 import re
 import resource
 import sys
@@ -46,7 +45,6 @@ def peak_above(device: torch.device, work: Callable[[], object]) -> int | None:
         device: where the work is done.
         work: to carry out once.
     """
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
