@@ -21,7 +21,7 @@ def print_speed(report: SpeedReport, machine: Mapping[str, object]) -> None:
     """Print the machine, a table for each phase, one of memory, and what follows."""
     console = Console(width=WIDTH, highlight=False, markup=False)
     for line in _head(report, machine):
-        console.print(line)
+        console.print(line, soft_wrap=line.startswith((DENSE, AGAINST)))  # a path stays whole
     for phase in report.phases:
         console.print(_phase_table(report, phase))
     console.print(_memory_table(report))
@@ -98,8 +98,8 @@ def _verdict(report: SpeedReport) -> list[str]:
 
 def _head(report: SpeedReport, machine: Mapping[str, object]) -> list[str]:
     plan = report.plan
-    lines = [f"{report.dense.path} in {report.dtype} on {machine['device_name']}, threads: {machine['threads']}"]
-    lines += [f"{form.name}: {form.path}" for form in report.forms if form.name == AGAINST]
+    lines = [f"{form.name}: {form.path}" for form in report.forms if form.name in (DENSE, AGAINST)]
+    lines.append(f"{report.dtype} on {machine['device_name']}, threads: {machine['threads']}")
     load = machine["load_average"]
     busy = f", load {load:.1f} on {machine['cores']} cores before the run" if isinstance(load, float) else ""
     lines.append(f"statprune {machine['statprune']}, torch {machine['torch']}, {machine['date']}{busy}")
@@ -168,7 +168,7 @@ def _ratio(spread: Spread) -> str:
 
 
 def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _mebibytes(count: int | None) -> str:

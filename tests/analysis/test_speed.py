@@ -16,9 +16,9 @@ def test_tables_have_medians_ranges_and_ratios_of_the_same_rounds(capsys):
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
     lines = [line.split() for line in text.splitlines()]
-    assert ["dense", "1", "50", "25–100", "1.00", "1.00–1.00"] in lines  # 100 tokens in 1, 2 and 4 s
-    assert ["csr", "8", "50", "25–100", "0.50", "0.50–0.50"] in lines  # 800 in 8, 16 and 32 s
-    assert ["original", "1", "16", "8–16", "0.80", "0.80–0.80"] in lines  # 10 in 0.625, 0.625 and 1.25 s
+    assert ["dense", "1", "50.0", "25.0–100", "1.00", "1.00–1.00"] in lines  # 100 tokens in 1, 2 and 4 s
+    assert ["csr", "8", "50.0", "25.0–100", "0.50", "0.50–0.50"] in lines  # 800 in 8, 16 and 32 s
+    assert ["original", "1", "16.0", "8.00–16.0", "0.80", "0.80–0.80"] in lines  # 10 in 0.625, 0.625 and 1.25 s
     assert ["csr", "5/7", "2.0", "1.0", "1.0", "8.0"] in lines
     assert "load 0.5 on 2 cores" in text
 
