@@ -54,6 +54,7 @@ VERBS = {
         "count a checkpoint's zeros and N:M patterns, and what differs from a dense one", "statprune.cli.inspect"
     ),
     "verify": Verb("check a run's saved model against its record", "statprune.cli.verify"),
+    "bench": Verb("time a model on this machine, dense and in the sparse forms that there are", "statprune.cli.bench"),
     "compress": Verb("store a sparse model's matrices as bits and kept values", "statprune.cli.compress"),
     "decompress": Verb("make a compressed model dense again, bit for bit", "statprune.cli.decompress"),
     "push": Verb("send a run's saved model to the Hugging Face hub", "statprune.cli.push"),

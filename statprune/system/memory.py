@@ -3,9 +3,14 @@
 import re
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from statprune.system.malloc import release_free_memory
+
+MOST_BETWEEN = 2**24  # bytes between a peak that was just restarted and what is resident
 
 
 def resident() -> int:
@@ -29,6 +34,28 @@ def restart_peaks(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # not Linux, or not allowed: peaks count from the process's start
         return
+
+
+def peak_above(device: torch.device, work: Callable[[], object]) -> int | None:
+    """Most bytes that ``work`` held on the device, which may be the host, above what was held before it.
+
+    Memory that was free before is first returned to the system. None where the system can't restart its peak.
+
+    Args:
+        device: where the work is done.
+        work: to carry out once.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    release_free_memory()
+    restart_peaks(device)
+    before = resident()
+    can_restart = peak_host() <= before + MOST_BETWEEN
+    work()
+    return max(peak_host() - before, 0) if can_restart else None
 
 
 def available(device: torch.device) -> int | None:

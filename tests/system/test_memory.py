@@ -1,6 +1,8 @@
 """How much memory is left, by the system's own files."""
 
-from statprune.system.memory import available_host, control_group_room
+import torch
+
+from statprune.system.memory import available_host, control_group_room, peak_above
 
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 VERSION_2 = ("memory.max", "memory.current")
@@ -38,3 +40,8 @@ def test_a_group_outside_of_what_a_container_is_shown_has_no_limit(tmp_path):
 
 def test_the_machine_has_memory_left():
     assert available_host() > 2**20
+
+
+def test_the_peak_above_is_what_the_work_held():
+    above = peak_above(torch.device("cpu"), lambda: torch.ones(2**24))  # 64 MiB
+    assert above is None or 60 * 2**20 <= above <= 100 * 2**20
