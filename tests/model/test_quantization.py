@@ -1,6 +1,8 @@
 """Weights that torchao quantises: the numbers, the zeros, the bytes, and what can't be quantised."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -161,3 +163,10 @@ def test_memory_for_quantised_weights_is_predicted_above_what_they_take(llama):
         pass
     held = told.bytes - (model_bytes(model) - dense)
     assert held <= quantizing_bytes(blocks, Scheme("int4", 8)) < held + 16 * 48 * 32 + 1
+
+
+@pytest.mark.long
+def test_torchaos_warnings_of_its_extensions_reach_nobody():
+    code = "import statprune.system, transformers.quantizers.quantizer_torchao, sys; assert 'torchao' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == done.stdout == ""
