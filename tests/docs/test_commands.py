@@ -30,7 +30,8 @@ def test_the_first_command_runs(page_folder, capfd):
 @pytest.mark.long
 @pytest.mark.parametrize("page", OWN, ids=name_of)
 def test_the_commands_of_a_page_run(page, page_folder, capfd, monkeypatch):
-    monkeypatch.setattr("statprune.experiments.reproduce.subprocess", SimpleNamespace(Popen=WarmSweep))
+    warm = SimpleNamespace(Popen=lambda command, stdout=None: WarmSweep(command))  # wherever it prints
+    monkeypatch.setattr("statprune.experiments.reproduce.subprocess", warm)
     check(page, capfd, runs=True)
 
 
