@@ -12,7 +12,7 @@ from statprune.config.reference import ALLOCATION, Reference
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-RESULTS = ROOT / "experiments" / "definitive.md"
+RESULTS = DOCS / "results" / "comparison.md"
 MARKED = re.compile(r"<!-- (options|results): (.+?) -->\n(?:.*?\n)??<!-- end -->\n", re.DOTALL)
 SETTING = "SmolLM2-135M, bundled text, 16×128, seed 0"
 GROUPS = {"allocation": ALLOCATION}
@@ -98,7 +98,7 @@ def correction_table(correction: str) -> str:
 @cache
 def recorded_tables() -> dict[str, dict[str, dict[str, str]]]:
     """Perplexities of the comparison as they are printed, by pattern, mask and correction."""
-    section = RESULTS.read_text(encoding="utf-8").split("\n## ")[1]
+    section = RESULTS.read_text(encoding="utf-8").split("\n## Every mask with every correction\n")[1].split("\n## ")[0]
     tables = {}
     for pattern, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", section, re.MULTILINE):
         titles, _, *rows = [_cells(line) for line in body.splitlines()]
@@ -108,7 +108,7 @@ def recorded_tables() -> dict[str, dict[str, dict[str, str]]]:
 
 def dense() -> str:
     """The dense model's perplexity there, as it is printed."""
-    match = re.search(r"dense (\d+\.\d+)", RESULTS.read_text(encoding="utf-8"))
+    match = re.search(r"dense perplexity (\d+\.\d+)", RESULTS.read_text(encoding="utf-8"))
     assert match is not None
     return match[1]
 
