@@ -4,7 +4,6 @@ import doctest
 import inspect
 import json
 import re
-import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -60,8 +59,7 @@ def test_the_guide_runs(tiny_default, capsys):
 
 
 def test_the_readmes_python_example_runs(tiny_default, capsys, tmp_path):
-    lines = re.search(r"## From Python\n\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text())[1]
-    exec(textwrap.dedent(lines), {})
+    exec(re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1], {})
     assert "perplexity" in capsys.readouterr().out and (tmp_path / "pruned" / "config.json").exists()
 
 

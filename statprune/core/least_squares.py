@@ -22,8 +22,8 @@ NOISE = 1e-6  # share of a channel's energy that is rounding error once the held
 class FittedTo(Enum):
     """Which inputs the outputs are compared on.
 
-    gram: all tokens but the held-out ones, by the Gram matrix of all channels. rows: the sampled rows that are not held
-    out, and no matrix of channels by channels.
+    gram: all tokens, by the Gram matrix of all channels; a compensation leaves out those that judge it. rows: the
+    sampled rows that are not held out, and no matrix of channels by channels.
     """
 
     gram = "gram"

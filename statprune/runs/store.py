@@ -29,8 +29,9 @@ from statprune.pruning.report import MatrixReport
 from statprune.runs import own_model
 from statprune.runs.checksums import checksums, damage, sealed, unsealed
 from statprune.runs.columns import DocumentRow, WindowRow
+from statprune.runs.migrations import migrated
 from statprune.runs.model_card import CardSources, model_card
-from statprune.runs.record import RunRecord, migrated
+from statprune.runs.record import RunRecord
 from statprune.system.files import finite, replacing, write_json
 from statprune.system.lock import check_ours, is_lost
 

@@ -1,0 +1,218 @@
+"""Compare perplexities of statprune with those of the plain implementation beside this file (plain.py).
+
+    OMP_NUM_THREADS=1 python -m benchmarks.independent.agreement             # the cells
+    OMP_NUM_THREADS=1 python -m benchmarks.independent.agreement --variants  # what moves them: rounding, conventions
+
+Of statprune only the bundled model and the tokens are used: SmolLM2-135M in float32, 16 calibration windows of 128
+tokens, seed 0, and the first 16 evaluation windows of 128. Every cell is written to agreement.json as soon as it is
+there; cells that stand there are not run again. statprune's values are from docs/results/comparison.md (two threads).
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.independent import plain
+from benchmarks.independent.plain import Inputs, Pattern, Solver
+from statprune import calibration_windows, evaluation_windows, load_model
+
+RESULTS = Path(__file__).with_name("agreement.json")
+HALF, TWO_OF_FOUR = Pattern(0.5), Pattern(0.5, 4)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One perplexity.
+
+    Attributes:
+        solve: the method; None leaves the model dense.
+        pattern: what is removed.
+        statprune: the project's perplexity; None where there is none yet.
+        dtype: of a solver's repeated products; statistics and factorisations are float64.
+        held_out: of so many calibration tokens neither Gram matrix nor λ knows.
+        noise: relative size of normal noise on the Gram matrix' entries, to see what rounding does.
+        ours: the statprune command's keys that the value is of.
+    """
+
+    solve: Solver | None
+    pattern: Pattern = HALF
+    statprune: float | None = None
+    dtype: torch.dtype = torch.float32
+    held_out: int = 0
+    noise: float = 0.0
+    ours: str = ""
+
+
+def plain_cell(solve: Solver | None, statprune: float | None, keys: str, pattern: Pattern = HALF) -> Cell:
+    """A cell that is compared with the project's value."""
+    return Cell(solve, pattern, statprune, ours=keys)
+
+
+CELLS = {
+    "dense": plain_cell(None, 24.918, "method=dense"),
+    "Wanda, 50%": plain_cell(plain.scored(plain.wanda), 42.05, "method=wanda"),
+    "RIA, 50%": plain_cell(plain.scored(plain.ria), 43.66, "method=ria"),
+    "|W| σ, 50%": plain_cell(
+        plain.scored(plain.stade), 43.71, "method=cvr method.alpha=0 method.activation_power=0.5 compensation=none"
+    ),
+    "Wanda, 2:4": plain_cell(plain.scored(plain.wanda), 99.01, "method=wanda sparsity=2_4", TWO_OF_FOUR),
+    "SparseGPT, 50%": Cell(plain.sparsegpt, HALF, 37.51, torch.float64, ours="method=sparsegpt"),
+    "ADMM, 50%": plain_cell(plain.admm, 30.90, "method=admm"),
+    "Wanda + least squares, 50%": plain_cell(
+        plain.with_least_squares(plain.wanda), 32.24, "method=wanda compensation=least_squares"
+    ),
+    "ADMM, 2:4": plain_cell(plain.admm, 44.31, "method=admm sparsity=2_4", TWO_OF_FOUR),
+    "Wanda + least squares, 2:4": plain_cell(
+        plain.with_least_squares(plain.wanda),
+        47.11,
+        "method=wanda sparsity=2_4 compensation=least_squares",
+        TWO_OF_FOUR,
+    ),
+    "STADE + least squares, 50%": plain_cell(
+        plain.with_least_squares(plain.stade), 31.74, "method=stade compensation=least_squares"
+    ),
+    "ALPS, 50%": plain_cell(plain.alps, 33.67, "method=alps"),
+    "Wanda + 100 swaps a row, 50%": plain_cell(
+        plain.with_swaps(plain.wanda), None, "method=wanda refinement=swaps compensation=none"
+    ),
+}
+
+VARIANTS: dict[str, Cell] = {
+    "ADMM, 50%, mask over the whole matrix": Cell(partial(plain.admm, whole=True), HALF, 30.90),
+    "Wanda + least squares, 50%, held-out gate and choice of λ": Cell(
+        plain.with_gated_least_squares(plain.wanda), HALF, 32.24, held_out=128
+    ),
+    "SparseGPT, 50%, noise of 1e-7 on G": Cell(plain.sparsegpt, HALF, 37.51, torch.float64, noise=1e-7),
+}
+
+
+def collect(store: dict[nn.Module, list[Tensor]], module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """A hook: keep what a linear module is fed, as (tokens, inputs)."""
+    store[module].append(args[0].reshape(-1, args[0].shape[-1]))
+
+
+def fed_rows(linears: list[nn.Linear], run: Callable[[], Tensor]) -> dict[nn.Module, Tensor]:
+    """The rows that each linear module of a block is fed while the dense block runs over all windows."""
+    store: dict[nn.Module, list[Tensor]] = {linear: [] for linear in linears}
+    hooks = [linear.register_forward_pre_hook(partial(collect, store)) for linear in linears]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return {linear: torch.cat(rows) for linear, rows in store.items()}
+
+
+def prune(model: nn.Module, windows: Tensor, cell: Cell) -> float:
+    """Prune block by block (DESIGN 4, propagation=pruned); returns the share of zeros in the pruned matrices.
+
+    All seven matrices of a block are judged by what the dense block is fed by the pruned blocks before it. Then the
+    block is pruned, and the windows go on through the pruned block.
+    """
+    zeros = total = 0
+    states, arguments = first_block_call(model, windows)
+    for block in model.model.layers:
+        linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
+
+        def forward(block: nn.Module = block, states: Tensor = states) -> Tensor:
+            return torch.cat([block(part, **arguments) for part in states.split(4)])
+
+        seen = fed_rows(linears, forward)
+        shared: list[tuple[Tensor, Inputs]] = []  # q, k and v are fed the same, gate and up too
+        for linear in linears:
+            inputs = next((inputs for rows, inputs in shared if torch.equal(rows, seen[linear])), None)
+            if inputs is None:
+                inputs = Inputs(seen[linear].double(), cell.held_out, cell.noise)
+                shared.append((seen[linear], inputs))
+            weight = cell.solve(linear.weight.to(cell.dtype), inputs, cell.pattern)
+            linear.weight.copy_(weight)
+            zeros, total = zeros + int((linear.weight == 0).sum()), total + linear.weight.numel()
+        states = forward()
+    return zeros / total
+
+
+def first_block_call(model: nn.Module, windows: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """The hidden states of all windows before the first block, and its other arguments (batches of four windows)."""
+    caught: list[Tensor] = []
+    arguments: dict[str, Any] = {}
+
+    class Caught(Exception):
+        pass
+
+    def catch(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        caught.append(args[0])
+        arguments.update(kwargs)
+        raise Caught
+
+    hook = model.model.layers[0].register_forward_pre_hook(catch, with_kwargs=True)
+    for part in windows.split(4):
+        with contextlib.suppress(Caught):
+            model(part, use_cache=False)
+    hook.remove()
+    return torch.cat(caught), arguments
+
+
+def perplexity(model: nn.Module, windows: Tensor) -> float:
+    """DESIGN 4: exp of the mean over windows of the mean loss of a window's predicted tokens."""
+    losses = []
+    for part in windows.split(4):
+        logits = model(part, use_cache=False).logits[:, :-1].double()
+        loss = functional.cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none")
+        losses.append(loss.mean(1))
+    return float(torch.cat(losses).mean().exp())
+
+
+def measure(cells: dict[str, Cell], only: str) -> None:
+    """Run the cells that agreement.json lacks."""
+    loaded = load_model()
+    model = loaded.model.eval()
+    dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    calibration = calibration_windows(loaded.tokenizer, "bundled", samples=16, seq_len=128, seed=0).ids
+    evaluation = evaluation_windows(loaded.tokenizer, "bundled", seq_len=128, max_windows=16).ids
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name, cell in cells.items():
+        if name in results or only not in name:
+            continue
+        model.load_state_dict(dense)
+        began = time.perf_counter()
+        sparsity = prune(model, calibration, cell) if cell.solve else 0.0
+        seconds = time.perf_counter() - began
+        value = perplexity(model, evaluation)
+        difference = None if cell.statprune is None else round(100 * (value / cell.statprune - 1), 2)
+        results[name] = {
+            "perplexity": round(value, 4),
+            "statprune": cell.statprune,
+            "difference_percent": difference,
+            "sparsity": round(sparsity, 6),
+            "seconds": round(seconds, 1),
+            "statprune_keys": cell.ours,
+            "variant": cell.ours == "",
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
+        }
+        RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        print(f"{name}: {value:.3f}, statprune {cell.statprune}, {difference}%, {seconds:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", action="store_true", help="what moves the cells, instead of the cells")
+    parser.add_argument("--only", default="", help="cells whose name holds this")
+    chosen = parser.parse_args()
+    with torch.no_grad():
+        measure(VARIANTS if chosen.variants else CELLS, chosen.only)
+
+
+if __name__ == "__main__":
+    main()
