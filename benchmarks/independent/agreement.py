@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import LlamaForCausalLM
 
 from benchmarks.independent import plain
 from benchmarks.independent.plain import Inputs, Pattern, Solver
@@ -113,12 +114,13 @@ def fed_rows(linears: list[nn.Linear], run: Callable[[], Tensor]) -> dict[nn.Mod
     return {linear: torch.cat(rows) for linear, rows in store.items()}
 
 
-def prune(model: nn.Module, windows: Tensor, cell: Cell) -> float:
+def prune(model: LlamaForCausalLM, windows: Tensor, cell: Cell) -> float:
     """Prune block by block (DESIGN 4, propagation=pruned); returns the share of zeros in the pruned matrices.
 
     All seven matrices of a block are judged by what the dense block is fed by the pruned blocks before it. Then the
     block is pruned, and the windows go on through the pruned block.
     """
+    assert cell.solve is not None
     zeros = total = 0
     states, arguments = first_block_call(model, windows)
     for block in model.model.layers:
@@ -141,7 +143,7 @@ def prune(model: nn.Module, windows: Tensor, cell: Cell) -> float:
     return zeros / total
 
 
-def first_block_call(model: nn.Module, windows: Tensor) -> tuple[Tensor, dict[str, Any]]:
+def first_block_call(model: LlamaForCausalLM, windows: Tensor) -> tuple[Tensor, dict[str, Any]]:
     """The hidden states of all windows before the first block, and its other arguments (batches of four windows)."""
     caught: list[Tensor] = []
     arguments: dict[str, Any] = {}

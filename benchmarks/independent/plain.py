@@ -2,9 +2,9 @@
 
 Written from notes on papers ("METHODS"), on the paper ("PAPER") and conventions ("DESIGN"), docs/methods/admm.md and
 the entries of docs/reference/options.md, and not from statprune's code. A weight W is (outputs, inputs), row i an
-output, column j an input; G = XᵀX / tokens, not centred, is (inputs, inputs). A solver takes the dense weight, its inputs and a
-pattern, and returns the pruned weight. Statistics and factorisations are float64; the repeated products of a solver
-have the precision of the weight that it is given.
+output, column j an input; G = XᵀX / tokens, not centred, is (inputs, inputs). A solver takes the dense weight, its
+inputs and a pattern, and returns the pruned weight. Statistics and factorisations are float64; the repeated products
+of a solver have the precision of the weight that it is given.
 """
 
 from collections.abc import Callable
