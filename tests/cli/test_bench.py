@@ -1,6 +1,7 @@
 """``statprune bench``: whatever holds a model, side by side, and arguments that make no sense."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -110,3 +111,10 @@ def test_what_can_not_be_measured_ends_in_a_sentence(folders, capsys, tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path / "half")
     assert verb("bench", folders / "dense", "--against", tmp_path / "half", *QUICK) == 1
     assert "give both the same with --dtype" in capsys.readouterr().err
+
+
+def test_a_verb_leaves_the_logs_of_its_process_as_they_were(folders):
+    own = logging.getLogger("statprune")
+    before = list(own.handlers), own.level, logging.getLogger("transformers").propagate
+    assert verb("bench", folders / "dense", "--prompt-tokens", 60, "--new-tokens", 5, "--device", "cpu") == 1
+    assert (own.handlers, own.level, logging.getLogger("transformers").propagate) == before
