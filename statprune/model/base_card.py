@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from statprune.model.location import locate_model
+from statprune.model.location import is_hub_id, locate_model
 from statprune.system.hub import reachable
 
 CARD = "README.md"
@@ -24,11 +24,6 @@ class BaseCard:
 
     licence: Mapping[str, str] = field(default_factory=dict)
     base_model: str | None = None
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether a model path can only be a hub id: OWNER/NAME, and no folder here."""
-    return "://" not in path and not Path(path).exists() and path.count("/") == 1
 
 
 def base_card(path: str, revision: str | None = None) -> BaseCard:

@@ -31,6 +31,7 @@ from statprune.errors import ModelError, first_line
 from statprune.model.foreign import COMPRESSED
 from statprune.model.hub_folder import hub_folder
 from statprune.model.loading import LoadedModel, load_model
+from statprune.model.location import is_hub_id
 from statprune.model.saved import Sizes, shards_of
 from statprune.model.stored import FLOATS, read_stored
 from statprune.model.tensor_files import LENGTH, PIECE, Part, Place, TensorFile, places_in, write_tensors
@@ -161,9 +162,7 @@ def compressed_folder(path: Path | str, revision: str | None = None) -> Path:
     Raises:
         ModelError: the hub has no such model, or can't be reached.
     """
-    name = str(path)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
-    return Path(path).expanduser() if looks_local or Path(path).exists() else hub_folder(name, revision=revision)
+    return hub_folder(str(path), revision=revision) if is_hub_id(str(path)) else Path(path).expanduser()
 
 
 def is_compressed(folder: Path) -> bool:

@@ -32,6 +32,11 @@ def locate_model(path: str) -> str:
     return str(Path(path).expanduser()) if path.startswith("~") else path
 
 
+def is_hub_id(path: str) -> bool:
+    """Whether a path can only be a hub id: OWNER/NAME, and neither written as a local path nor a folder here."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).exists()
+
+
 def model_name(path: str) -> str:
     """What people call a model: the last part of its path; of a model that a run saved, the run's name.
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from statprune.model.base_card import BaseCard, is_hub_id
-from statprune.model.location import model_name
+from statprune.model.base_card import BaseCard
+from statprune.model.location import is_hub_id, model_name
 
 SIGNATURE = "by statprune"  # in every card: jobs tell by it which models they may replace
 PLACE = "this/folder"  # in a card, until the model is sent to a repository

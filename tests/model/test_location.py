@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from statprune.model.location import model_name, model_path_problem
+from statprune.model.location import is_hub_id, model_name, model_path_problem
 
 RUN = "tiny_bundled_0.5_wanda_none_s0_alpha=0.25_1a2b3c4d"
 
@@ -76,3 +76,16 @@ def test_a_run_is_known_by_its_record_whatever_its_name(tmp_path, monkeypatch):
     assert model_name("model") == "mine"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert model_name("~/mine/model") == "mine"
+
+
+@pytest.mark.parametrize("path", ["~/model", "./model", "../model", "/model", "pkg://package/file", "model", "a/b/c"])
+def test_a_local_path_is_no_hub_id(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not is_hub_id(path)
+
+
+def test_a_folder_that_is_here_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("owner/name")
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert not is_hub_id("owner/name")
