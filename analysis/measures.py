@@ -49,7 +49,13 @@ class Measure:
         return rows.assign(value=100 * value if self.in_percent else value)[was_measured]
 
 
-WINDOWS = {"row": "perplexity", "resampled": "windows"}
+WINDOWS: dict[str, Any] = {"row": "perplexity", "resampled": "windows"}
+PERPLEXITIES = WINDOWS | {
+    "in_percent": False,
+    "difference": "log-perplexity",
+    "unit": "log-perplexity (nats)",
+    "higher_is_better": False,
+}
 DOCUMENTS: dict[str, Any] = {
     "row": "accuracy",
     "resampled": "documents",
@@ -58,23 +64,15 @@ DOCUMENTS: dict[str, Any] = {
 }
 MEASURES: Mapping[str, Measure] = {
     "perplexity": Measure(
-        **WINDOWS,
+        **PERPLEXITIES,
         column="pruned",
-        in_percent=False,
-        difference="log-perplexity",
-        unit="log-perplexity (nats)",
         axis="perplexity",
-        higher_is_better=False,
         described="perplexity on {on}",
     ),
     "perplexity_quantized": Measure(
-        **WINDOWS,
+        **PERPLEXITIES,
         column="quantized",
-        in_percent=False,
-        difference="log-perplexity",
-        unit="log-perplexity (nats)",
         axis="perplexity of the quantised model",
-        higher_is_better=False,
         described="perplexity of the quantised models on {on}",
     ),
     "kl": Measure(

@@ -111,10 +111,7 @@ def _write_csv(path: Path, columns: list[str], rows: list[list[Cell]], records: 
     """The page's table, with what made each run: commit, device and threads."""
     table = pd.DataFrame([[cell.text for cell in row] for row in rows], columns=columns)
     environments = [record.environment for record in records]
-    table["commit"] = [
-        f"{(made.git_commit or '')[:7]}{' with local changes' if made.has_local_changes else ''}"
-        for made in environments
-    ]
+    table["commit"] = [_commit(made) for made in environments]
     table["device"] = [made.device for made in environments]
     table["threads"] = [made.threads for made in environments]
     path.parent.mkdir(parents=True, exist_ok=True)

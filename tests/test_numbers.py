@@ -1,10 +1,13 @@
 """Numbers of README and docs stand in files that commands wrote."""
 
+import itertools
 import re
 from pathlib import Path
 
 import pandas
 import pytest
+
+from tests.helpers.generated_pages import cells
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "results" / "data"
@@ -15,8 +18,8 @@ COMPARISON = (DATA.parent / "comparison.md").read_text(encoding="utf-8")
 def table_after(text, head):
     """The cells of the Markdown table that begins with a line, without the line below it."""
     lines = text[text.index(head) :].splitlines()
-    body = [line for line in lines[: next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]]
-    return [[cell.strip().replace("*", "") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in body[2:]]
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [cells(line) for line in list(table)[2:]]
 
 
 ROWS = table_after(README, "| 50% of the weights removed |")

@@ -103,19 +103,16 @@ def _device(name: str) -> "torch.device":
     Raises:
         StatpruneError: this machine has none.
     """
-    import torch
-
     from statprune.errors import StatpruneError
-    from statprune.system.devices import choose_device
+    from statprune.system.devices import ABSENT, UNKNOWN, UNSUPPORTED, choose_device, device_complaint
 
-    try:
-        device = torch.device("cpu" if name == "auto" else name)
-    except RuntimeError:
-        raise StatpruneError(f"--device {name} is unknown; give auto, cpu, cuda or cuda:1") from None
-    if device.type not in ("cpu", "cuda"):
-        raise StatpruneError(f"--device {name} is not supported; give auto, cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise StatpruneError(f"--device {name} is not there; give cpu or a CUDA device of this machine")
+    instead = {
+        UNKNOWN: "auto, cpu, cuda or cuda:1",
+        UNSUPPORTED: "auto, cpu or cuda",
+        ABSENT: "cpu or a CUDA device of this machine",
+    }
+    if (complaint := device_complaint(name)) is not None:
+        raise StatpruneError(f"--device {name} {complaint}; give {instead[complaint]}")
     return choose_device(name)
 
 

@@ -2,11 +2,12 @@
 
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from statprune.cli.reference_page import table
 from statprune.config.reference_keys import NAMES
 from statprune.pruning.report import JSON_KEYS, MatrixReport
 from statprune.pruning.stage_numbers import STAGE_NUMBERS
@@ -45,7 +46,7 @@ def record_page() -> str:
     parts += ["What the stages of the run report of the matrix, each where the stage has it:\n"]
     for stage, numbers in STAGE_NUMBERS.items():
         rows = [(f"`{key}`", "float or null", *_meaning(described(text))) for key, text in numbers.items()]
-        parts.append(_table((f"key, {stage}", *COLUMNS), rows))
+        parts.append(table((f"key, {stage}", *COLUMNS), rows))
     for file, cls in ((WINDOWS, WindowRow), (DOCUMENTS, DocumentRow)):
         parts += [f"## {file}\n", f"{_told(cls)}\n", _fields_table("column", cls)]
     return "\n".join(parts)
@@ -103,17 +104,13 @@ def _fields_table(title: str, cls: type, keys: Mapping[str, str] | None = None) 
         for item in fields(cls)
         if not (cls is MatrixReport and item.name == "diagnostics")
     ]
-    return _table((title, *COLUMNS), rows)
+    return table((title, *COLUMNS), rows)
 
 
 def _meaning(told: Described) -> tuple[str, str]:
-    return told.unit or "", _with_null(told.meaning).replace("|", "\\|")
+    return told.unit or "", _with_null(told.meaning)
 
 
 def _with_null(text: str) -> str:
     """Docstrings speak Python, files JSON."""
     return re.sub(r"\bNone\b", "null", text)
-
-
-def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in (titles, ("---",) * len(titles), *rows))

@@ -41,7 +41,7 @@ def reference_page(keys: Sequence[Key], groups: Sequence[Group]) -> str:
 
 def _table_of_choices(group: Group) -> str:
     rows = [(_code(f"{group.name}={choice.name}"), _told(group, choice)) for choice in group.choices]
-    return _table(("choice", "what it is"), rows)
+    return table(("choice", "what it is"), rows)
 
 
 def _told(group: Group, choice: Choice) -> str:
@@ -77,7 +77,7 @@ def _choice(group: Group, choice: Choice) -> list[str]:
 def keys_table(keys: Iterable[Key]) -> str:
     """Keys as a table: type, default, unit and meaning."""
     rows = [(_code(key.name), key.type, _code(key.shown_default), key.unit or "", key.meaning) for key in keys]
-    return _table(("key", "type", "default", "unit", "meaning"), rows)
+    return table(("key", "type", "default", "unit", "meaning"), rows)
 
 
 def _fenced(text: str) -> str:
@@ -85,7 +85,8 @@ def _fenced(text: str) -> str:
     return INDENTED.sub(lambda block: f"```text\n{textwrap.dedent(block[0]).rstrip()}\n```\n", text)
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; what would end a cell is escaped."""
     lines = [titles, ["---"] * len(titles), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import torch
-
 from statprune.config.choices import LIST_KEYS, NONE, Chosen
 from statprune.config.hub_target import hub_problems
 from statprune.config.quantizing import quantize_problems
@@ -36,15 +34,28 @@ from statprune.errors import ConfigError
 from statprune.evaluation.task_sets import metric_problem
 from statprune.evaluation.tasks import is_path, name_problems
 from statprune.model.location import model_path_problem, offload_problem
+from statprune.system.devices import ABSENT, UNKNOWN, UNSUPPORTED, device_complaint
 from statprune.system.options import PlainValues, build
 from statprune.system.registry import Registry
 
 T = TypeVar("T")
 SECTIONS = (
-    *("model", "calibration", "sparsity", "method", "refinement", "compensation", "evaluation", "quantize"),
+    "model",
+    "calibration",
+    "sparsity",
+    "method",
+    "refinement",
+    "compensation",
+    "evaluation",
+    "quantize",
     "tracking",
 )
 EVALUATIONS = ("perplexity", "zero_shot", "full", "none")
+INSTEAD = {  # of a device that can't be
+    UNKNOWN: "auto, cpu, cuda or cuda:0",
+    UNSUPPORTED: "auto, cpu or cuda",
+    ABSENT: "device=cpu or a CUDA device of this machine",
+}
 EXPERIMENT = "experiment"  # a group without a section: its files set keys of others
 ORIGINS = "origins"  # of plugins: in records, and not to be given
 
@@ -250,15 +261,8 @@ class _Parser:
             self.problems.append("tracking.artifacts has model, which is not saved; set save_model=true or compressed")
 
     def _check_device(self, name: str) -> None:
-        try:
-            device = torch.device("cpu" if name == "auto" else name)
-        except RuntimeError:
-            self.problems.append(f"device={name} is unknown; choose auto, cpu, cuda or cuda:0")
-            return
-        if device.type not in ("cpu", "cuda"):
-            self.problems.append(f"device={name} is not supported; choose auto, cpu or cuda")
-        elif device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            self.problems.append(f"device={name} is not there; choose device=cpu or a CUDA device of this machine")
+        if (complaint := device_complaint(name)) is not None:
+            self.problems.append(f"device={name} {complaint}; choose {INSTEAD[complaint]}")
 
 
 def _without_name(values: PlainValues) -> PlainValues:

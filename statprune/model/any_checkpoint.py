@@ -4,8 +4,7 @@ from pathlib import Path
 
 from statprune.errors import ModelError
 from statprune.model.checkpoint_tensors import open_checkpoint
-from statprune.model.compressed import load_compressed, sizes_of
-from statprune.model.foreign import COMPRESSED
+from statprune.model.compressed import is_compressed, load_compressed, sizes_of
 from statprune.model.loading import LoadedModel, load_model
 from statprune.model.location import RUN_RECORD, SAVED_MODEL, locate_model
 
@@ -27,7 +26,7 @@ def open_any(path: str, dtype: str = "auto", device: str = "cpu") -> tuple[Loade
             raise ModelError(f"{path} is a run that saved no model; run it again with save_model=true")
         path = str(Path(path) / SAVED_MODEL)
         folder = folder / SAVED_MODEL
-    if (folder / COMPRESSED).is_file():
+    if is_compressed(folder):
         return load_compressed(folder, dtype=dtype, device=device), sizes_of(folder).compressed
     loaded = load_model(path, dtype=dtype, device=device)
     return loaded, open_checkpoint(path).bytes

@@ -32,8 +32,7 @@ from statprune.runs.window_passes import (
     States,
     dense_losses,
     dense_states,
-    pruned_losses,
-    pruned_losses_and_fidelity,
+    window_results,
 )
 from statprune.system.distributed import gathered, rank
 from statprune.system.memory import peak_host
@@ -149,7 +148,8 @@ def measure_losses(
     """
     pruned, quantized = WindowResults(dense.losses, None), None
     if prepared.calibration is not None:
-        pruned = _pruned_windows(context, prepared, dense)
+        keeps_states = dense.quantized is not None
+        pruned = window_results(context, prepared, dense.losses, dense.states, keeps_states=keeps_states)
         quantized = measure_quantized(context, prepared, dense.losses, dense.states, "pruned")
     losses, fidelity = pruned.losses, pruned.fidelity
     both = {"dense_quantized": dense.quantized, "pruned_quantized": quantized}
@@ -166,15 +166,6 @@ def measure_losses(
         quantization=quantization_result(prepared, context.config.quantize.scheme, dense.quantized, quantized),
     )
     return Unfinished(record, prepared.model, prepared.zero_shot, dense.answers, model_folder, prepared.memory)
-
-
-def _pruned_windows(context: RunContext, prepared: Prepared, dense: DenseResults) -> WindowResults:
-    """What the pruned model's windows measure; the dense model's states stay only where another model needs them."""
-    with phase(context.seconds, "evaluate"):
-        if dense.states is None:
-            return WindowResults(pruned_losses(context, prepared), None)
-        states = dense.states if dense.quantized is None else dict(dense.states)
-        return WindowResults(*pruned_losses_and_fidelity(context, prepared, dense.losses, states))
 
 
 def measure_answers(context: RunContext, run: Unfinished) -> Unfinished:

@@ -22,7 +22,7 @@ from statprune.runs.context import RunContext
 from statprune.runs.finals import fidelity_results
 from statprune.runs.prepare import Prepared
 from statprune.runs.record import QuantizationResult, QuantizedModelResult
-from statprune.runs.window_passes import States, pruned_losses, pruned_losses_and_fidelity
+from statprune.runs.window_passes import States, window_results
 from statprune.system.timing import phase
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def measure_quantized(
         with phase(context.seconds, "quantize"):
             weights = stack.enter_context(quantized(prepared.model, prepared.blocks, scheme))
         try:
-            windows = _windows(context, prepared, dense, states, f"{name} {scheme.name}")
+            windows = window_results(context, prepared, dense, states, f"{name} {scheme.name}", keeps_states=True)
         except (NotImplementedError, TypeError, AttributeError, AssertionError) as error:  # of torchao's tensors
             raise ModelError(
                 f"{type(prepared.model).__name__} can't be run with weights that {LIBRARY} quantised "
@@ -95,15 +95,6 @@ def quantization_result(
         dense=_model_result(dense),
         pruned=None if pruned is None else _model_result(pruned),
     )
-
-
-def _windows(
-    context: RunContext, prepared: Prepared, dense: Mapping[str, Tensor], states: States | None, name: str
-) -> WindowResults:
-    with phase(context.seconds, "evaluate"):
-        if states is None:
-            return WindowResults(pruned_losses(context, prepared, name), None)
-        return WindowResults(*pruned_losses_and_fidelity(context, prepared, dense, dict(states), name))
 
 
 def _warn(weights: QuantizedWeights, windows: WindowResults, name: str) -> None:

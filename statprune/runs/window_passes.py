@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statprune.evaluation.fidelity import WindowFidelity
+from statprune.evaluation.fidelity import WindowFidelity, WindowResults
 from statprune.evaluation.last_states import FidelityMeter, keeping_last_states, last_states
 from statprune.evaluation.perplexity import OnLogits, batches_after_blocks, losses_after_blocks, window_losses
 from statprune.runs.context import RunContext
 from statprune.runs.prepare import Prepared
 from statprune.system.console import progress
 from statprune.system.distributed import gathered, own_part
+from statprune.system.timing import phase
 from statprune.walk.activations import StoredHidden, hidden_store
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,31 @@ def dense_losses(context: RunContext, prepared: Prepared, states: States | None)
 def dense_states(context: RunContext, prepared: Prepared) -> States:
     """The dense model's last hidden states, where its losses need not be measured."""
     return {source: _Pass(context, prepared, "dense", source).states() for source in prepared.evaluation}
+
+
+def window_results(
+    context: RunContext,
+    prepared: Prepared,
+    dense: Mapping[str, Tensor],
+    states: States | None,
+    name: str = "pruned",
+    keeps_states: bool = False,
+) -> WindowResults:
+    """What the windows of the pruned or quantised model measure.
+
+    Args:
+        context: the run.
+        prepared: its inputs; the model is pruned or quantised now.
+        dense: the dense model's losses.
+        states: its last hidden states; None: no fidelity is measured.
+        name: what people call the model.
+        keeps_states: another model needs them, too; else each dataset's are let go of once they are compared.
+    """
+    with phase(context.seconds, "evaluate"):
+        if states is None:
+            return WindowResults(pruned_losses(context, prepared, name), None)
+        own = dict(states) if keeps_states else states
+        return WindowResults(*pruned_losses_and_fidelity(context, prepared, dense, own, name))
 
 
 def pruned_losses(context: RunContext, prepared: Prepared, name: str = "pruned") -> dict[str, Tensor]:

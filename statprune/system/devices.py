@@ -8,6 +8,24 @@ import torch
 from statprune.errors import ModelError
 from statprune.system.distributed import local_rank, local_size, size
 
+UNKNOWN, UNSUPPORTED, ABSENT = "is unknown", "is not supported", "is not there"  # complaints about a device's name
+
+
+def device_complaint(name: str) -> str | None:
+    """What is wrong with a device's name on this machine, as the end of a clause: "is not there"; None: nothing.
+
+    Args:
+        name: auto, cpu, cuda or cuda:i.
+    """
+    try:
+        device = torch.device("cpu" if name == "auto" else name)
+    except RuntimeError:
+        return UNKNOWN
+    if device.type not in ("cpu", "cuda"):
+        return UNSUPPORTED
+    is_absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    return ABSENT if is_absent else None
+
 
 def choose_device(name: str) -> torch.device:
     """The device that a name means to this process; a GPU becomes the current one.

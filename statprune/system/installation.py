@@ -9,10 +9,10 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from statprune.errors import first_line
 from statprune.system.checkout import git_commit, has_local_changes
+from statprune.system.processor import processor_name
 
 OWN = "statprune"
 NAME = re.compile(r"[\w.-]+")  # of a package, at the beginning of a requirement
@@ -123,7 +123,7 @@ def _machine() -> Machine:
         cuda, gpus = torch.version.cuda, _gpus()
     except Exception as error:  # whatever is wrong with it
         problem = f"{type(error).__name__}: {first_line(error)}"
-    return Machine(platform.platform(), _cpu(), os.cpu_count(), _memory_gib(), cuda, gpus, problem)
+    return Machine(platform.platform(), processor_name(), os.cpu_count(), _memory_gib(), cuda, gpus, problem)
 
 
 def _gpus() -> tuple[Gpu, ...]:
@@ -131,14 +131,6 @@ def _gpus() -> tuple[Gpu, ...]:
 
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return tuple(Gpu(properties.name, round(properties.total_memory / 2**30, 1)) for properties in found)
-
-
-def _cpu() -> str:
-    try:
-        model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        model = None
-    return model[1] if model is not None else platform.machine()
 
 
 def _memory_gib() -> float | None:

@@ -10,7 +10,7 @@ import statprune
 from statprune import testing
 from statprune.config.reference import Reference
 from tests.helpers.generated_pages import DOCS, described_choices, filled, generated_pages
-from tests.helpers.pages import ROOT, anchors_of, blocks_of, links_of, name_of, pages, prose_of, site
+from tests.helpers.pages import ROOT, anchors_of, blocks_of, links_of, make_targets, name_of, pages, prose_of, site
 
 LANGUAGES = {"bash", "console", "csv", "json", "python", "sh", "text", "toml", "yaml"}
 STAGES = ("method", "refinement", "compensation", "allocation")
@@ -110,7 +110,7 @@ def test_everything_exported_is_in_the_reference():
 
 
 def test_make_targets_that_pages_name_exist():
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = make_targets()
     named = {
         (name_of(page), target)
         for page in pages()

@@ -9,9 +9,8 @@ from pathlib import Path
 from statprune.cli.record_page import record_page
 from statprune.cli.reference_page import keys_table, reference_page
 from statprune.config.reference import ALLOCATION, Reference
+from tests.helpers.pages import DOCS, ROOT
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 RESULTS = DOCS / "results" / "comparison.md"
 MARKED = re.compile(r"<!-- (options|results): (.+?) -->\n(?:.*?\n)??<!-- end -->\n", re.DOTALL)
 SETTING = "SmolLM2-135M, bundled text, 16×128, seed 0"
@@ -101,7 +100,7 @@ def recorded_tables() -> dict[str, dict[str, dict[str, str]]]:
     section = RESULTS.read_text(encoding="utf-8").split("\n## Every mask with every correction\n")[1].split("\n## ")[0]
     tables = {}
     for pattern, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", section, re.MULTILINE):
-        titles, _, *rows = [_cells(line) for line in body.splitlines()]
+        titles, _, *rows = [cells(line) for line in body.splitlines()]
         tables[pattern] = {row[0]: dict(zip(titles[1:], row[1:], strict=True)) for row in rows}
     return tables
 
@@ -113,7 +112,7 @@ def dense() -> str:
     return match[1]
 
 
-def _cells(line: str) -> list[str]:
+def cells(line: str) -> list[str]:
     """The cells of a table's line without their marks: the best, the second, not apart from the reference."""
     cells = re.split(r"(?<!\\)\|", line)[1:-1]
     return [re.sub(r"\*\*|</?u>|≈", "", cell).strip() for cell in cells]

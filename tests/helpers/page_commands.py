@@ -23,7 +23,7 @@ from statprune.config.place import own_place, use_place
 from statprune.errors import StatpruneError
 from statprune.system.plugin_files import PLUGINS
 from tests.helpers.commands import problems_of
-from tests.helpers.pages import ROOT, Block
+from tests.helpers.pages import ROOT, Block, make_targets
 from tests.helpers.verbs import verb
 
 # what a page says of these is not what is run, once it is known that it could be
@@ -96,8 +96,7 @@ def carry_out(command: Command, runs: bool = True) -> str | None:
     if program == "torchrun":
         return _composed(arguments[arguments.index("statprune") + 1 :])
     if program == "make":
-        targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-        missing = {word for word in arguments if "=" not in word and not word.startswith("-")} - targets
+        missing = {word for word in arguments if "=" not in word and not word.startswith("-")} - make_targets()
         return f"make has no {missing}" if missing else None
     if program in ("python", "python3"):
         return _python(arguments)

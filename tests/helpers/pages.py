@@ -46,6 +46,11 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if page not in excluded)]
 
 
+def make_targets() -> set[str]:
+    """What can be made."""
+    return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
 class _Loader(yaml.SafeLoader):
     """Reads mkdocs.yml, whose tags for Python objects say nothing of the pages."""
 

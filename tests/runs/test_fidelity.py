@@ -98,14 +98,14 @@ def test_predictions_that_cant_be_made_again_are_no_fidelity(tiny_folder, tmp_pa
 
 
 def test_predictions_that_are_not_finite_are_null_and_warned_of(tiny_folder, tmp_path, monkeypatch, caplog):
-    losses = measure.pruned_losses_and_fidelity
+    losses = window_passes.pruned_losses_and_fidelity
 
     def overflown(context, prepared, *own):
         with torch.no_grad():
             prepared.blocks[-1].matrices[0].parameter.fill_(torch.inf)
         return losses(context, prepared, *own)
 
-    monkeypatch.setattr(measure, "pruned_losses_and_fidelity", overflown)
+    monkeypatch.setattr(window_passes, "pruned_losses_and_fidelity", overflown)
     with caplog.at_level(logging.WARNING):
         run(tiny_job(tiny_folder), tmp_path)
     own = read_record(tmp_path).fidelity["bundled"]

@@ -21,7 +21,7 @@ from statprune.errors import ConfigError, ModelError
 from statprune.evaluation.fidelity import window_fidelity
 from statprune.evaluation.perplexity import window_losses
 from statprune.model.quantization import Scheme, library_version, quantized
-from statprune.runs import measure
+from statprune.runs import measure, window_passes
 from statprune.runs.finals import finals
 from statprune.runs.job import _told
 from statprune.runs.pipeline import run
@@ -214,7 +214,7 @@ def test_a_model_that_torchao_cant_run_ends_in_a_sentence(tiny_folder, tmp_path,
     def refused(*_):
         raise NotImplementedError("aten.einsum is not implemented")
 
-    monkeypatch.setattr("statprune.runs.quantized.pruned_losses_and_fidelity", refused)
+    monkeypatch.setattr("statprune.runs.window_passes.pruned_losses_and_fidelity", refused)
     with pytest.raises(ModelError, match=r"can't be run with weights .*einsum.*give quantize=none"):
         run(tiny_job(tiny_folder, "quantize=int8"), tmp_path, bench)
 
@@ -222,10 +222,10 @@ def test_a_model_that_torchao_cant_run_ends_in_a_sentence(tiny_folder, tmp_path,
 def test_zeros_that_are_lost_and_values_that_are_not_finite_are_warned_of(
     tiny_folder, tmp_path, monkeypatch, caplog, bench
 ):
-    losses = measure.measure_quantized.__globals__["pruned_losses"]
+    losses = window_passes.pruned_losses
     monkeypatch.setattr("statprune.model.quantization._zeros", lambda *_: {"before": 3, "kept": 2, "after": 2})
     monkeypatch.setattr(
-        "statprune.runs.quantized.pruned_losses",
+        "statprune.runs.window_passes.pruned_losses",
         lambda *own: {source: values * math.inf for source, values in losses(*own).items()},
     )
     record = run(tiny_job(tiny_folder, "method=dense", "quantize=int8", "evaluation.fidelity=false"), tmp_path, bench)
