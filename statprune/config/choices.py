@@ -19,8 +19,8 @@ T = TypeVar("T")
 WINDOWS = {"samples": 128, "seq_len": 2048}  # of calibration, where a source's plugin has no file of its own
 # keys that take a list; a text stands for a list of one
 LIST_KEYS = (
-    *("model.exclude", "evaluation.tasks", "evaluation.datasets", "tracking.tags", "tracking.artifacts"),
-    "plugins",
+    *("model.exclude", "refinement.exclude", "evaluation.tasks", "evaluation.datasets"),
+    *("tracking.tags", "tracking.artifacts", "plugins"),
 )
 NONE = "none"  # in a stage's place: it is left out
 SPARSITY_KEYS = ("ratio", "group", "keep", "of", "pattern", "allocation", "layer_ratios")

@@ -33,8 +33,8 @@ NOT_IN_HASH = (
     *("verify_inputs", "push_to_hub", "push_private"),
     *("evaluation.fidelity",),  # a run without fidelity has the same other numbers, and is finished
 )
-# keys of calibration and evaluation that are absent at their defaults, as in older records
-LATER_KEYS = ("field", "trust_task_code", "bos")
+# keys of calibration, evaluation and refinement that are absent at their defaults, as in older records
+LATER_KEYS = ("field", "trust_task_code", "bos", "exclude")
 
 
 @dataclass
@@ -142,7 +142,7 @@ class RunConfig:
             "tracking": asdict(self.tracking),
         }
         if self.refinement is not None:
-            values["refinement"] = _resolved(self.refinement, NONE)
+            values["refinement"] = _without_defaults(_resolved(self.refinement, NONE))
         if self.quantize.scheme is not None:
             values["quantize"] = asdict(self.quantize)
         if origins := self.origins:
@@ -161,7 +161,9 @@ class RunConfig:
 
 def _without_defaults(values: PlainValues) -> PlainValues:
     return {
-        key: value for key, value in values.items() if key not in LATER_KEYS or value not in (None, False, Bos.auto)
+        key: value
+        for key, value in values.items()
+        if key not in LATER_KEYS or value not in (None, False, Bos.auto, [], ())
     }
 
 

@@ -113,7 +113,7 @@ class SparsityConfig:
 
     Attributes:
         ratio: how much is removed, from 0 to below 1; None: 0.5, unless N:M or ratios are given [fraction].
-        group: what weights are compared within, unstructured; None: as the method's authors do.
+        group: what weights are compared within, unstructured; None: the method's own, a row for most.
         keep: N of N:M: how many are kept in each group of inputs; None: not N:M [weights].
         of: M of N:M: size of the groups; None: not N:M [weights].
         pattern: name of a plugin's pattern; None: unstructured or N:M.

@@ -1,6 +1,6 @@
 """Pure tensor functions: what is computed of one matrix, without models, files or blocks.
 
-A weight is always (out_features, in_features) in float32 or float64.
+A weight is always (out_features, in_features) in float32 or float64. "The paper" is arXiv 2602.07375.
 """
 
 from statprune.core.compensation import Compensation, Energy

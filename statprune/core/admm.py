@@ -78,7 +78,8 @@ class Admm(Method):
     ``statistics=rows`` needs no matrix of channels by channels: G̃ is that of the sampled rows, each channel in units
     of its norm over all tokens, and λI draws a covariance of few rows towards its diagonal, which all tokens have told.
     Products and the inverse are those of the rows (Woodbury). Every fourth row is left out, and the report's output
-    error is measured on these.
+    error is measured on these, unless a compensation that judges itself follows: its held-out rows are among those that
+    were fitted to here, so that its gate is strict and the two errors are not to be compared.
 
     ρ decides how large a pruned weight's B + U grows beside the kept ones: by the factor (1 + λ) / ρ where channels are
     not correlated, so that masks waver below 1 + λ and freeze far above. In general 1 + λ is 1 / [(G̃ + λI)⁻¹]_jj, the
@@ -90,18 +91,20 @@ class Admm(Method):
 
     Deviations from the paper and its code: λ by the tokens (0.1 there), ρ = 1.5 of that unit (1 there, whatever the
     inputs are), 6 rounds of which 5 are the ramp (20 and 15), and conjugate gradients in place of rounds on the final
-    mask: docs/methods/admm-measured.md says what each is worth. Its public code prunes at full sparsity from the first
-    round on, which is ``ramp=1``. Kept weights of rows that lose nothing, and of channels that are zero in all inputs,
-    are the dense ones. Weights are in units of the largest while they are solved.
+    mask: docs/methods/admm-measured.md says what each is worth. Weights compete within rows, over the whole matrix
+    there. For unstructured sparsity its public code prunes at full sparsity from the first round on, which is
+    ``ramp=1``. At N:M every group loses whole weights by degrees; there the two largest of each four are safe, and a
+    growing share of the matrix's smallest others goes. Kept weights of rows that lose nothing, and of channels that are
+    zero in all inputs, are the dense ones. Weights are in units of the largest while they are solved.
 
     Attributes:
         statistics: which inputs the outputs are compared on.
-        damping: λ, as a share of each channel's mean square; without one, channels per token [fraction].
+        damping: λ, as a share of each channel's mean square; None: channels per fitted token, at least 0.01 [fraction].
         rho: ρ, in units of what the other channels leave unexplained of a channel.
         rounds: of ADMM [rounds].
         ramp: the round that has the pattern's sparsity for the first time [rounds].
         steps: of conjugate gradients on the last mask [steps].
-        samples: with rows, how many are used of each input, at most; without one 1024 [rows].
+        samples: with rows, how many are used of each input, at most; None: 1024 [rows].
     """
 
     statistics: FittedTo = FittedTo.gram
@@ -159,7 +162,7 @@ class Admm(Method):
         """Prune one weight of shape (out_features, in_features).
 
         Diagnostics: ``support_change`` (weights that came into the mask or left it in the last round, as a share of
-        what is kept), ``fit_residual`` (the gradient's norm after the last stage over that before) and
+        what is kept), ``fit_residual`` (the gradient's preconditioned norm after the last stage over that before) and
         ``dead_columns``.
 
         Raises:

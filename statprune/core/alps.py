@@ -117,6 +117,8 @@ class Alps(Method):
     and goes on. It ends where not even ρ = 1e-6 moves the support (nothing is to be pruned, or all is alike). Kept
     weights of rows that lose nothing, and of channels that are zero in all inputs (they compete by the damping alone),
     are the dense ones, and not within rounding of them. Weights are in units of the largest while they are solved.
+    Rounds before a new start count among ``rounds``, and after one the share counts from the first support (there: from
+    the last). Their conjugate gradients may stop early, ours take all steps. ρ stays below 1e6, as there.
 
     (Λ + ρI)⁻¹ is multiplied out between Q and Qᵀ whenever ρ changes, so that a round is one product, W × G; that costs
     less than two a round unless inputs are more than three times as many as outputs. Each look at the support waits for
@@ -126,8 +128,8 @@ class Alps(Method):
         damping: added to G's diagonal, as a share of its mean [fraction].
         rho: ρ at the start.
         rounds: at most [rounds].
-        tolerance: after round 30, the support may still change by less than this share of what it has when the search
-            ends; 0: it has to stand still [fraction].
+        tolerance: after round 30, the search ends once the support changes by less than this share of its size; 0:
+            only once it stops changing [fraction].
         steps: of conjugate gradients on the support [steps].
     """
 

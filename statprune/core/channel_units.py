@@ -19,7 +19,7 @@ class ChannelUnits:
     is_dead: Tensor
 
     def of(self, weight: Tensor, unit: Tensor) -> Tensor:
-        """W̄ of a weight, (out_features, in_features).
+        """W̄_ij = W_ij ℓ_j / unit with the lengths ℓ, (out_features, in_features).
 
         Args:
             weight: of that shape.

@@ -1,4 +1,4 @@
-"""Energy compensation (EC): restore the energy that pruning took from columns and rows (paper §3.2)."""
+"""Energy compensation (EC): restore the energy that pruning took from columns and rows (arXiv 2602.07375, §3.2)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -79,7 +79,15 @@ COMPENSATIONS: Registry[type[Compensation]] = Registry(
 
 @dataclass(frozen=True)
 class Energy(Compensation):
-    """Energy compensation of a pruned weight; it follows any method (paper §3.2).
+    """Energy compensation of a pruned weight; it follows any method (arXiv 2602.07375, §3.2).
+
+    Columns first, with μ_j = mean_i W_ij. Sums are over all entries, so that a pruned zero counts μ_j²:
+
+        E_j = Σ_i (W_ij − μ_j)²,   Ẽ_j = Σ_i (Ŵ_ij − μ_j)²,   s_j = clamp(√(E_j / (Ẽ_j + ε)), min_scale, max_scale),
+        Ŵ_ij ← M_ij (μ_j + s_j (Ŵ_ij − μ_j)).
+
+    Then the same along every row of the result, with the dense rows' means and energies. The clamps' bounds, a clamp
+    for rows too, and ε are our reading where the paper is silent.
 
     Attributes:
         columns: rescale the columns, first.
@@ -205,7 +213,10 @@ def check_clamp(min_scale: float, max_scale: float) -> None:
 
 
 def energy(weight: Tensor, mean: Tensor, dim: int) -> Tensor:
-    """Σ (W − μ)² along ``dim``, over all entries: a pruned zero counts μ² (paper §3.2)."""
+    """Σ (W − μ)² along ``dim``, over all entries: a pruned zero counts μ² (the paper, §3.2).
+
+    The result is (1, in_features) for ``dim`` 0 and (out_features, 1) for 1.
+    """
     return (weight - mean).square_().sum(dim, keepdim=True)
 
 

@@ -59,7 +59,8 @@ def fit_kept_weights(
 
     by conjugate gradients with the diagonal of G + λI as preconditioner. They are masked in every step, so that a step
     is one product, V (G + λI). Each step lowers that loss; as many as S has members reach its minimum, but for
-    rounding. λ draws the kept weights towards the dense ones, not towards zero.
+    rounding. λ draws the kept weights towards the dense ones, not towards zero. This is the last stage of ALPS (Meng
+    et al., NeurIPS 2024, arXiv 2406.07831).
 
     Args:
         dense: W, (out_features, in_features).

@@ -1,5 +1,6 @@
 """DSnoT: prune and grow weights until the expected error of every output is small (Zhang et al., ICLR 2024)."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,18 +27,24 @@ class DSnoT(Refinement):
 
     Deviations: the authors' s_j is the mean over samples of each one's input sum, ours the mean over tokens times
     ``tokens``, so that the threshold means the same for every length of window; a swap that raises |r| is never made;
-    their code leaves MLPs out by default, ours refines every matrix, since what is computed of one knows no names.
-    Weights that a method changed count with their changed values while they are kept.
+    their code leaves MLPs out by default, ours refines every matrix that ``exclude`` does not name.
+    Var(x_j) is over all tokens (theirs: the mean of each sample's); at N:M the score is Wanda's after every method
+    (theirs: the first mask's), and a row goes on where r changes sign and |r| falls (theirs stops); a weight that came
+    back may be pruned again. A channel without variance is restored last. Weights that a method changed count with
+    their changed values while they are kept.
 
     Attributes:
         max_cycles: no row swaps more pairs [swaps].
         threshold: a row whose expected error, summed over ``tokens`` tokens, is no larger stops.
         tokens: of a sample, over which expected errors are summed [tokens].
+        exclude: regular expressions; a matrix whose full name one of them is found in keeps the method's mask. [mlp]
+            does for most models what the authors' code does.
     """
 
     max_cycles: int = 50
     threshold: float = 0.1
     tokens: int = 2048
+    exclude: tuple[str, ...] = ()
 
     needs: ClassVar[StatisticsKind] = StatisticsKind.MOMENTS
 
@@ -48,6 +55,13 @@ class DSnoT(Refinement):
             raise ValueError(f"refinement.threshold={self.threshold} is negative; give a small number such as 0.1")
         if self.tokens < 1:
             raise ValueError(f"refinement.tokens={self.tokens} is too small; give at least 1")
+        if isinstance(self.exclude, str):
+            raise ValueError(f"refinement.exclude={self.exclude} is no list; give [{self.exclude}]")
+        for expression in self.exclude:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"refinement.exclude: {expression} is no regular expression: {error}") from None
 
     def problem(self, pattern: Pattern) -> str | None:
         """A sentence where the pattern does not say what exchanges have to stay within."""

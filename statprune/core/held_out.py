@@ -17,7 +17,7 @@ def evenly_spaced(rows: Tensor, count: int) -> Tensor:
 
 
 def split(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows to fit to, and rows to hold out: every fourth, so that both cover the whole calibration."""
+    """Rows to fit to and rows to hold out, both (…, in_features): every fourth, so that each covers all windows."""
     groups = len(rows) // HELD_OUT_EVERY  # a mask of rows would make a GPU's host wait for it
     whole = rows[: groups * HELD_OUT_EVERY].unflatten(0, (groups, HELD_OUT_EVERY))
     fitted = torch.cat([whole[:, :-1].flatten(0, 1), rows[groups * HELD_OUT_EVERY :]])
@@ -57,7 +57,7 @@ def judged(dense: Tensor, pruned: Tensor, corrected: Tensor, held_out: Tensor, m
         dense: W, (out_features, in_features).
         pruned: Ŵ, of the same shape.
         corrected: of the same shape.
-        held_out: rows that nothing was fitted to, (samples, in_features); without any the pruned weight stays.
+        held_out: rows that no scale or weight was fitted to, (samples, in_features); without any the pruned one stays.
         mean: μ of the inputs, (in_features,), in the weights' precision.
         min_gain: share of the error that has to go.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statprune.core.compensation import Compensation
-from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights
+from statprune.core.conjugate_gradients import SecondMoments, fit_kept_weights, share_left
 from statprune.core.finite import check_gram, dead_channels
 from statprune.core.held_out import check_gate, evenly_spaced, judged, split
 from statprune.core.output_errors import output_errors
@@ -71,16 +71,17 @@ class LeastSquares(Compensation):
     confines: ALPS' last stage (Meng et al., NeurIPS 2024, arXiv 2406.07831; ten steps there). A step is one product of
     the weight with G for all rows at once, and with sampled rows X, where G = XᵀX, two thin ones.
 
-    Deviations: λ is a share of G's mean diagonal, as SparseGPT's, but draws the kept weights towards the dense ones,
-    where ALPS damps the Gram matrix of its whole problem. A matrix whose relative output error on held-out rows would
-    not fall by a share of ``min_gain`` stays as it was. These rows are every fourth of at most ``samples`` sampled
-    ones; Σ x xᵀ over them is subtracted from G, so that they are not fitted to. After a method such as SparseGPT,
-    which has seen all tokens, the error before is that of rows it was fitted to, and the gate is strict. Where λ is
-    chosen among several, the held-out rows have chosen it, one number for a matrix, and then judge the fit.
+    λ is a share of G's mean diagonal and stands on both sides, as in ALPS: it draws the kept weights towards the dense
+    ones. Deviations: λ is chosen from several, and held-out rows can refuse the fit. A matrix whose relative output
+    error on held-out rows would not fall by a share of ``min_gain`` stays as it was. These rows are every fourth of at
+    most ``samples`` sampled ones; Σ x xᵀ over them is subtracted from G, so that they are not fitted to. After a method
+    such as SparseGPT, which has seen all tokens, the error before is that of rows it was fitted to, and the gate is
+    strict. Where λ is chosen among several, the held-out rows have chosen it, one number for a matrix, and then judge
+    the fit.
 
     G holds raw products, not deviations from the means: E[xxᵀ] = Cov(x) + μμᵀ. The loss is therefore the outputs'
     variance and their squared mean shift together, and the kept weights bring the means back as far as that pays;
-    ``moments`` brings them back exactly, by the diagonal of the covariance alone.
+    the first step of ``moments`` brings them back but for rounding, by the diagonal of the covariance alone.
 
     What stays as it was: the kept weights of channels that are zero in all inputs that are fitted to (dead ones), rows
     that keep nothing, and a matrix without held-out rows, such as an expert that fewer than four sampled tokens reach,
@@ -141,8 +142,8 @@ class LeastSquares(Compensation):
             (relative, on the held-out rows; the latter also as ``relative_output_error``), ``bias_output_error`` (what
             a bias would leave of the former, as ``error_with_bias`` has it), ``mean_shift_before`` and
             ``mean_shift_after`` (norm of the outputs' mean shift over that of their means), ``fit_damping`` (the λ that
-            was taken), ``fit_steps``, ``fit_residual`` (the gradient's norm after the steps over that before) and
-            ``corrected`` (1, or 0 where the matrix stayed as it was).
+            was taken), ``fit_steps``, ``fit_residual`` (the gradient's preconditioned norm after the steps over that
+            before) and ``corrected`` (1, or 0 where the matrix stayed as it was).
 
         Raises:
             ValueError: the Gram matrix is not finite, or inputs are so small that their squares vanish.
@@ -152,16 +153,17 @@ class LeastSquares(Compensation):
         key = ("least squares", self.statistics, self.samples, dense.dtype)
         gram = statistics.once(key, lambda: self._second_moments(statistics, fitted, held_out).to(dense.dtype))
         problem = _Problem(dense, pruned, keep & (gram.diagonal > 0), gram, held_out, self.steps)
-        weight, damping, left = pruned, dense.new_full((), math.nan), dense.new_full((2,), math.nan)
+        weight, damping, residual = pruned, dense.new_full((), math.nan), dense.new_full((), math.nan)
         if len(held_out):
             damping = self._chosen(problem)
             weight, left = problem.fitted(damping)
+            residual = share_left(left)
         own = judged(dense, pruned, weight, held_out, statistics.mean.to(dense.dtype), self.min_gain)
         return own.weight, {
             **own.diagnostics,
             "fit_damping": damping,
             "fit_steps": float(self.steps if len(held_out) else 0),
-            "fit_residual": (left[1] / left[0]).sqrt(),
+            "fit_residual": residual,
             "corrected": own.is_better.double(),
         }
 

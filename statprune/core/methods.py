@@ -21,7 +21,7 @@ class Method(ABC):
 
     @property
     def group(self) -> Group:
-        """What weights are compared within where the user does not say: as the method's authors do."""
+        """What weights are compared within where the user does not say."""
         return Group.row
 
     @property

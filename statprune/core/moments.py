@@ -50,7 +50,8 @@ class Moments(Compensation):
     Attributes:
         mean: put the means back.
         scale: scale the rows.
-        energy_first: begin with the paper's energy compensation, with its defaults (§3.2).
+        energy_first: begin with the paper's energy compensation, with its defaults (§3.2); a matrix that held-out rows
+            refuse has neither, and its scales are only reported.
         groups: how many groups of adjacent channels have their own factor in every row; fewer where there are fewer
             than four rows to fit each factor [groups].
         shrinkage: ridge towards the row's common factor, as a share of the groups' mean energy [fraction].

@@ -36,5 +36,21 @@ def error_with_bias(dense: Tensor, weight: Tensor, rows: Tensor, mean: Tensor) -
     Returns:
         A scalar; NaN without samples.
     """
-    rows = rows.to(dense.dtype)
-    return ((rows - mean.to(dense.dtype)) @ (dense - weight).T).norm() / (rows @ dense.T).norm()
+    return error_without_and_with_bias(dense, weight, rows, mean)[1]
+
+
+def error_without_and_with_bias(dense: Tensor, weight: Tensor, rows: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """The relative output error, and what ``error_with_bias`` says is left of it, for two products in all.
+
+    Args:
+        dense: W, (out_features, in_features).
+        weight: Ŵ, of the same shape.
+        rows: X, (samples, in_features).
+        mean: μ, (in_features,).
+
+    Returns:
+        Two scalars; NaN without samples.
+    """
+    rows, lost = rows.to(dense.dtype), dense - weight
+    norm, change = (rows @ dense.T).norm(), rows @ lost.T
+    return change.norm() / norm, (change - lost @ mean.to(dense.dtype)).norm() / norm

@@ -1,6 +1,8 @@
 """Refinement: after a method has chosen a mask, a better one with as many kept weights."""
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -11,7 +13,25 @@ from statprune.system.registry import Registry, subclass_of
 
 
 class Refinement(ABC):
-    """A change of the mask that keeps its counts; a frozen dataclass of its options, the keys ``refinement.*``."""
+    """A change of the mask that keeps its counts; a frozen dataclass of its options, the keys ``refinement.*``.
+
+    Attributes:
+        exclude: regular expressions; a matrix whose full name one of them is found in keeps the method's mask. A
+            refinement that has this option declares the field.
+    """
+
+    exclude: tuple[str, ...] = ()
+
+    def refines(self, name: str) -> bool:
+        """Whether the matrix of that full name is refined."""
+        return not any(re.search(expression, name) for expression in self.exclude)
+
+    def problem_of_names(self, names: Sequence[str]) -> str | None:
+        """A sentence about expressions that are found in none of the matrices' full names, or None."""
+        unused = [expression for expression in self.exclude if not any(re.search(expression, name) for name in names)]
+        if not unused:
+            return None
+        return f"refinement.exclude: {', '.join(unused)} is found in no pruned matrix's name; names are like {names[0]}"
 
     @property
     def needs(self) -> StatisticsKind:

@@ -40,7 +40,7 @@ class RiaOptions:
 
 @dataclass(frozen=True)
 class CvrOptions:
-    """CVR's parameters (paper §3.1; the values that the paper leaves open are our reading).
+    """CVR's parameters (arXiv 2602.07375, §3.1; the values that the paper leaves open are our reading).
 
     Attributes:
         statistic_calibration: whether CVR's factors are used; False gives Wanda's score, the ablation's first rung.
@@ -86,9 +86,11 @@ def wanda(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Te
 def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Tensor:
     """(|W_ij| / Σ_i|W_ij| + |W_ij| / Σ_j|W_ij|) · ‖x_j‖₂^a (Zhang et al., ICLR 2024).
 
-    Its authors' channel permutation for N:M is not built. Only where the channels are rows of matrices before does it
-    cost nothing (a gated MLP's down projection, and the output projection within its heads). Elsewhere the inputs would
-    have to be permuted in every pass, and the public code maps the mask back to the old order, where it is not N:M.
+    Deviation: weights compete within rows, as the authors' code has it with ``--per_outneuron``; without it that code
+    compares over the whole matrix (``sparsity.group=matrix``). Its authors' channel permutation for N:M is not built.
+    Only where the channels are rows of matrices before does it cost nothing (a gated MLP's down projection, and the
+    output projection within its heads). Elsewhere the inputs would have to be permuted in every pass, and the public
+    code maps the mask back to the old order, where it is not N:M.
     """
     absolute = weight.abs()
     tiny = 1e-30  # an all-zero row or column has no importance, and must not become NaN
@@ -98,7 +100,7 @@ def ria(weight: Tensor, statistics: InputStatistics, options: RiaOptions) -> Ten
 
 @score()
 def cvr(weight: Tensor, statistics: InputStatistics, options: CvrOptions) -> Tensor:
-    """Column-variance reweighting, S_ij = |W_ij| · a_j · c_j (paper §3.1).
+    """Column-variance reweighting, S_ij = |W_ij| · a_j · c_j (arXiv 2602.07375, §3.1).
 
     a_j = Var(x_j)^(1/4); c_j = (Var_i(W_ij) + ε)^(−α/2), population variances.
     """

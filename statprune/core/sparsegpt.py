@@ -77,6 +77,18 @@ def _damped(work: Tensor, damping: float) -> Tensor:
 class SparseGPT(Method):
     """SparseGPT: selecting weights and updating the others interleave (Frantar & Alistarh, ICML 2023).
 
+    With (G + λI)⁻¹ = UᵀU and λ = damping · mean(diag G), columns are taken from left to right. A weight's score is
+    (w_j / U_jj)²; one that is pruned changes every later weight of its row:
+
+        w_k ← w_k − (w_j / U_jj) U_jk,   k > j.
+
+    An unstructured mask is selected when a block of ``block_size`` columns begins, within the whole block; N:M when a
+    group's first column is reached. Weights of channels that are zero in all inputs become zero, kept or not, and G has
+    1 on the diagonal there, as in the authors' code.
+
+    Deviations from that code: counts are exact (its threshold removes one more weight of each block, and all that equal
+    it), and a factorisation that fails is tried again with ten times the damping.
+
     Attributes:
         damping: added to the Hessian's diagonal, as a share of its mean [fraction].
         block_size: size of a lazy update; an unstructured mask is selected per such block [columns].

@@ -62,7 +62,8 @@ class Swaps(Refinement):
     c and ΔL have the weights' precision, c starts from float64. L is computed in float64 before and after, and a row
     whose loss rounding has raised is put back. In float32 gains below about 1e-6 of the row's loss are rounding.
 
-    Deviations: the paper's code was not public; its swaps take the best pair of all each time. Ours takes the best of
+    Deviations: a swap has to take away ``min_gain`` of what the row lost at the start (0 there, and no floor for
+    rounding); the paper's code was not public; its swaps take the best pair of all each time. Ours takes the best of
     few, of all only where these gain nothing, and so may come to another mask that no swap betters.
 
     Where no token was seen (G = I) swaps prune the smallest weights; a row without loss, kept or pruned weights stays.

@@ -237,7 +237,7 @@ def _by_document(task: str, metric: str, answers: Answers) -> dict[int, float | 
 
 
 def flipped_share(task: str, metric: str, dense: Answers, pruned: Answers) -> float | None:
-    """Share of a task's documents whose answer changed between right and wrong, either way.
+    """Flips (arXiv 2407.09141): share of a task's documents whose answer changed between right and wrong, either way.
 
     None where an answer is neither (0 or 1), or there are none.
     """

@@ -64,7 +64,12 @@ ALLOCATIONS: Registry[type[Allocation]] = Registry(
 class Owl(Allocation):
     """Outlier-weighted ratios (OWL, Yin et al. 2023): the more outliers a block has, the less of it is removed.
 
-    Its authors tune both parameters by model; the defaults are those of their Llama runs.
+    D_b is the share of block b's weights whose |W_ij| ‖x_j‖ is above M times the block's mean of it. Block b loses
+
+        s_b = s₀ − 2λ (D_b − min D) / (max D − min D),   within [0, 0.99],
+
+    with s₀ such that the mean over all weights is the ratio asked for (arXiv 2310.05175, §3.2). Its authors tune M and
+    λ for each model; the defaults are those of their Llama runs.
 
     Attributes:
         outlier_threshold: an outlier's Wanda score is above so many times its block's mean score (the paper's M).

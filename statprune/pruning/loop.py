@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from statprune.core.output_errors import output_errors
+from statprune.core.output_errors import error_without_and_with_bias, output_errors
 from statprune.core.patterns import Pattern
-from statprune.core.statistics import DenseStatistics, InputStatistics
+from statprune.core.solution import Diagnostics
+from statprune.core.statistics import DenseStatistics, InputStatistics, StatisticsKind
 from statprune.errors import Interrupted, ModelError
 from statprune.model.coverage import measure_coverage
 from statprune.model.loading import LoadedModel
@@ -70,6 +71,7 @@ def prune(
     start(network.device)
     blocks = list(blocks) if blocks is not None else find_blocks(model, windows)
     check_pattern(blocks, spec.pattern, spec.allocation)
+    spec.check_names([block.full_name(matrix) for block in blocks for matrix in block.matrices])
     if len(windows) < size():
         raise ModelError(f"{len(windows)} calibration windows can't be split over {size()} processes; start fewer")
     streamer = blocks[0].streamer
@@ -237,6 +239,15 @@ class _Loop:
         self.clock.lap("solve")
 
 
+def _output_errors(dense: Tensor, weight: Tensor, statistics: InputStatistics, spec: PruneSpec) -> Diagnostics:
+    """The relative output error on sampled rows, and, where inputs' means are known, what a bias would leave."""
+    rows = spec.method.unseen(statistics.rows)
+    if spec.statistics_kind < StatisticsKind.MOMENTS:
+        return {"relative_output_error": output_errors(dense, [weight], rows)[0]}
+    error, with_bias = error_without_and_with_bias(dense, weight, rows, statistics.mean)
+    return {"relative_output_error": error, "bias_output_error": with_bias}
+
+
 def _prune_matrix(
     block: Block, matrix: PrunableMatrix, statistics: InputStatistics, pattern: Pattern, spec: PruneSpec
 ) -> PendingReport:
@@ -244,12 +255,12 @@ def _prune_matrix(
     stopwatch = Stopwatch(matrix.parameter.device)
     dense = matrix.read()
     try:
-        weight, numbers = solved(dense, statistics, pattern, spec)
+        weight, numbers = solved(dense, statistics, pattern, spec.of_matrix(block.full_name(matrix)))
     except ValueError as error:
         raise ModelError(f"layer {matrix.name} of block {block.index} can't be pruned: {error}") from error
     matrix.write(weight)
     if "relative_output_error" not in numbers:  # a compensation that fits the outputs judges itself
-        (numbers["relative_output_error"],) = output_errors(dense, [weight], spec.method.unseen(statistics.rows))
+        numbers |= _output_errors(dense, weight, statistics, spec)
     numbers["sparsity"] = stored_sparsity(matrix, block.index)
     stopwatch.stop()
     identity = MatrixIdentity(

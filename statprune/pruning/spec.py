@@ -1,7 +1,7 @@
 """What a call of ``prune`` is asked to do, how it runs, and what it returns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.data.token_windows import TextOrigin
+from statprune.errors import ModelError
 from statprune.model.coverage import Coverage
 from statprune.pruning.allocation import Allocation
 from statprune.pruning.checkpoint import KeepsNothing, PruneCheckpoint
@@ -74,6 +75,17 @@ class PruneSpec:
             raise ValueError(f"propagation={self.propagation!r} is unknown; choose one of {choices}") from None
         if self.refinement is not None and (problem := self.refinement.problem(self.pattern)):
             raise ValueError(problem)
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Raise ModelError where the refinement names matrices that are not among these full names."""
+        if self.refinement is not None and names and (problem := self.refinement.problem_of_names(names)):
+            raise ModelError(problem)
+
+    def of_matrix(self, name: str) -> "PruneSpec":
+        """What is done to the matrix of that full name."""
+        if self.refinement is None or self.refinement.refines(name):
+            return self
+        return replace(self, refinement=None)
 
     @property
     def statistics_kind(self) -> StatisticsKind:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-# by stage, then by key of blocks.jsonl; a unit in brackets at the end, as docstrings have it
+# by stage ("matrices": what every matrix has), then by key of blocks.jsonl; units in brackets, as in docstrings
 STAGE_NUMBERS: Mapping[str, Mapping[str, str]] = {
     "methods": {
         "score_min": "least score (scores)",
@@ -15,6 +15,11 @@ STAGE_NUMBERS: Mapping[str, Mapping[str, str]] = {
         "support_change": "entries that entered or left the mask when it was last looked at, as a share of what it "
         "keeps (alps, admm) [fraction]",
         "fit_residual": "what conjugate gradients left of their residual's norm (alps, admm) [fraction]",
+    },
+    "matrices": {
+        "bias_output_error": "what would be left of relative_output_error if a bias took up the outputs' mean shift, "
+        "as STADE and FLAP have it (where means are known); with moments and least_squares, of output_error_before "
+        "[fraction]",
     },
     "refinements": {
         "swaps": "pairs that were exchanged [swaps]",
@@ -41,7 +46,6 @@ STAGE_NUMBERS: Mapping[str, Mapping[str, str]] = {
         "mean_shift_after": "the same after the correction [fraction]",
         "output_error_before": "relative output error on held-out rows (moments, least_squares) [fraction]",
         "output_error_after": "the same after the correction, which relative_output_error then is, too [fraction]",
-        "bias_output_error": "what a bias for the outputs' means would leave of it (moments, least_squares) [fraction]",
         "fit_damping": "λ of the fit, as a share of G's mean diagonal (least_squares) [fraction]",
         "fit_steps": "steps of conjugate gradients (least_squares) [steps]",
         "fit_residual": "what they left of their residual's norm (least_squares) [fraction]",

@@ -91,3 +91,23 @@ def test_the_threshold_is_for_so_many_tokens():
     )
     assert torch.equal(few, scaled)
     assert not torch.equal(few, many)
+
+
+def test_matrices_that_are_excluded_are_not_refined():
+    refinement = DSnoT(exclude=("mlp", r"layers\.0\."))
+    names = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", "model.layers.1.self_attn.q_proj"]
+    assert [refinement.refines(name) for name in names] == [False, False, True]
+    assert all(DSnoT().refines(name) for name in names)
+    assert refinement.problem_of_names(names) is None
+    assert refinement.problem_of_names(names[2:]) == (
+        r"refinement.exclude: mlp, layers\.0\. is found in no pruned matrix's name; names are like "
+        "model.layers.1.self_attn.q_proj"
+    )
+
+
+@pytest.mark.parametrize(
+    ("expressions", "sentence"), [(("(",), r"exclude: \( is no regular expression"), ("mlp", r"give \[mlp\]")]
+)
+def test_what_is_excluded_is_a_list_of_expressions(expressions, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DSnoT(exclude=expressions)

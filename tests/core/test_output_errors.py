@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from statprune.core.output_errors import error_with_bias, output_errors
+from statprune.core.output_errors import error_with_bias, error_without_and_with_bias, output_errors
 from tests.helpers.matrices import random_matrix
 
 
@@ -47,3 +47,11 @@ def test_a_bias_takes_the_mean_shift_out_of_the_error():
     assert error_with_bias(dense, weight, x, mean).item() == pytest.approx(wanted.item())
     assert error_with_bias(dense, weight, x, mean) < output_errors(dense, [weight], x)[0]
     assert error_with_bias(dense, weight, x[:0], mean).isnan()
+
+
+def test_both_errors_together_are_those_of_their_own():
+    dense, x, _ = random_matrix(tokens=9)
+    weight, mean = dense * (dense.abs() > 0.7), x.mean(0) + 1
+    error, with_bias = error_without_and_with_bias(dense, weight, x, mean)
+    assert error.item() == pytest.approx(norm(outputs(dense - weight, x)) / norm(outputs(dense, x)))
+    assert with_bias.item() == pytest.approx(norm(outputs(dense - weight, x - mean)) / norm(outputs(dense, x)))

@@ -132,6 +132,7 @@ TESTED = {
     "evaluation.trust_task_code": "tests/evaluation/test_task_code.py::test_a_task_that_runs_code_needs_the_switch",
     "checkpoint": "tests/runs/test_interrupted_pruning.py::test_a_run_that_was_asked_to_stop_goes_on",
     "refinement=dsnot.max_cycles": "tests/core/test_dsnot.py::test_no_row_makes_more_swaps_than_there_are_cycles",
+    "refinement=dsnot.exclude": "tests/pruning/test_refined.py::test_matrices_that_are_excluded_keep_the_methods_mask",
     "refinement=dsnot.tokens": "tests/core/test_dsnot.py::test_the_threshold_is_for_so_many_tokens",
     "quantize.name": "tests/runs/test_quantized.py::"
     "test_dense_and_pruned_are_measured_with_the_weights_that_torchao_makes",
