@@ -221,7 +221,7 @@ def _notes(built: Built) -> list[str]:
         notes.append(
             f"{NOT_APART}: the 95% interval (paired bootstrap over {measure.resampled}) of the difference in "
             f"{measure.difference} to {against} "
-            "holds 0."
+            "contains 0."
         )
     if table.tolerance is not None and any(entry.published is not None for entry in entries):
         notes.append(f"!: more than {100 * table.tolerance:g}% from the published value.")

@@ -41,7 +41,9 @@ def test_what_is_excluded_has_to_be_there_before_anything_is_pruned():
     model = tiny_llama()
     dense = {name: weight.clone() for name, weight in model.named_parameters()}
     spec = PruneSpec(get_method("wanda"), Unstructured(0.5), refinement=DSnoT(exclude=("mlp", "nowhere")))
-    with pytest.raises(ModelError, match=r"refinement\.exclude: nowhere is found in no pruned matrix's name; names are"):
+    with pytest.raises(
+        ModelError, match=r"refinement\.exclude: nowhere is found in no pruned matrix's name; names are"
+    ):
         prune(model, WINDOWS, spec)
     assert all(torch.equal(weight, dense[name]) for name, weight in model.named_parameters())
 
