@@ -27,7 +27,7 @@ What a run leaves in its folder, `outputs/<name>/<run>/`, field by field. The pa
 | `{REPORTS}` | a line of JSON for each pruned matrix |
 | `{WINDOWS}` | a row for each evaluation window |
 | `{DOCUMENTS}` | a row for each document of a zero-shot task and each metric; only where tasks were asked |
-| `{MODEL}/` | the pruned model and its card: with `save_model=true` for `from_pretrained`, with `compressed` for `statprune decompress` |
+| `{MODEL}/` | the pruned model: with `save_model=true` for `from_pretrained`, `compressed` for `statprune decompress` |
 | `{MASKS}` | the masks, a bit for each weight; only with `tracking.artifacts=[masks]` |
 | `.hydra/` | the configuration and the overrides as Hydra writes them |
 
