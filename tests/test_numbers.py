@@ -21,7 +21,7 @@ def table_after(text, head):
     return [cells(line) for line in list(table)[2:]]
 
 
-ROWS = table_after(README, "| 50% of the weights removed |")
+ROWS = table_after(README, "| 50% of the block weights removed |")
 LABELS = {  # of the README's rows: the method and compensation of a run
     "CVR + energy (the paper's default)": "cvr + energy",
     "Wanda": "wanda",
@@ -61,3 +61,27 @@ def test_the_readme_can_be_finished():
 def test_the_picture_is_there():
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
     assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+
+
+STUDIES = (DATA.parent / "studies.md").read_text(encoding="utf-8")
+
+
+def tables_of_study(name):
+    """Each value of a study's tables in the docs: section, row, column, text."""
+    text = STUDIES[STUDIES.index(f"<!-- data: {name} -->") :]
+    text = text[: text.index("\nNot in the paper.")]
+    for part in re.split(r"\n(?=\*\*)", text)[1:]:
+        section, _, table = part.partition("\n")
+        head, _, *rows = [cells(line) for line in table.splitlines() if line.startswith("|")]
+        for row in rows:
+            yield from ((section.strip("*"), row[0], *own) for own in zip(head[1:], row[1:], strict=True))
+
+
+@pytest.mark.parametrize("study", ["swaps", "allocations", "sparser"])
+def test_the_studies_numbers_are_those_of_their_files(study):
+    data = pandas.read_csv(DATA / f"{study}.csv").set_index(["section", "row", "column"])
+    shown = list(tables_of_study(study))
+    assert len(shown) == len(data)
+    for section, row, column, text in shown:
+        mean = data.loc[(section, row.replace("\\|", "|"), column), "mean"]
+        assert re.search(r"\d+\.\d\d", text).group() == f"{mean:.2f}", (section, row, column)

@@ -86,7 +86,7 @@ CELLS = {
     ),
     "ALPS, 50%": plain_cell(plain.alps, 33.67, "method=alps"),
     "Wanda + 100 swaps a row, 50%": plain_cell(
-        plain.with_swaps(plain.wanda), None, "method=wanda refinement=swaps compensation=none"
+        plain.with_swaps(plain.wanda), 34.13, "method=wanda refinement=swaps compensation=none"
     ),
 }
 
@@ -94,6 +94,12 @@ VARIANTS: dict[str, Cell] = {
     "ADMM, 50%, mask over the whole matrix": Cell(partial(plain.admm, whole=True), HALF, 30.90),
     "Wanda + least squares, 50%, held-out gate and choice of λ": Cell(
         plain.with_gated_least_squares(plain.wanda), HALF, 32.24, held_out=128
+    ),
+    "Wanda + least squares, 2:4, held-out gate and choice of λ": Cell(
+        plain.with_gated_least_squares(plain.wanda), TWO_OF_FOUR, 47.11, held_out=128
+    ),
+    "STADE + least squares, 50%, held-out gate and choice of λ": Cell(
+        plain.with_gated_least_squares(plain.stade), HALF, 31.74, held_out=128
     ),
     "SparseGPT, 50%, noise of 1e-7 on G": Cell(plain.sparsegpt, HALF, 37.51, torch.float64, noise=1e-7),
 }
