@@ -45,8 +45,11 @@ def figure_of(built: Built) -> Figure:
         else:
             _draw_points(axes, built, section)
     # last: panels share their limits, which setting a scale fixes
-    for axes in panels[:1] if numbers else panels:
-        _scale(axes, built, "y" if numbers else "x")
+    if numbers:
+        _scale(panels[0], built, "y")
+    else:
+        for section, axes in zip(sections, panels, strict=True):
+            _scale(axes, built, "x", section)
     if numbers:
         panels[0].set_ylabel(UNITS[table.metric])
     bars = any(entry.deviation is not None for entry in built.entries.values())
@@ -124,8 +127,13 @@ def _dense(built: Built, section: str) -> list[float]:
     return [entry.mean for place, entry in built.entries.items() if place[0] == section and _is_dense(place[1])]
 
 
-def _scale(axes: Axes, built: Built, which: str) -> None:
-    """Make the axis logarithmic where values lie far apart; percentages have a linear axis."""
-    values = [entry.mean for entry in built.entries.values() if math.isfinite(entry.mean)]
+def _scale(axes: Axes, built: Built, which: str, section: str | None = None) -> None:
+    """Make the axis logarithmic where values of the table lie far apart; percentages have a linear axis.
+
+    Ticks are those that the values of the panel's section need, or of all sections where panels share the axis.
+    """
+    finite = {place: entry.mean for place, entry in built.entries.items() if math.isfinite(entry.mean)}
+    values = list(finite.values())
     if values and not higher_is_better(built.table.metric) and 0 < min(values) <= max(values) / WIDE:
-        log_scale(axes, which, min(values), max(values))
+        shown = [mean for place, mean in finite.items() if section in (None, place[0])] or values
+        log_scale(axes, which, min(shown), max(shown))

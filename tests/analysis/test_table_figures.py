@@ -124,3 +124,24 @@ def test_panels_far_apart_and_the_dense_model_are_all_in_the_picture(two_panels)
 
 def test_the_legend_names_rows_that_the_last_panel_does_not_have(two_panels):
     assert set(legend_names(two_panels)) == {"Wanda", "CVR", "Dense"}
+
+
+def test_a_panel_has_ticks_for_its_own_values(tmp_path):
+    (tmp_path / "t.yaml").write_text("""
+title: Two panels
+metric: perplexity
+sections: {"70%": [], "4:8": []}
+columns: {none: [compensation=none], energy: [compensation=energy]}
+rows: {Magnitude: [], ADMM: []}
+""")
+    table = load_table(str(tmp_path / "t.yaml"), "bundled")
+    values = {"70%": {"Magnitude": 272841.0, "ADMM": 72.0}, "4:8": {"Magnitude": 842.0, "ADMM": 36.0}}
+    entries = {
+        (section, row, column): one_seed(value)
+        for section, rows in values.items()
+        for row, value in rows.items()
+        for column in table.columns
+    }
+    for axes in figure_of(Built(table, entries, "")).axes:
+        low, high = axes.get_xlim()
+        assert len([tick for tick in axes.get_xticks() if low <= tick <= high]) >= 3
