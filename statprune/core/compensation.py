@@ -83,7 +83,8 @@ class Energy(Compensation):
 
     Columns first, with μ_j = mean_i W_ij. Sums are over all entries, so that a pruned zero counts μ_j²:
 
-        E_j = Σ_i (W_ij − μ_j)²,   Ẽ_j = Σ_i (Ŵ_ij − μ_j)²,   s_j = clamp(√(E_j / (Ẽ_j + ε)), min_scale, max_scale),
+        E_j = Σ_i (W_ij − μ_j)²,   Ẽ_j = Σ_i (Ŵ_ij − μ_j)²,
+        s_j = clamp(√(E_j / (Ẽ_j + ε)), min_scale, max_scale),
         Ŵ_ij ← M_ij (μ_j + s_j (Ŵ_ij − μ_j)).
 
     Then the same along every row of the result, with the dense rows' means and energies. The clamps' bounds, a clamp

@@ -131,7 +131,7 @@ def test_every_choice_has_a_summary(reference):
     [
         ("method", "ria", "Zhang et al., ICLR 2024"),
         ("method", "cvr", "c_j = (Var_i(W_ij) + ε)^(−α/2)"),
-        ("compensation", "columns", "paper §3.2"),
+        ("compensation", "columns", "arXiv 2602.07375, §3.2"),
         ("sparsity", "2_4", "N:M is kept:group"),
         ("calibration", "wikitext2", "WikiText-2, raw"),
         (ALLOCATION, "owl", "Yin et al. 2023"),
