@@ -171,7 +171,10 @@ def test_a_group_shows_its_choices_and_common_keys(shown):
 @pytest.mark.parametrize(
     ("what", "parts"),
     [
-        ("method=cvr", ["2602.07375, §3.1", "brings compensation=energy", "method.alpha float, default 0.5 reweighting"]),
+        (
+            "method=cvr",
+            ["arXiv 2602.07375", "brings compensation=energy", "method.alpha float, default 0.5 reweighting"],
+        ),
         ("sparsity=2_4", ["sparsity.keep int or null, default 2, unit: weights", "sparsity.ratio"]),
         ("compensation=moments", ["δ_ij = M_ij", "compensation.samples int, default 512, unit: rows"]),
         ("compensation=columns", ["is compensation=energy with compensation.rows=false", "compensation.rows true or"]),
