@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -136,7 +136,7 @@ def log_scale(axes: Axes, which: str, low: float, high: float) -> None:
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
     """Set plain numbers as ticks: 1, 2 and 5 times each power of ten, or the powers alone where there are many."""
-    room = 100 if axis.axis_name == "x" else 1000  # labels beside each other need more of it than those below
+    room = 100 if isinstance(axis, XAxis) else 1000  # labels beside each other need more of it than those below
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < room * low else (1,), numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))  # 37.5 is no 38
     axis.set_minor_formatter(NullFormatter())
