@@ -173,7 +173,7 @@ def test_a_group_shows_its_choices_and_common_keys(shown):
     [
         (
             "method=cvr",
-            ["arXiv 2602.07375", "brings compensation=energy", "method.alpha float, default 0.5 reweighting"],
+            ["2602.07375, §3.1", "brings compensation=energy", "method.alpha float, default 0.5 reweighting"],
         ),
         ("sparsity=2_4", ["sparsity.keep int or null, default 2, unit: weights", "sparsity.ratio"]),
         ("compensation=moments", ["δ_ij = M_ij", "compensation.samples int, default 512, unit: rows"]),
