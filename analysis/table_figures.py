@@ -47,11 +47,10 @@ def figure_of(built: Built) -> Figure:
     # last: panels share their limits, which setting a scale fixes
     if numbers:
         _scale(panels[0], built, "y")
+        panels[0].set_ylabel(UNITS[table.metric])
     else:
         for section, axes in zip(sections, panels, strict=True):
             _scale(axes, built, "x", section)
-    if numbers:
-        panels[0].set_ylabel(UNITS[table.metric])
     bars = any(entry.deviation is not None for entry in built.entries.values())
     figure.suptitle(table.title + ("\nbars: standard deviation over seeds" if bars else ""), fontsize="medium")
     named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels]

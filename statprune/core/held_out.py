@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statprune.core.output_errors import error_with_bias, output_errors
+from statprune.core.output_errors import error_without_and_with_bias, output_errors
 from statprune.core.solution import Diagnostics
 
 HELD_OUT_EVERY = 4  # every fourth sampled row is held out, and judges whether the correction helps
@@ -34,7 +34,7 @@ class Judged:
         diagnostics: ``mean_shift_before`` and ``mean_shift_after`` (norm of the outputs' mean shift over that of their
             means), ``output_error_before`` and ``output_error_after`` (relative, on the held-out rows; the latter also
             as ``relative_output_error``), ``bias_output_error`` (what a bias would leave of the former, as
-            ``error_with_bias`` has it).
+            ``error_without_and_with_bias`` has it).
     """
 
     weight: Tensor
@@ -61,7 +61,8 @@ def judged(dense: Tensor, pruned: Tensor, corrected: Tensor, held_out: Tensor, m
         mean: μ of the inputs, (in_features,), in the weights' precision.
         min_gain: share of the error that has to go.
     """
-    before, after = output_errors(dense, [pruned, corrected], held_out)
+    before, with_bias = error_without_and_with_bias(dense, pruned, held_out, mean)
+    (after,) = output_errors(dense, [corrected], held_out)
     is_better = after <= before * (1 - min_gain)  # False without held-out rows, whose error is NaN
     weight, after = torch.where(is_better, corrected, pruned), torch.where(is_better, after, before)
     shift_before, shift_after = output_errors(dense, [pruned, weight], mean[None])
@@ -71,6 +72,6 @@ def judged(dense: Tensor, pruned: Tensor, corrected: Tensor, held_out: Tensor, m
         "output_error_before": before,
         "output_error_after": after,
         "relative_output_error": after,
-        "bias_output_error": error_with_bias(dense, pruned, held_out, mean),
+        "bias_output_error": with_bias,
     }
     return Judged(weight, is_better, diagnostics)

@@ -140,7 +140,7 @@ class LeastSquares(Compensation):
         Returns:
             The weight, zero where it was pruned, and diagnostics: ``output_error_before`` and ``output_error_after``
             (relative, on the held-out rows; the latter also as ``relative_output_error``), ``bias_output_error`` (what
-            a bias would leave of the former, as ``error_with_bias`` has it), ``mean_shift_before`` and
+            a bias would leave of the former, as ``error_without_and_with_bias`` has it), ``mean_shift_before`` and
             ``mean_shift_after`` (norm of the outputs' mean shift over that of their means), ``fit_damping`` (the λ that
             was taken), ``fit_steps``, ``fit_residual`` (the gradient's preconditioned norm after the steps over that
             before) and ``corrected`` (1, or 0 where the matrix stayed as it was).

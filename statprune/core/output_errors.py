@@ -21,26 +21,11 @@ def output_errors(dense: Tensor, weights: Sequence[Tensor], rows: Tensor) -> lis
     return [(rows @ (dense - weight).T).norm() / norm for weight in weights]
 
 
-def error_with_bias(dense: Tensor, weight: Tensor, rows: Tensor, mean: Tensor) -> Tensor:
-    """Relative output error that were left if the module's bias took up the outputs' mean shift.
+def error_without_and_with_bias(dense: Tensor, weight: Tensor, rows: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """The relative output error, and what would be left if the module's bias took up the outputs' mean shift.
 
     Pruning that adds b_i = Σ_j (W_ij − Ŵ_ij) μ_j to the bias, as FLAP (An et al., AAAI 2024, arXiv 2312.11983) and
     STADE (arXiv 2503.22451) do, has the error ‖(X − μ)(W − Ŵ)ᵀ‖ / ‖XWᵀ‖: that of the deviations from the mean.
-
-    Args:
-        dense: W, (out_features, in_features).
-        weight: Ŵ, of the same shape.
-        rows: X, (samples, in_features).
-        mean: μ, (in_features,).
-
-    Returns:
-        A scalar; NaN without samples.
-    """
-    return error_without_and_with_bias(dense, weight, rows, mean)[1]
-
-
-def error_without_and_with_bias(dense: Tensor, weight: Tensor, rows: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """The relative output error, and what ``error_with_bias`` says is left of it, for two products in all.
 
     Args:
         dense: W, (out_features, in_features).

@@ -120,7 +120,7 @@ def stade(weight: Tensor, statistics: InputStatistics, options: NoOptions) -> Te
 
     It ranks as |W_ij| · σ_j does. Deviation: its authors also add Σ_j W_ij μ_j over the pruned weights to the module's
     bias, as FLAP (An et al., AAAI 2024) does. We do not: most models' modules have no bias, and the checkpoint stays a
-    standard one. (``output_errors.error_with_bias`` is the error that this bias would leave.)
+    standard one. (``bias_output_error`` is what this bias would leave of a matrix's output error.)
     """
     return weight.square().mul_(statistics.variance.to(weight.dtype))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from statprune.core.moments import Moments
-from statprune.core.output_errors import error_with_bias
+from statprune.core.output_errors import error_without_and_with_bias
 from tests.helpers.corrections import half, make, observed
 
 
@@ -98,7 +98,7 @@ def test_the_report_tells_the_errors_before_and_after():
         assert report[f"output_error_{name}"].item() == pytest.approx(error.item())
         assert report[f"mean_shift_{name}"].item() == pytest.approx(shift.item())
     assert report["relative_output_error"] == report["output_error_after"]
-    wanted = error_with_bias(w, w * keep, x[3::4], x.mean(0))
+    _, wanted = error_without_and_with_bias(w, w * keep, x[3::4], x.mean(0))
     assert report["bias_output_error"].item() == pytest.approx(wanted.item())
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from statprune.core.output_errors import error_with_bias, error_without_and_with_bias, output_errors
+from statprune.core.output_errors import error_without_and_with_bias, output_errors
 from tests.helpers.matrices import random_matrix
 
 
@@ -44,9 +44,10 @@ def test_a_bias_takes_the_mean_shift_out_of_the_error():
     weight, mean = dense * (dense.abs() > 0.7), x.mean(0)
     bias = ((dense - weight) @ mean)[None]
     wanted = (x @ weight.T + bias - x @ dense.T).norm() / (x @ dense.T).norm()
-    assert error_with_bias(dense, weight, x, mean).item() == pytest.approx(wanted.item())
-    assert error_with_bias(dense, weight, x, mean) < output_errors(dense, [weight], x)[0]
-    assert error_with_bias(dense, weight, x[:0], mean).isnan()
+    _, with_bias = error_without_and_with_bias(dense, weight, x, mean)
+    assert with_bias.item() == pytest.approx(wanted.item())
+    assert with_bias < output_errors(dense, [weight], x)[0]
+    assert error_without_and_with_bias(dense, weight, x[:0], mean)[1].isnan()
 
 
 def test_both_errors_together_are_those_of_their_own():
