@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from statprune.core.statistics import CHUNK_VALUES
 from statprune.errors import ModelError
 from statprune.system.devices import full_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-POSITIONS = 128  # compared together: float64 over a large vocabulary is 50 MB for each of both models
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,9 @@ def compared(expected: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
     """
     divergence = torch.zeros((), dtype=torch.float64, device=expected.device)
     agreement = torch.zeros_like(divergence)
-    for first in range(0, len(expected), POSITIONS):
-        rows = slice(first, first + POSITIONS)
+    together = max(1, CHUNK_VALUES[expected.device.type] // expected.shape[-1])
+    for first in range(0, len(expected), together):
+        rows = slice(first, first + together)
         log_p = expected[rows].double().log_softmax(-1)
         log_q = actual[rows].to(expected.device).double().log_softmax(-1)
         terms = log_p.exp() * (log_p - log_q)

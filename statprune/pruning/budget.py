@@ -17,8 +17,6 @@ from statprune.walk.activations import Placement
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-POSITIONS = 128  # of both models' logits that are compared together, in float64
-
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -180,7 +178,8 @@ def _evaluate_bytes(model: "PreTrainedModel", workload: Workload) -> int:
     evaluation, requests = workload.evaluation, workload.requests
     losses = evaluation.count * evaluation.length * vocabulary * value_bytes + 2 * evaluation.length * vocabulary * 4
     if workload.kept.count:  # the dense model's logits beside them, and some positions of both in float64
-        losses += evaluation.count * evaluation.length * vocabulary * value_bytes + 5 * POSITIONS * vocabulary * 8
+        compared = 5 * max(CHUNK_VALUES[model.device.type], vocabulary) * 8
+        losses += evaluation.count * evaluation.length * vocabulary * value_bytes + compared
     answers = 2 * requests.count * requests.length * vocabulary * value_bytes  # logits and their logarithms
     return max(losses + workload.quantized, answers)
 
