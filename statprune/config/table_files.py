@@ -2,7 +2,7 @@
 
 import csv
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from statprune.errors import ConfigError
+from statprune.model.location import model_name
 
 TABLES = Path(str(files("statprune.experiments"))) / "tables"
 NO_TABLES = ("scales", "sources")  # files beside them
@@ -52,6 +53,26 @@ class ScaleModel:
     overrides: list[str]
     seconds: float
     published: str | None = None
+
+
+def models_run(table: str, models: Mapping[str, ScaleModel], overrides: Sequence[str]) -> Mapping[str, ScaleModel]:
+    """A table's models by label; the one that overrides choose for all cells stands under its own name.
+
+    Raises:
+        ConfigError: the overrides would make several models one.
+    """
+    parted = [override.partition("=") for override in overrides]
+    chosen = [value.strip("'\"") for key, _, value in parted if key in ("model", "model.path")]
+    if not chosen:
+        return models
+    if len(models) > 1:
+        raise ConfigError(
+            [
+                f"the table {table} has {len(models)} models, and the overrides run all of them with {chosen[-1]}; "
+                f"name one of {', '.join(models)} with --models"
+            ]
+        )
+    return {model_name(chosen[-1]): model for model in models.values()}
 
 
 def table_names() -> list[str]:

@@ -14,6 +14,7 @@ from statprune.config.table_files import (
     TABLES,
     ScaleModel,
     TableRow,
+    models_run,
     published_rows,
     read_rows,
     read_yaml,
@@ -200,13 +201,14 @@ def load_table(
             problems.append(f"{path} has {label!r} in scales.{scale}.of_models, which is no model of that scale")
     if problems:
         raise ConfigError(problems)
+    chosen = {label: _model_for(ScaleModel(**models_of_scale[label]), of_models.get(label, [])) for label in wanted}
     return _Layout(
         path=path,
         table=table,
         scale=scale,
         of_scale=of_scale,
         rows=read_rows(table),
-        models={label: _model_for(ScaleModel(**models_of_scale[label]), of_models.get(label, [])) for label in wanted},
+        models=models_run(path.stem, chosen, overrides or []),
         common=[*scales[scale]["overrides"], *(of_scale.get("overrides") or [])],
         last=list(overrides or []),
     ).spec()

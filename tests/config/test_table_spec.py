@@ -45,6 +45,27 @@ def test_the_tables_take_each_published_value():
 
 
 @pytest.mark.parametrize(
+    "override", ["model.path=/models/gemma", "model.path='org/gemma'", 'model.path="/a b/gemma"', "model=gemma"]
+)
+@pytest.mark.parametrize("name", ["ppl", "sparsity"])  # models are columns, and sections
+def test_a_model_of_the_overrides_stands_under_its_own_name(name, override):
+    table = load_table(name, "bundled", overrides=["seed=1", override])
+    own, labels = load_table(name, "bundled"), {*table.sections, *table.columns}
+    assert labels == {"gemma" if label == "SmolLM2-135M" else label for label in (*own.sections, *own.columns)}
+    assert len(labels) == len({*own.sections, *own.columns})
+
+
+def test_overrides_that_make_several_models_one_are_refused():
+    (problem,) = problems_of(lambda: load_table("ppl", "paper", overrides=["model.path=/models/gemma"]))
+    assert "the table ppl has 9 models" in problem and "/models/gemma" in problem and "--models" in problem
+    copy = load_table("ppl", "paper", ["Llama-2-7B"], ["model.path=/models/llama"])
+    assert copy.columns == ["llama"] and copy.published == {
+        (section, row, "llama"): value
+        for (section, row, _), value in load_table("ppl", "paper", ["Llama-2-7B"]).published.items()
+    }
+
+
+@pytest.mark.parametrize(
     "name,place,value",
     [
         ("ppl", ("2:4", "Wanda + EC", "Llama-3-70B"), 54.02),
