@@ -63,7 +63,7 @@ def test_the_picture_is_there():
     assert pictures and all((ROOT / picture).is_file() for picture in pictures)
 
 
-STUDIES = (DATA.parent / "studies.md").read_text(encoding="utf-8")
+STUDIES = "\n".join((DATA.parent / page).read_text(encoding="utf-8") for page in ("studies.md", "held-out.md"))
 
 
 def tables_of_study(name):
@@ -77,7 +77,7 @@ def tables_of_study(name):
             yield from ((section.strip("*"), row[0], *own) for own in zip(head[1:], row[1:], strict=True))
 
 
-@pytest.mark.parametrize("study", ["swaps", "allocations", "sparser"])
+@pytest.mark.parametrize("study", ["swaps", "allocations", "sparser", "held_out"])
 def test_the_studies_numbers_are_those_of_their_files(study):
     data = pandas.read_csv(DATA / f"{study}.csv").set_index(["section", "row", "column"])
     shown = list(tables_of_study(study))
