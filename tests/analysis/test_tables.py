@@ -22,7 +22,7 @@ from tests.helpers.old_records import FINISHED, copy_schema_1, schema_1_values
 from tests.helpers.own_table import small, write_table
 from tests.helpers.runs import record_text
 
-MODEL = "SmolLM2-135M"  # the section of the own table
+MODEL = "model"  # the section of the own table: the folder that the overrides name
 
 
 @dataclass(frozen=True)
