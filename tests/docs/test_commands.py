@@ -68,4 +68,7 @@ def test_small_settings_take_the_place_of_typed_ones():
     words = smaller(["-m", "calibration.samples=512", "seed=0,1", "--config-dir", "own"])
     assert words[:2] == ["-m", "seed=0,1"] and words[-2:] == ["--config-dir", "own"]
     assert [word for word in words if word.startswith("calibration.samples")] == ["calibration.samples=2"]
+    table = smaller(["tables", "ppl", "--overrides", "name=a", "calibration.seq_len=128", "--rows", "Wanda"])
+    assert [word for word in table if word.startswith("calibration.seq_len")] == ["calibration.seq_len=32"]
+    assert table.index("--overrides") < table.index("name=a") < table.index("--rows")
     assert smaller(["report", "outputs"]) == ["report", "outputs"]

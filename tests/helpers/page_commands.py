@@ -162,18 +162,16 @@ def smaller(arguments: list[str]) -> list[str]:
     if ONLY_TELLS & set(arguments):
         return arguments
     name = arguments[0] if arguments else ""
+    kept = [word for word in arguments if word.partition("=")[0] not in SMALL]
     if name == "choose":
-        return [*(word for word in arguments if word.partition("=")[0] not in SMALL), *_small(arguments)]
+        return [*kept, *_small(arguments)]
     if name == "tables" and not {"--published", "--dry-run"} & set(arguments):
-        own = arguments.index("--overrides") + 1 if "--overrides" in arguments else 0
-        return (
-            [*arguments[:own], *_small(arguments), *arguments[own:]]
-            if own
-            else [*arguments, "--overrides", *_small([])]
-        )
+        if "--overrides" not in kept:
+            return [*kept, "--overrides", *_small([])]
+        own = kept.index("--overrides") + 1
+        return [*kept[:own], *_small(arguments), *kept[own:]]
     if name in VERBS:
         return arguments
-    kept = [word for word in arguments if word.partition("=")[0] not in SMALL]
     flags = len(kept) - next((place for place, word in enumerate(reversed(kept)) if "=" in word), len(kept))
     return [*kept[:flags], *_small(arguments), *kept[flags:]]
 
