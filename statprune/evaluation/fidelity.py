@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from statprune.core.statistics import CHUNK_VALUES
+from statprune.core.row_chunks import row_chunks
 from statprune.errors import ModelError
 from statprune.system.devices import full_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+COPIES = 5  # of a position's logits at a time, in float64: pruning/budget.py counts them
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,7 @@ def compared(expected: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
     """
     divergence = torch.zeros((), dtype=torch.float64, device=expected.device)
     agreement = torch.zeros_like(divergence)
-    together = max(1, CHUNK_VALUES[expected.device.type] // expected.shape[-1])
-    for first in range(0, len(expected), together):
-        rows = slice(first, first + together)
+    for rows in row_chunks(expected, COPIES * expected.shape[-1]):
         log_p = expected[rows].double().log_softmax(-1)
         log_q = actual[rows].to(expected.device).double().log_softmax(-1)
         terms = log_p.exp() * (log_p - log_q)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from statprune.core.kernels import available
+from statprune.core.row_chunks import CHUNK_ENTRIES
 from statprune.core.statistics import CHUNK_VALUES, StatisticsKind
 from statprune.model.loading import hidden_size, vocabulary_size
 from statprune.model.matrix import Block
@@ -178,7 +179,7 @@ def _evaluate_bytes(model: "PreTrainedModel", workload: Workload) -> int:
     evaluation, requests = workload.evaluation, workload.requests
     losses = evaluation.count * evaluation.length * vocabulary * value_bytes + 2 * evaluation.length * vocabulary * 4
     if workload.kept.count:  # the dense model's logits beside them, and some positions of both in float64
-        compared = 5 * max(CHUNK_VALUES[model.device.type], vocabulary) * 8
+        compared = max(CHUNK_ENTRIES[model.device.type], 5 * vocabulary) * 8
         losses += evaluation.count * evaluation.length * vocabulary * value_bytes + compared
     answers = 2 * requests.count * requests.length * vocabulary * value_bytes  # logits and their logarithms
     return max(losses + workload.quantized, answers)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from statprune.core.row_chunks import CHUNK_ENTRIES
 from statprune.errors import ModelError
 from statprune.evaluation import fidelity
 from statprune.evaluation.fidelity import window_fidelity
@@ -18,9 +19,9 @@ def changed_llama():
     return model
 
 
-@pytest.mark.parametrize("values", [1, 3 * 97, 2**18])  # one token at a time, three, all
-def test_fidelity_is_that_of_a_loop_over_tokens(values, monkeypatch):
-    monkeypatch.setattr(fidelity, "CHUNK_VALUES", {"cpu": values})
+@pytest.mark.parametrize("entries", [1, 3 * 97 * fidelity.COPIES, 2**18])  # one token at a time, three, all
+def test_fidelity_is_that_of_a_loop_over_tokens(entries, monkeypatch):
+    monkeypatch.setitem(CHUNK_ENTRIES, "cpu", entries)
     dense, pruned, windows = tiny_llama(), changed_llama(), random_windows(3, 9, lowest=0)
     divergence, agreement = torch.zeros(3).double(), torch.zeros(3).double()
     for index, row in enumerate(windows):
