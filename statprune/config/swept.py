@@ -70,12 +70,13 @@ def swept_values(jobs: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     Returns:
         By key, in the order in which they are first given, a value for each job; empty where a job does not give it.
     """
-    given = [dict(map(_key_and_value, overrides)) for overrides in jobs]
+    given = [dict(map(key_and_value, overrides)) for overrides in jobs]
     values = {key: [own.get(key, "") for own in given] for own in given for key in own}
     return {key: each for key, each in values.items() if len(set(each)) > 1}
 
 
-def _key_and_value(override: str) -> tuple[str, str]:
+def key_and_value(override: str) -> tuple[str, str]:
+    """The key that an override sets, and the value without the quotes around it."""
     key, _, value = override.partition("=")
     quoted = re.fullmatch(r"(['\"])(.*)\1", value)
     return key.lstrip("+"), quoted[2] if quoted else value

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from statprune.config.swept import key_and_value
 from statprune.errors import ConfigError
 from statprune.model.location import model_name
 
@@ -61,8 +62,7 @@ def models_run(table: str, models: Mapping[str, ScaleModel], overrides: Sequence
     Raises:
         ConfigError: the overrides would make several models one.
     """
-    parted = [override.partition("=") for override in overrides]
-    chosen = [value.strip("'\"") for key, _, value in parted if key in ("model", "model.path")]
+    chosen = [value for key, value in map(key_and_value, overrides) if key in ("model", "model.path")]
     if not chosen:
         return models
     if len(models) > 1:
