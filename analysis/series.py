@@ -49,6 +49,9 @@ def perplexities(frame: pd.DataFrame, on: str) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
+OWN_KEYS = ("propagation", "gram_precision")  # outside of groups: those that change what a method does
+
+
 def kind_of(pattern: str) -> str:
     """What a pattern's name has in common at every ratio: '' for '0.5', 'owl' for 'owl0.5', '2:4' for itself."""
     match = re.fullmatch(r"([a-z]*)[\d.]+", pattern)
@@ -68,7 +71,7 @@ def name_series(rows: pd.DataFrame, shape: pd.Series, is_shown: bool = True, ign
         The label, the shape, and every key whose value differs among the rows of the same label and shape.
     """
     protocol = pd.DataFrame([{key: row.get(key) for key in COMPARABLE} for row in rows.protocol], rows.index)
-    keys = [key for key in rows if key.partition(".")[0] in GROUPS and "." in key] + ["propagation"]
+    keys = [key for key in rows if key.partition(".")[0] in GROUPS and "." in key] + [*OWN_KEYS]
     keys = [
         key for key in keys if key in rows and key not in NAMED_KEYS and key not in ignored and key not in NOT_IN_HASH
     ]
@@ -171,7 +174,7 @@ def varied_keys(rows: pd.DataFrame) -> list[str]:
     """Configuration keys that differ among pruned runs of the same label and pattern: those a sensitivity can show."""
     rows = rows[rows.method != "dense"]
     keys = [key for key in rows if "." in key and key.partition(".")[0] in GROUPS and key not in NAMED_KEYS]
-    keys += [key for key in ("propagation",) if key in rows]
+    keys += [key for key in OWN_KEYS if key in rows]
     groups = [group for _, group in rows.groupby(["label", "pattern"])]
     return [key for key in keys if any(_differs(group[key].map(_text)) for group in groups)]
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 import torch
 
 from statprune.core.compensation import COMPENSATIONS, Compensation
+from statprune.core.gram import GramPrecision
 from statprune.core.methods import METHODS, Method, ScoreMethod
 from statprune.core.patterns import PATTERNS, NofM, Pattern, Unstructured
 from statprune.core.refinement import REFINEMENTS
@@ -47,6 +48,8 @@ def card(
         facts |= _stages(result.spec)
         facts["sparsity"] = f"{_pattern(result.spec)}; {zeros}"
         facts["calibration"] = f"{_calibration(result.calibration)}; propagation {result.spec.propagation.value}"
+        if result.spec.gram_precision is not GramPrecision.float32:
+            facts["Gram matrices"] = f"of inputs rounded to {result.spec.gram_precision.value}"
         coverage = result.coverage
         total = coverage.prunable + coverage.skipped
         facts["coverage"] = f"{coverage.pruned:,} of {total:,} weights of the blocks' matrices were pruned"

@@ -18,6 +18,7 @@ from statprune.api.arguments import (
 from statprune.api.progress import Advance, shown_progress
 from statprune.api.tokens import GivenWindows, read_windows
 from statprune.core.compensation import Compensation
+from statprune.core.gram import GramPrecision
 from statprune.core.methods import Method
 from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
@@ -47,6 +48,7 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
     exclude: Sequence[str] = (),
     batch_size: int | None = None,
     seed: int = 0,
+    gram_precision: str | GramPrecision = GramPrecision.float32,
     progress: bool = False,
     on_block: OnBlock | None = None,
 ) -> PruneResult:
@@ -65,6 +67,8 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
         exclude: regular expressions; matrices whose full name one of them is found in stay dense.
         batch_size: windows that go through a block together; None: as many as keep the device busy.
         seed: of the bundled windows, and of the rows that output errors are measured on.
+        gram_precision: in what float32 inputs are multiplied for Gram matrices: float32, or tf32 for fewer digits and
+            speed on a GPU.
         progress: show a bar on a terminal, elsewhere a line for each block, on standard error.
         on_block: called after each block with its number, how many there are, and its matrices' reports.
 
@@ -85,6 +89,8 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
     check_count(batch_size, "batch_size")
     expressions = check_expressions(exclude, "exclude")
     spec = _spec(method, pattern, refinement, compensation, allocation, propagation, seed)
+    with out_of_range():
+        spec = replace(spec, gram_precision=gram_precision)  # type: ignore[arg-type]  # its value will do
     given = read_windows(model, windows, tokenizer, seed)
     blocks = find_blocks(model, given.ids, expressions)
     with shown_progress("pruning blocks", len(blocks), progress) as advance:

@@ -29,11 +29,13 @@ from statprune.core.methods import (
     unknown_method,
 )
 from statprune.core.refinement import REFINEMENTS, Refinement
+from statprune.core.statistics import StatisticsKind
 from statprune.data.sources import CALIBRATION, EVALUATION, SOURCES, field_owner, source_problem
 from statprune.errors import ConfigError
 from statprune.evaluation.task_sets import metric_problem
 from statprune.evaluation.tasks import is_path, name_problems
 from statprune.model.location import model_path_problem, offload_problem
+from statprune.pruning.spec import gram_precision_problem
 from statprune.system.devices import ABSENT, UNKNOWN, UNSUPPORTED, device_complaint
 from statprune.system.options import PlainValues, build
 from statprune.system.registry import Registry
@@ -118,6 +120,9 @@ class _Parser:
             stages: list[Method | Refinement] = [method.value, *([refinement.value] if refinement is not None else [])]
             found = [stage.problem(sparsity.pattern.value) for stage in stages]
             self.problems += [problem for problem in found if problem]
+        kinds = [stage.value.needs for stage in (method, refinement, compensation) if stage is not None]
+        if problem := gram_precision_problem(settings.gram_precision, max(kinds, default=StatisticsKind.NONE)):
+            self.problems.append(problem)
         if self.problems or sparsity.pattern is None:
             raise ConfigError(self.problems)
         return RunConfig(

@@ -17,6 +17,7 @@ from statprune.config.sections import (
 )
 from statprune.config.unused import TASK_KEYS
 from statprune.core.compensation import Compensation
+from statprune.core.gram import GramPrecision
 from statprune.core.methods import DENSE, Method
 from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
@@ -33,8 +34,8 @@ NOT_IN_HASH = (
     *("verify_inputs", "push_to_hub", "push_private"),
     *("evaluation.fidelity",),  # a run without fidelity has the same other numbers, and is finished
 )
-# keys of calibration, evaluation and refinement that are absent at their defaults, as in older records
-LATER_KEYS = ("field", "trust_task_code", "bos", "exclude")
+# keys that are absent at their defaults, as in older records
+LATER_KEYS = ("field", "trust_task_code", "bos", "exclude", "gram_precision")
 
 
 @dataclass
@@ -108,6 +109,7 @@ class RunConfig:
             propagation=self.settings.propagation,
             min_expert_tokens=self.calibration.min_expert_tokens,
             seed=self.settings.seed,
+            gram_precision=self.settings.gram_precision,
         )
 
     @property
@@ -132,7 +134,7 @@ class RunConfig:
         if not self.evaluation.tasks:
             evaluation = {key: value for key, value in evaluation.items() if key not in (*TASK_KEYS, "trust_task_code")}
         values = {
-            **asdict(self.settings),
+            **_without_defaults(asdict(self.settings)),
             "model": asdict(self.model),
             "calibration": _without_defaults(asdict(self.calibration)),
             "sparsity": self.sparsity.resolved(),
@@ -163,7 +165,7 @@ def _without_defaults(values: PlainValues) -> PlainValues:
     return {
         key: value
         for key, value in values.items()
-        if key not in LATER_KEYS or value not in (None, False, Bos.auto, [], ())
+        if key not in LATER_KEYS or value not in (None, False, Bos.auto, GramPrecision.float32, [], ())
     }
 
 

@@ -5,6 +5,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
+from statprune.core.gram import GramPrecision
 from statprune.core.patterns import Group
 from statprune.data.sources import field_owner, path_owner
 from statprune.data.token_windows import Bos
@@ -270,6 +271,7 @@ class Settings:
         push_private: make that repository a private one, where it is not there yet.
         verbose: print a line per block.
         rerun: run again although this very run is finished.
+        gram_precision: in what float32 inputs are multiplied for Gram matrices.
         verify_inputs: hash all bytes of what is read, and compare them even where size and time are the same.
         cache: folder of what runs share: results of dense models, converted GGUF models; None: none.
         plugins: Python files and modules that are imported first: they register choices of your own.
@@ -287,6 +289,7 @@ class Settings:
     push_private: bool = False
     verbose: bool = False
     rerun: bool = False
+    gram_precision: GramPrecision = GramPrecision.float32
     verify_inputs: bool = False
     cache: str | None = None
     plugins: list[str] = field(default_factory=list)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from statprune.core.gram import add_products, mirror
+from statprune.core.gram import GramPrecision, add_products, mirror
 from statprune.core.kernels import has_kernel
 from statprune.system.distributed import gathered_tensors, sum_over_processes
 
@@ -41,6 +41,7 @@ class InputStatistics:
         sample_index: sorted token numbers (0 is the first token seen) whose rows are sampled.
         device: where the accumulators live.
         dtype: precision of the sampled rows and of each window's Gram matrix; sums are always float64.
+        precision: of the Gram matrix's factors.
 
     Attributes:
         count: tokens seen.
@@ -55,13 +56,14 @@ class InputStatistics:
         sample_index: Tensor | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        precision: GramPrecision = GramPrecision.float32,
     ):
         self.kind = kind
         self.count = 0
         self.is_pooled = False
         self.follows_norm = False
         self._own_count: int | None = None
-        self._dtype = dtype
+        self._dtype, self._precision = dtype, precision
         self._mean = torch.zeros(in_features, dtype=torch.float64, device=device)
         self._squares = torch.zeros_like(self._mean)  # sums of squared deviations from the mean
         self._gram: Tensor | None = None
@@ -91,7 +93,7 @@ class InputStatistics:
             self.count += rows.shape[0]
         if self._gram is not None:
             self._gram_is_whole = False
-            add_products(self._gram, inputs if inputs.ndim == 3 else rows[None], self._dtype)
+            add_products(self._gram, inputs if inputs.ndim == 3 else rows[None], self._dtype, self._precision)
 
     @classmethod
     def pooled(cls, members: Sequence["InputStatistics"]) -> "InputStatistics":

@@ -200,7 +200,8 @@ class _Loop:
         if collected is not None and block.index in collected.blocks:
             return collected.blocks[block.index]
         kind = self.spec.statistics_kind if collected is None else collected.kind
-        statistics = observe(block, batches, kind, self.sample_index, advance, self.spec.min_expert_tokens)
+        experts, precision = self.spec.min_expert_tokens, self.spec.gram_precision
+        statistics = observe(block, batches, kind, self.sample_index, advance, experts, precision)
         if collected is not None:
             collected.blocks[block.index] = statistics
         return statistics
@@ -211,7 +212,7 @@ class _Loop:
         Experts are pruned after the block's run, together: those that few tokens reach need the statistics of all.
         """
         experts = [matrix for matrix in block.matrices if matrix.stack is not None]
-        collector = Collector(block, self.spec.statistics_kind, self.sample_index)
+        collector = Collector(block, self.spec.statistics_kind, self.sample_index, self.spec.gram_precision)
 
         def solve(matrix: PrunableMatrix) -> None:
             self._solve(block, [matrix], {matrix.name: collector.complete(matrix)}, reports)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from statprune.core.compensation import Compensation
 from statprune.core.conjugate_gradients import WORKING_COPIES
+from statprune.core.gram import GramPrecision
 from statprune.core.methods import Method
 from statprune.core.patterns import Pattern
 from statprune.core.refinement import Refinement
@@ -56,6 +57,7 @@ class PruneSpec:
         min_expert_tokens: an expert that fewer calibration tokens reach is pruned with the statistics of its mixture.
         seed: of the sampled input rows.
         refinement: chooses a better mask after the method and before the compensation, or None.
+        gram_precision: in what float32 inputs are multiplied for Gram matrices.
     """
 
     method: Method
@@ -66,13 +68,18 @@ class PruneSpec:
     min_expert_tokens: int = 32
     seed: int = 0
     refinement: Refinement | None = None
+    gram_precision: GramPrecision = GramPrecision.float32
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "propagation", Propagation(self.propagation))  # its value will do
-        except ValueError:
-            choices = ", ".join(choice.value for choice in Propagation)
-            raise ValueError(f"propagation={self.propagation!r} is unknown; choose one of {choices}") from None
+        for key, choices in (("propagation", Propagation), ("gram_precision", GramPrecision)):
+            given = getattr(self, key)
+            try:
+                object.__setattr__(self, key, choices(given))  # its value will do
+            except ValueError:
+                known = ", ".join(choice.value for choice in choices)
+                raise ValueError(f"{key}={given!r} is unknown; choose one of {known}") from None
+        if problem := gram_precision_problem(self.gram_precision, self.statistics_kind):
+            raise ValueError(problem)
         if self.refinement is not None and (problem := self.refinement.problem(self.pattern)):
             raise ValueError(problem)
 
@@ -91,6 +98,11 @@ class PruneSpec:
     def statistics_kind(self) -> StatisticsKind:
         """The input statistics that the method, the refinement and the compensation read."""
         return max([self.method.needs, *(stage.needs for stage in self._later_stages)])
+
+    @property
+    def observed_as(self) -> tuple[StatisticsKind, GramPrecision]:
+        """What tells input statistics apart that stages with the same inputs read."""
+        return self.statistics_kind, self.gram_precision
 
     @property
     def sampled_rows(self) -> int:
@@ -115,6 +127,16 @@ class PruneSpec:
     @property
     def _later_stages(self) -> list[Refinement | Compensation]:
         return [stage for stage in (self.refinement, self.compensation) if stage is not None]
+
+
+def gram_precision_problem(precision: GramPrecision, kind: StatisticsKind) -> str | None:
+    """Why a precision would have no effect where statistics of this kind are collected; None where it has one."""
+    if precision is GramPrecision.float32 or kind >= StatisticsKind.GRAM:
+        return None
+    return (
+        f"gram_precision={precision.value} has no effect: neither the method nor what comes after it reads a Gram "
+        "matrix; leave it out"
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from statprune.core.gram import GramPrecision
 from statprune.core.output_errors import output_errors
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.model.matrix import Block, PrunableMatrix
@@ -118,10 +119,10 @@ def try_ways(
             with walk.at(number) as observed:
                 for name, spec in ways.items():
                     if trials[name].is_going_on:
-                        _try(trials[name], blocks[number], observed[spec.statistics_kind], walk.judges, spec)
+                        _try(trials[name], blocks[number], observed[spec.observed_as], walk.judges, spec)
             for name, spec in ways.items():
                 if trials[name].is_going_on:
-                    pass_over = walk.observing[spec.statistics_kind] / done + walk.propagating
+                    pass_over = walk.observing[spec.observed_as] / done + walk.propagating
                     seconds[name] = len(blocks) * (share * pass_over + trials[name].solve / done)
             if done < len(numbers):
                 for name in give_up({name: own for name, own in seconds.items() if trials[name].is_going_on}):
@@ -178,7 +179,7 @@ class _Walk:
         ways: whose kinds of statistics are collected.
 
     Attributes:
-        observing: seconds for the tried blocks so far, by kind.
+        observing: seconds for the tried blocks so far, by kind and precision.
         judges: sampled rows of the unseen windows at the last tried block.
     """
 
@@ -198,12 +199,12 @@ class _Walk:
         self._sample = own_sample(windows, max(spec.sampled_rows for spec in ways.values()), 0)
         self._judging = own_sample(unseen, JUDGING_ROWS, 0)
         self._propagated: list[float] = []
-        self.observing = dict.fromkeys(sorted({spec.statistics_kind for spec in ways.values()}), 0.0)
+        self.observing = dict.fromkeys((spec.observed_as for spec in ways.values()), 0.0)
         self.judges: dict[str, InputStatistics] = {}
 
     @contextmanager
-    def at(self, number: int) -> Iterator[dict[StatisticsKind, dict[str, InputStatistics]]]:
-        """Statistics of the block's inputs by kind, while its weights are loaded."""
+    def at(self, number: int) -> Iterator[dict[tuple[StatisticsKind, GramPrecision], dict[str, InputStatistics]]]:
+        """Statistics of the block's inputs by kind and precision, while its weights are loaded."""
         for block in self._blocks[self._next : number]:
             with block.loaded():
                 self._advance(block)
@@ -211,10 +212,11 @@ class _Walk:
         block = self._blocks[number]
         with block.loaded():
             observed = {}
-            for kind in self.observing:
+            for kind, precision in self.observing:
                 start = time_on(self._device)
-                observed[kind] = observe(block, self._batches, kind, self._sample, False, self._experts)
-                self.observing[kind] += time_on(self._device) - start
+                own = observe(block, self._batches, kind, self._sample, False, self._experts, precision)
+                observed[kind, precision] = own
+                self.observing[kind, precision] += time_on(self._device) - start
             self.judges = observe(block, self._unseen, StatisticsKind.NONE, self._judging, False)
             if not self._propagated:  # the first block of the model is tried
                 self._advance(block)

@@ -121,6 +121,8 @@ def _facts(record: RunRecord) -> dict[str, str]:
             f"{options['source']}, {options['samples']} windows of {options['seq_len']} tokens, seed {config['seed']}"
         )
         facts["calibration"] = f"{data}; propagation {config['propagation']}"
+        if "gram_precision" in config:  # where it is not the default
+            facts["Gram matrices"] = f"of inputs rounded to {config['gram_precision']}"
     else:
         facts["sparsity"] = f"{record.sparsity.achieved:.5f} over all block matrices, as the base model had it"
     if record.saved is not None and (sizes := record.saved.compressed) is not None:

@@ -227,7 +227,8 @@ def _shared_statistics(context: RunContext, prepared: Prepared) -> DenseStatisti
     if config.settings.propagation is not Propagation.dense:
         return None
     spec, routers = config.spec, config.model.prune_routers
-    key = [vars(config.calibration), config.settings.seed, config.model.exclude, routers, spec.sampled_rows]
+    key: list[object] = [vars(config.calibration), config.settings.seed, config.model.exclude, routers]
+    key += [spec.sampled_rows, spec.gram_precision]
     return context.bench.statistics(key, spec.statistics_kind, prepared.blocks)
 
 

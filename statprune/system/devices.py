@@ -81,6 +81,19 @@ def full_float32() -> Iterator[None]:
                 backend.fp32_precision = precision
 
 
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """Let a GPU's tensor cores multiply float32 numbers as TF32, and put PyTorch's setting back."""
+    matmul = torch.backends.cuda.matmul
+    name, allowed = ("fp32_precision", "tf32") if hasattr(matmul, "fp32_precision") else ("allow_tf32", True)
+    before = getattr(matmul, name)
+    setattr(matmul, name, allowed)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
+
+
 def _matmul_precision() -> str:
     """PyTorch's older setting, of all backends; it can't be read where only the newer ones were set."""
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from statprune.core.gram import EXACT_IN_FLOAT32, GramPrecision
 from statprune.core.statistics import InputStatistics, StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.matrix import Block, PrunableMatrix
@@ -21,6 +22,7 @@ def observe(
     sample_index: Tensor | None,
     advance: bool,
     min_expert_tokens: int = 0,
+    precision: GramPrecision = GramPrecision.float32,
 ) -> dict[str, InputStatistics]:
     """Run the block over all windows and collect each matrix's input statistics.
 
@@ -32,14 +34,16 @@ def observe(
         advance: see ``batches``.
         min_expert_tokens: an expert that fewer tokens reach gets the statistics of its whole mixture, or uninformed
             ones where no token reaches any expert of it.
+        precision: of the Gram matrices' factors.
 
     Returns:
         Statistics by the matrix's name; matrices fed the very same tensor get the same object.
 
     Raises:
-        ModelError: a matrix was never used, or shares its input with others only in some batches.
+        ModelError: a matrix was never used, or shares its input with others only in some batches; or the precision has
+            no effect.
     """
-    collector = Collector(block, kind, sample_index)
+    collector = Collector(block, kind, sample_index, precision)
     for batch in in_turn(batches):
         with Products(block.module, collector.view(batch).see):
             output = batch.run(block)
@@ -70,17 +74,24 @@ class Collector:
         block: the block.
         kind: what to collect.
         sample_index: token numbers whose input rows are sampled.
+        precision: of the Gram matrices' factors.
 
     Attributes:
         block: the block.
         statistics: by the matrix's name; matrices fed the very same tensor have the same object, updated once.
     """
 
-    def __init__(self, block: Block, kind: StatisticsKind, sample_index: Tensor | None):
+    def __init__(
+        self,
+        block: Block,
+        kind: StatisticsKind,
+        sample_index: Tensor | None,
+        precision: GramPrecision = GramPrecision.float32,
+    ):
         self.block = block
         self.statistics: dict[str, InputStatistics] = {}
         self._merged: set[int] = set()
-        self._kind, self._sample_index = kind, sample_index
+        self._kind, self._sample_index, self._precision = kind, sample_index, precision
         self._matrices = {(matrix.parameter_name, matrix.index): matrix for matrix in block.matrices}
 
     def view(self, batch: Batch) -> "BatchView":
@@ -92,8 +103,20 @@ class Collector:
         return self._matrices.get((use.name, use.index))
 
     def new_statistics(self, matrix: PrunableMatrix, inputs: Tensor) -> InputStatistics:
-        """Empty statistics of an input, which the matrix is the first to multiply."""
-        statistics = InputStatistics(inputs.shape[-1], self._kind, self._sample_index, inputs.device)
+        """Empty statistics of an input, which the matrix is the first to multiply.
+
+        Raises:
+            ModelError: the precision has no effect on such inputs.
+        """
+        if self._precision is GramPrecision.tf32 and inputs.dtype in EXACT_IN_FLOAT32:
+            dtype = str(inputs.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"gram_precision=tf32 has no effect on {dtype} inputs, such as those of {matrix.name} in block "
+                f"{self.block.index}: their products are exact in float32; leave it out"
+            )
+        statistics = InputStatistics(
+            inputs.shape[-1], self._kind, self._sample_index, inputs.device, precision=self._precision
+        )
         statistics.follows_norm = matrix.follows_norm
         return statistics
 

@@ -17,6 +17,8 @@ REFUSED = {
     "evaluation.add_bos_token=true": "evaluation.add_bos_token=true is for tasks",
     "evaluation.chat_template=true": "is for tasks",
     "method=dense +method.alpha=0.5": "has no effect with method=dense",
+    "gram_precision=tf32": "neither the method nor what comes after it reads a Gram matrix",
+    "method=dense gram_precision=tf32": "gram_precision=tf32 has no effect",
     "method.statistic_calibration=false method.alpha=0.9": "has no effect with method.statistic_calibration=false",
     "method.statistic_calibration=false method.activation=norm": "method.activation=norm has no effect with",
     "method.activation=norm method.activation_power=1": "has no effect with method.activation=norm",
@@ -45,6 +47,7 @@ def test_a_key_that_cant_act_is_refused(overrides):
         "tracking=disabled tracking.tags=[mine] tracking.project=mine",
         "evaluation.tasks=[bundled] evaluation.limit=5 evaluation.task_batch_size=2",
         "model=opt_125m model.revision=main",
+        "method=wanda compensation=least_squares gram_precision=tf32",
         f"{ENERGY} compensation.columns=false compensation.rows=false",
     ],
 )

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from statprune.core.gram import STRIP, add_products, mirror
+from statprune.core.gram import STRIP, GramPrecision, add_products, mirror, rounded_to_tf32
 from tests.helpers.triton import DEVICE, kernels
 
 kernel = kernels("gram_triton")
@@ -19,10 +21,10 @@ def inputs(windows, tokens, channels, dtype, device="cpu"):
     return (values + 0.1 * torch.randn(channels, generator=generator)).to(device, dtype)
 
 
-def gram_of(values, dtype=torch.float32):
+def gram_of(values, dtype=torch.float32, precision=GramPrecision.float32):
     """The whole matrix."""
     gram = torch.zeros(values.shape[2], values.shape[2], dtype=torch.float64, device=values.device)
-    add_products(gram, values, dtype)
+    add_products(gram, values, dtype, precision)
     mirror(gram)
     return gram
 
@@ -91,3 +93,39 @@ def test_batches_of_windows_make_the_same_sum():
         add_products(gram, part, torch.float32)
     mirror(gram)
     assert torch.equal(gram, gram_of(values))
+
+
+def naively_rounded(values):
+    """To 11 significant bits, ties away from zero, in float64."""
+    mantissa, exponent = torch.frexp(values.double())
+    return torch.ldexp(torch.sign(mantissa) * torch.floor(mantissa.abs() * 2**11 + 0.5) / 2**11, exponent)
+
+
+@given(st.lists(st.floats(width=32, allow_subnormal=False, min_value=-(2.0**126), max_value=2.0**126), min_size=1))
+def test_tf32_is_the_nearest_number_with_ten_bits_of_mantissa(numbers):
+    values = torch.tensor(numbers, dtype=torch.float32)
+    assert torch.equal(rounded_to_tf32(values).double(), naively_rounded(values))
+
+
+def test_rounding_to_tf32_leaves_what_is_not_finite():
+    bits = torch.tensor([0x7FFFFFFF, 0x7F800000, -0x800000, 0x7F800001], dtype=torch.int32)  # NaN, inf, -inf, NaN
+    rounded = rounded_to_tf32(bits.view(torch.float32))
+    assert rounded.isnan().tolist() == [True, False, False, True]
+    assert rounded[1:3].tolist() == [float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
+def test_tf32_multiplies_rounded_inputs_and_adds_in_float32(device):
+    values = inputs(3, 200, STRIP + 3, torch.float32, device)
+    own = gram_of(values, precision=GramPrecision.tf32)
+    wanted = exact(naively_rounded(values))
+    assert (own - wanted).norm() <= 1e-6 * wanted.norm()
+    assert 1e-5 * wanted.norm() < (own - exact(values)).norm() < 2**-10 * wanted.norm()
+    assert torch.equal(gram_of(values), gram_of(values.clone()))  # the next one is float32 again
+    assert (gram_of(values) - exact(values)).norm() <= 1e-6 * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_numbers_are_numbers_of_tf32(dtype):
+    values = inputs(1, 50, 20, dtype).float()
+    assert torch.equal(rounded_to_tf32(values), values)

@@ -68,6 +68,7 @@ def zeros(record: RunRecord) -> object:
 CHANGED: dict[str, tuple[str, Callable[[RunRecord], object]]] = {
     "propagation": ("propagation=dense", result),
     "seed": ("seed=1", result),
+    "gram_precision": ("method=sparsegpt gram_precision=tf32", result),
     "activations": ("activations=disk", memory),
     "model.dtype": ("model.dtype=bfloat16", result),
     "model.exclude": ("model.exclude=[q_proj]", zeros),
@@ -251,7 +252,7 @@ def record_of(tiny_folder, texts, tmp_path_factory):
 @pytest.mark.parametrize("key", CHANGED)
 def test_a_key_changes_the_record(key, record_of):
     overrides, part = CHANGED[key]
-    *shared, _ = overrides.split() if key.startswith("allocation") else [""]
+    *shared, _ = overrides.split() if key.startswith(("allocation", "gram")) else [""]
     assert part(record_of(overrides)) != part(record_of(" ".join(shared)))
 
 

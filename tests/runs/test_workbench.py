@@ -39,9 +39,10 @@ def test_jobs_that_share_a_pass_have_the_numbers_of_separate_runs(number, shared
     assert numbers(tmp_path)[str(number)] == numbers(shared[0])[str(number)]
 
 
-def test_other_windows_need_a_pass_of_their_own(shared, tiny_folder, tmp_path):
+@pytest.mark.parametrize("job", ["method=wanda seed=1", "method=sparsegpt gram_precision=tf32"])
+def test_other_windows_or_products_need_a_pass_of_their_own(job, shared, tiny_folder, tmp_path):
     _, _, bench = shared
-    other = run(densely(tiny_folder, "method=wanda seed=1"), tmp_path, bench)
+    other = run(densely(tiny_folder, job), tmp_path, bench)
     assert "the calibration pass" not in other.reused and "the model" in other.reused
 
 

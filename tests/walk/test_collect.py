@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from statprune.core.gram import GramPrecision
 from statprune.core.methods import get_method
 from statprune.core.patterns import Unstructured
 from statprune.core.statistics import StatisticsKind
@@ -137,3 +138,9 @@ def test_a_matrix_that_shares_its_input_only_at_times_can_be_excluded(shared_in)
     blocks = find_blocks(model, WINDOWS, exclude=["other"])
     prune(model, WINDOWS, WANDA, PruneRuntime(batch_size=3), blocks=blocks)
     assert (model.layers[0].linear.weight == 0).float().mean() == 0.5 and model.layers[0].other.weight.all()
+
+
+def test_tf32_is_refused_where_it_would_change_nothing():
+    model = tiny_model("LlamaConfig").bfloat16()
+    with pytest.raises(ModelError, match=r"tf32 has no effect on bfloat16 inputs, such as those of self_attn\.q_proj"):
+        first_block_statistics(model, precision=GramPrecision.tf32)
