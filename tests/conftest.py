@@ -1,7 +1,9 @@
 """A shared fixture: the folder of a tiny random Llama and its tokenizer."""
 
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # before any library reads it: nobody's hub cache may answer in place of the network that tests do without
@@ -16,9 +18,23 @@ import torch
 if not torch.cuda.is_available():  # Triton reads it when it is imported, which transformers' models do
     os.environ["TRITON_INTERPRET"] = "1"
 
+from tests.helpers.long_texts import tokenise_long_texts_once
 from tests.helpers.models import tiny_llama, tiny_tokenizer
 
 collect_ignore = ["example_extension"]  # a distribution of its own, which test_extension.py installs
+
+
+def pytest_collection_finish() -> None:
+    """Keep the libraries' million objects out of every collection of garbage that follows."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _long_texts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        tokenise_long_texts_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

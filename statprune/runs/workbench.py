@@ -74,6 +74,7 @@ class Workbench:
         self.reused: list[str] = []
         self._holds_model = holds_model
         self._held: _Held | None = None
+        self._has_loaded = False
 
     def begin(self) -> None:
         """A run begins."""
@@ -87,7 +88,9 @@ class Workbench:
             self._reuse("the model")
             return held.loaded
         self._held = held = None
-        gc.collect()  # the model before goes before the next one arrives
+        if self._has_loaded:
+            gc.collect()  # the model before goes before the next one arrives
+        self._has_loaded = True
         loaded = load()
         if self._holds_model and loaded.streamer is None:
             self._held = _Held(name, loaded)
@@ -200,7 +203,8 @@ class Workbench:
     def after_a_failure(self) -> None:
         """Let go of everything: a run that failed may have left it in any state."""
         self._held = None
-        gc.collect()
+        if self._has_loaded:
+            gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -4,6 +4,7 @@ Nothing of ours is imported beforehand, and each fork has its own folder and fil
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -21,6 +22,8 @@ LIBRARIES = [
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
+    "statprune.cli.run",
+    "statprune.runs.job",
 ]
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(LIBRARIES)
@@ -87,6 +90,7 @@ def _command(arguments: list[str], folder: str, out: str, err: str, environment:
     os.chdir(folder)
     sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = ["statprune", *arguments]
+    gc.freeze()  # what is imported already is not looked through again
     try:
         runpy.run_module("statprune", run_name="__main__", alter_sys=True)
     finally:
