@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run tables studies definitive front docs pages test test-long test-lowest fuzz test-cluster kills mutants coverage check bench clean
+.PHONY: run tables studies definitive front docs pages test test-all test-long test-lowest fuzz test-cluster kills mutants coverage check bench clean
 
 run: $(STAMP)
 	$(BIN)/statprune
@@ -38,12 +38,16 @@ pages: $(STAMP)
 	$(BIN)/python -m tests.helpers.generated_pages
 
 # two files at a time with a thread each: most tests wait for processes that they start
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # what takes a quarter of a minute or more for each
 test-long: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m long
+	$(PYTEST) -m long
+
+# everything: before an issue is closed, and before a release; half an hour
+test-all: check test test-long test-cluster
 
 # the lower end of every range in pyproject.toml, in an environment of its own, and the part of the suite that uses most
 # of them. Here PyTorch's oldest builds are CUDA's: some 7 GiB of disk. PINS=torch=2.13.0 takes another version.

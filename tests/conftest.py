@@ -24,6 +24,11 @@ from tests.helpers.models import tiny_llama, tiny_tokenizer
 collect_ignore = ["example_extension"]  # a distribution of its own, which test_extension.py installs
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files at the top, whose runs of whole models others would otherwise wait for in the end."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 def pytest_collection_finish() -> None:
     """Keep the libraries' million objects out of every collection of garbage that follows."""
     gc.collect()

@@ -67,8 +67,7 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
         exclude: regular expressions; matrices whose full name one of them is found in stay dense.
         batch_size: windows that go through a block together; None: as many as keep the device busy.
         seed: of the bundled windows, and of the rows that output errors are measured on.
-        gram_precision: in what float32 inputs are multiplied for Gram matrices: float32, or tf32 for fewer digits and
-            speed on a GPU.
+        gram_precision: in what float32 inputs are multiplied for Gram matrices: float32 or tf32.
         progress: show a bar on a terminal, elsewhere a line for each block, on standard error.
         on_block: called after each block with its number, how many there are, and its matrices' reports.
 
@@ -87,15 +86,13 @@ def prune(  # noqa: PLR0913  # the front door: what a run can be asked for, by n
     """
     opened_model(model, "prune")
     check_count(batch_size, "batch_size")
-    expressions = check_expressions(exclude, "exclude")
-    spec = _spec(method, pattern, refinement, compensation, allocation, propagation, seed)
-    with out_of_range():
-        spec = replace(spec, gram_precision=gram_precision)  # type: ignore[arg-type]  # its value will do
+    check_count(seed, "seed", 0)
+    spec = _spec(method, pattern, refinement, compensation, allocation, propagation, gram_precision)
     given = read_windows(model, windows, tokenizer, seed)
-    blocks = find_blocks(model, given.ids, expressions)
+    blocks = find_blocks(model, given.ids, check_expressions(exclude, "exclude"))
     with shown_progress("pruning blocks", len(blocks), progress) as advance:
         runtime = PruneRuntime(batch_size, on_block=_reporter(advance, on_block))
-        result = prune_blocks(model, given.ids, spec, runtime, blocks)
+        result = prune_blocks(model, given.ids, replace(spec, seed=seed), runtime, blocks)
     return replace(result, calibration=replace(result.calibration, origin=given.origin))
 
 
@@ -106,10 +103,9 @@ def _spec(
     compensation: object,
     allocation: object,
     propagation: str | Propagation,
-    seed: int,
+    gram_precision: str | GramPrecision,
 ) -> PruneSpec:
     """What is asked for, once each part of it is known to be right."""
-    check_count(seed, "seed", 0)
     chosen = read_method(method)
     with out_of_range():
         return PruneSpec(
@@ -118,8 +114,8 @@ def _spec(
             compensation=read_compensation(compensation),
             allocation=read_allocation(allocation),
             propagation=propagation,  # type: ignore[arg-type]  # its value will do
-            seed=seed,
             refinement=read_refinement(refinement),
+            gram_precision=gram_precision,  # type: ignore[arg-type]
         )
 
 

@@ -22,8 +22,6 @@ LIBRARIES = [
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
-    "statprune.cli.run",
-    "statprune.runs.job",
 ]
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(LIBRARIES)
