@@ -1,12 +1,14 @@
 """Numbers of README and docs stand in files that commands wrote."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 
 import pandas
 import pytest
 
+from benchmarks import side_by_side
 from tests.helpers.generated_pages import cells
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,13 @@ def test_the_readme_can_be_finished():
 def test_the_picture_is_there():
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
     assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+
+
+def test_the_comparison_with_llm_compressor_is_that_of_its_file():
+    result = json.loads((ROOT / "benchmarks" / "results" / "side_by_side.json").read_text(encoding="utf-8"))
+    page = (DATA.parent / "speed.md").read_text(encoding="utf-8")
+    assert side_by_side.table(result) in page
+    assert f"{result['machine']['date']}, commit {result['machine']['commit']}" in page
 
 
 STUDIES = "\n".join((DATA.parent / page).read_text(encoding="utf-8") for page in ("studies.md", "held-out.md"))
