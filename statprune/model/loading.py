@@ -15,6 +15,7 @@ from statprune.errors import ModelError, first_line
 from statprune.model.config_sizes import check_parameters, check_sizes
 from statprune.model.converted import Conversion, converted_models, forget_quantizer
 from statprune.model.foreign import COMPRESSED, adapter_problem, compressed_problem, quantised_problem, read_object
+from statprune.model.gguf_parsing import parsed_once
 from statprune.model.length_names import COMMON_LENGTHS, OTHER_LENGTHS
 from statprune.model.location import absent_folder, locate_model, model_path_problem, offload_problem
 from statprune.model.offload import HostSource, Streamer
@@ -224,7 +225,8 @@ class _Opening:
         return {"revision": self.source.revision, "trust_remote_code": self.source.trust_remote_code}
 
     def _from_gguf(self, file: Path) -> LoadedModel:
-        loaded = self._open(str(file.parent), self._options | {"gguf_file": file.name})
+        with parsed_once():
+            loaded = self._open(str(file.parent), self._options | {"gguf_file": file.name})
         forget_quantizer(loaded.model)
         return loaded
 

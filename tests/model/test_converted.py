@@ -7,9 +7,12 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from statprune.errors import ModelError
 from statprune.model import converted, loading
 from statprune.model.converted import MANIFEST, Conversion
 from statprune.model.loading import ModelSource, load_model, open_model
@@ -210,3 +213,25 @@ def test_the_interface_keeps_a_model_where_the_environment_says(file, tmp_path, 
     load_model(str(file))
     load_model(str(file))
     assert len(direct) == 2 and Conversion(file, tmp_path).opened() is not None
+
+
+def test_a_file_is_parsed_once_and_gives_what_transformers_gives(file, monkeypatch):
+    parsed, reader = [], gguf.GGUFReader
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: parsed.append(path) or reader(path))
+    counting = gguf.GGUFReader
+    own = open_model(ModelSource(str(file)))
+    assert len(parsed) == 1 and gguf.GGUFReader is counting
+    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    wanted = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).state_dict()
+    found = own.model.state_dict()
+    assert wanted.keys() == found.keys() and all(torch.equal(value, found[name]) for name, value in wanted.items())
+    tokenizer = AutoTokenizer.from_pretrained(**place)
+    assert [own.tokenizer(text).input_ids for text in TEXTS] == [tokenizer(text).input_ids for text in TEXTS]
+
+
+def test_a_file_that_cant_be_parsed_leaves_the_parser_as_it_was(tmp_path):
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(40))
+    with pytest.raises(ModelError):
+        open_model(ModelSource(str(tmp_path / "broken.gguf")))
+    assert gguf.GGUFReader is reader and gguf.get_tensor_name_map is names
