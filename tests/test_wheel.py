@@ -120,6 +120,7 @@ def test_the_wheels_command_prunes_a_model(environment, printed):
     assert f"{json.loads(record.read_text())['perplexity']['bundled']['pruned']:.4f}" in printed
 
 
+@pytest.mark.long
 def test_the_wheels_command_sweeps(environment, tiny_folder):
     environment.run("statprune", "-m", *common(tiny_folder), "name=two", "method=wanda,magnitude")
     assert len(list(environment.work.glob("outputs/two/*/result.json"))) == 2
