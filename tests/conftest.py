@@ -25,9 +25,8 @@ collect_ignore = ["example_extension"]  # a distribution of its own, which test_
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the bundled model's run, which others would wait for; end with what brings choices of its own."""
-    places = {"test_end_to_end.py": 0, "test_extension.py": 2, "test_extending.py": 2}
-    items.sort(key=lambda item: places.get(item.path.name, 1))
+    """Begin with the bundled model's run, which others would wait for in the end."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
 
 
 def pytest_collection_finish() -> None:

@@ -13,9 +13,9 @@ from statprune.config.compose import _configs_of
 from statprune.config.overrides import named_plugins, override_problems, searchpath_of
 from statprune.config.place import own_place, place_of, use_place
 from statprune.config.register import KINDS
-from statprune.core.score import SCORES
 from statprune.system import plugin_files
 from statprune.system.plugin_files import use_plugin_files
+from tests.helpers.plugins import forget_registered
 
 DOCS = Path(__file__).parents[1] / "docs" / "extending"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md"))}
@@ -46,8 +46,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(plugin_files, "_IMPORTED", set())
     monkeypatch.setenv(plugin_files.PLUGINS, "")
-    for registry in (SCORES, *(registry for _, registry in KINDS)):
-        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    forget_registered(monkeypatch)
     _configs_of.cache_clear()  # groups' choices are read once
     yield tmp_path
     use_place(own_place())

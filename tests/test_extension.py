@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import sys
 
 import pytest
 
@@ -14,7 +15,7 @@ from statprune.system import registry
 from tests.helpers.command import statprune
 from tests.helpers.models import tiny_llama
 from tests.helpers.own_table import small, write_table
-from tests.helpers.plugins import EXAMPLE, fake_distribution, install_example
+from tests.helpers.plugins import EXAMPLE, fake_distribution, forget_registered, install_example
 from tests.helpers.runs import records
 from tests.helpers.windows import random_windows
 
@@ -141,11 +142,14 @@ def test_choices_stand_in_a_table(command, tmp_path, tiny_folder):
 
 @pytest.fixture
 def installed(site, monkeypatch):
-    """The distribution is there in this process."""
+    """The distribution is there in this process; what it registers is gone afterwards."""
     monkeypatch.syspath_prepend(str(site))
+    forget_registered(monkeypatch)
     registry._plugin_entries.cache_clear()
     yield
     registry._plugin_entries.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "statprune_example"]:
+        del sys.modules[name]
 
 
 def test_choices_are_there_in_python(installed):

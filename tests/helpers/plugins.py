@@ -6,7 +6,19 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
+from statprune.config.register import KINDS
+from statprune.core.score import SCORES
+
 EXAMPLE = Path(__file__).parents[1] / "example_extension"
+
+
+def forget_registered(patch: pytest.MonkeyPatch) -> None:
+    """Have the choices that this process registers or loads from now on gone when the patch is undone."""
+    for registry in (SCORES, *(registry for _, registry in KINDS)):
+        for name in ("_registered", "_loaded"):
+            patch.setattr(registry, name, dict(getattr(registry, name)))
 
 
 def install_example(folder: Path) -> Path:
