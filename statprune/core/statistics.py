@@ -16,6 +16,7 @@ from torch import Tensor
 
 from statprune.core.gram import GramPrecision, add_products, mirror
 from statprune.core.kernels import has_kernel
+from statprune.core.sampled_rows import SampledRows
 from statprune.system.distributed import gathered_tensors, sum_over_processes
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class InputStatistics:
         self._sample_index = sample_index
         # sent once, and not waited for: the numbers stay where they are
         self._sample_on_device = sample_index.to(device, non_blocking=True) if sample_index is not None else None
-        self._rows: list[Tensor] = []
+        self._rows = SampledRows()
         self._derived: dict[Hashable, Any] = {}
 
     def update(self, inputs: Tensor) -> None:
@@ -86,7 +87,8 @@ class InputStatistics:
                 self._sample_index, torch.tensor([self.count, self.count + rows.shape[0]])
             ).tolist()
             if first < last:
-                self._rows.append(rows[self._sample_on_device[first:last] - self.count])
+                expected = len(self._sample_index) if inputs.ndim == 3 else 0  # an expert sees few of all tokens
+                self._rows.append(rows[self._sample_on_device[first:last] - self.count], expected)
         if self.kind >= StatisticsKind.MOMENTS:
             self._add_moments(rows)
         else:
@@ -107,7 +109,7 @@ class InputStatistics:
                 pool._merge(member.count, member._mean, member._squares)
             if pool._gram is not None and member._gram is not None:
                 pool._gram += member.gram
-            pool._rows += member._rows
+        pool._rows = SampledRows([part for member in members for part in member._rows.parts])
         return pool
 
     @classmethod
@@ -121,7 +123,7 @@ class InputStatistics:
 
     def merge_processes(self) -> None:
         """Add the other processes' statistics of this input; all of them call this and get the same result."""
-        own_rows = torch.cat(self._rows) if self._rows else self._mean.new_zeros(0, len(self._mean), dtype=self._dtype)
+        own_rows = self.rows
         sizes = torch.tensor([self.count, len(own_rows)], device=self._mean.device)
         counts = [size.tolist() for size in gathered_tensors(sizes)]
         moments = gathered_tensors(torch.stack([self._mean, self._squares]))
@@ -136,7 +138,7 @@ class InputStatistics:
         padded = own_rows.new_zeros(max(rows for _, rows in counts), own_rows.shape[1], dtype=self._dtype)
         padded[: len(own_rows)] = own_rows
         samples = gathered_tensors(padded)
-        self._rows = [sample[:rows] for sample, (_, rows) in zip(samples, counts, strict=True)]
+        self._rows = SampledRows([sample[:rows] for sample, (_, rows) in zip(samples, counts, strict=True)])
 
     def shared_by(self, own_count: int) -> "InputStatistics":
         """The same statistics, for a matrix that ``own_count`` of the tokens reached."""
@@ -210,10 +212,8 @@ class InputStatistics:
 
     @property
     def rows(self) -> Tensor:
-        """The sampled input rows, shape (samples, in_features)."""
-        if not self._rows:
-            return self._mean.new_zeros(0, self._mean.shape[0], dtype=self._dtype)
-        return torch.cat(self._rows).to(self._dtype)
+        """The sampled input rows, shape (samples, in_features); they are not to be changed."""
+        return self._rows.all(len(self._mean), self._dtype, self._mean.device)
 
 
 @dataclass

@@ -89,7 +89,7 @@ def test_matrices_of_one_input_are_factorised_once(monkeypatch):
     calls = []
     monkeypatch.setattr(
         "statprune.core.sparsegpt.inverse_factor",
-        lambda gram, damping: calls.append(1) or inverse_factor(gram, damping),
+        lambda *given: calls.append(1) or inverse_factor(*given),
     )
     first = get_method("sparsegpt").solve(weight, statistics, Unstructured(0.5))
     second = get_method("sparsegpt").solve(weight, statistics, Unstructured(0.5))
@@ -102,6 +102,27 @@ def test_the_inverse_factor_is_that_of_the_definition():
     damped = x.T @ x + 0.01 * (x.T @ x).diagonal().mean() * torch.eye(9, dtype=torch.float64)
     assert damping == 0.01 and torch.equal(factor, factor.triu())
     assert torch.allclose(factor.T @ factor, torch.linalg.inv(damped), rtol=1e-10, atol=0)
+
+
+def test_the_inverse_factor_has_ones_on_the_diagonal_for_dead_channels_and_leaves_the_gram_matrix():
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x[:, [1, 4]] = 0
+    gram = x.T @ x
+    given = gram.clone()
+    factor, _ = inverse_factor(gram, 0.01, gram.diagonal() == 0)
+    filled = given + torch.diag(torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], dtype=torch.float64))
+    damped = filled + 0.01 * filled.diagonal().mean() * torch.eye(6, dtype=torch.float64)
+    assert torch.equal(gram, given)
+    assert torch.allclose(factor.T @ factor, torch.linalg.inv(damped), rtol=1e-10, atol=1e-15)
+
+
+def test_the_inverse_factor_is_computed_in_the_memory_of_one_matrix():
+    x = torch.randn(103, 100, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    gram = x.T @ x
+    with torch.profiler.profile(profile_memory=True) as profile:
+        factor, _ = inverse_factor(gram, 0.01)
+    taken = [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage >= 1000]
+    assert taken == [factor.nbytes]
 
 
 def indefinite(lift):
@@ -197,11 +218,11 @@ def test_a_group_that_would_cross_a_column_block_is_refused():
 def test_damping_is_raised_where_only_the_inverse_can_not_be_factorised(monkeypatch):
     factorised, refused = torch.linalg.cholesky_ex, []
 
-    def refusing(matrix, upper=False):
-        factor, info = factorised(matrix, upper=upper)
+    def refusing(matrix, upper=False, **options):
+        factor, info = factorised(matrix, upper=upper, **options)
         if upper and not refused:
             refused.append(True)
-            return factor, torch.ones_like(info)
+            info.fill_(1)
         return factor, info
 
     monkeypatch.setattr(torch.linalg, "cholesky_ex", refusing)
