@@ -31,7 +31,7 @@ from statprune.pruning.solving import solved
 from statprune.pruning.spec import Calibration, Propagation, PruneResult, PruneRuntime, PruneSpec
 from statprune.system.devices import full_float32
 from statprune.system.distributed import assign_owners, broadcast, gathered, rank, size, start
-from statprune.system.malloc import release_free_memory, return_freed_blocks
+from statprune.system.malloc import RETURNED_AT_ONCE, release_free_memory, return_freed_blocks
 from statprune.system.timing import Clock, Stopwatch
 from statprune.walk.batches import Batch, advance
 from statprune.walk.collect import Collector, observe
@@ -76,7 +76,7 @@ def prune(
         raise ModelError(f"{len(windows)} calibration windows can't be split over {size()} processes; start fewer")
     streamer = blocks[0].streamer
     if streamer is None:
-        return_freed_blocks(5 * 2**20, keep_at_most=2**26)  # chunks of matrices are smaller
+        return_freed_blocks(RETURNED_AT_ONCE, keep_at_most=2**26)  # chunks of matrices are smaller
     checkpoint = runtime.checkpoint
     calibration = CalibrationPass(network, blocks, windows, spec, runtime)
     clock = Clock(network.device, checkpoint.finished[-1].seconds if checkpoint.finished else None)

@@ -3,6 +3,8 @@
 import ctypes
 from contextlib import suppress
 
+RETURNED_AT_ONCE = 5 * 2**20  # bytes: a freed block this large goes back to the system while a model is pruned
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
