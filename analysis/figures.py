@@ -303,8 +303,9 @@ def _draw_points(axes: Axes, table: pd.DataFrame, order: Sequence[str]) -> None:
         axes.plot([row.seconds], [row.perplexity], **style)
     axes.set_xlabel("seconds of pruning (observe, solve, propagate)")
     perplexity_axis(axes, table.perplexity)
-    if is_wide := _is_crowd(table) and table.seconds.max() > WIDE * table.seconds.min() > 0:
+    if is_wide := table.seconds.max() > WIDE * table.seconds.min() > 0:
         axes.set_xscale("log")
+        axes.set_xlabel("seconds of pruning (observe, solve, propagate; log scale)")
     axes.margins(0.3, 0.2)
     left, right, top = *axes.get_xlim(), axes.get_ylim()[1]
     axes.set(xlim=(left if is_wide else max(0, left), right), ylim=axes.get_ylim())
