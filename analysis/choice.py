@@ -6,9 +6,8 @@ from pathlib import Path
 
 from statprune.analysis.compare import Measured, compare
 from statprune.errors import StatpruneError
+from statprune.runs.record import PRUNING_PHASES, RunRecord
 from statprune.runs.store import read_record
-
-PRUNING = ("calibrate", "observe", "solve", "propagate")  # phases of the seconds
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ class WholeRun:
     Attributes:
         label: what it is called.
         folder: of its run.
-        seconds: that pruning took.
+        seconds: of observing, solving and propagating; None: it used another run's calibration pass.
         perplexity: by dataset; intervals are of the difference in mean loss to the first.
     """
 
     label: str
     folder: Path
-    seconds: float
+    seconds: float | None
     perplexity: dict[str, Measured]
 
 
@@ -106,8 +105,15 @@ def _runs(folders: dict[str, Path]) -> list[WholeRun]:
             name: compared.perplexity[name][number] if compared else Measured(own.dense, own.pruned)
             for name, own in record.perplexity.items()
         }
-        runs.append(WholeRun(label, folder, sum(record.seconds.get(phase, 0.0) for phase in PRUNING), perplexity))
+        runs.append(WholeRun(label, folder, _pruning_seconds(record), perplexity))
     return runs
+
+
+def _pruning_seconds(record: RunRecord) -> float | None:
+    """What candidates are compared by: not reading the text, which the first of two runs does for both."""
+    if "the calibration pass" in record.reused:
+        return None
+    return sum(record.seconds.get(phase, 0.0) for phase in PRUNING_PHASES)
 
 
 def _better(runs: Sequence[WholeRun]) -> tuple[str, str]:
@@ -120,6 +126,11 @@ def _better(runs: Sequence[WholeRun]) -> tuple[str, str]:
         return better.label, (
             f"its perplexity on {dataset} is lower than that of {other.label}: the mean loss differs by "
             f"{abs(interval.difference):.4f}, and the 95% interval over the windows does not reach 0"
+        )
+    if first.seconds is None or second.seconds is None:
+        return first.label, (
+            f"the evaluation does not tell it from {second.label}, and its layers' errors are less; their seconds "
+            "can't be compared, since one used the other's calibration pass"
         )
     faster, slower = (first, second) if first.seconds <= second.seconds else (second, first)
     return faster.label, (

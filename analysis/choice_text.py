@@ -35,7 +35,8 @@ def print_choice(choice: Choice) -> None:
             whole.add_column(column, justify="left" if column == "candidate" else "right", overflow="fold")
         for own in choice.runs:
             number = own.perplexity[dataset]
-            cells = [shown(number.dense), shown(number.pruned), interval_text(number), f"{own.seconds:.1f}"]
+            cells = [shown(number.dense), shown(number.pruned), interval_text(number)]
+            cells.append(f"{own.seconds:.1f}" if own.seconds is not None else "")
             whole.add_row(own.label, *cells)
         console.print(whole)
     for own in choice.runs:

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from statprune.analysis.compare import Comparison, Measured
+from statprune.runs.record import PRUNING_PHASES
 from statprune.runs.wording import shown, with_error
 from statprune.system.files import finite
 
 WIDTH = 80
-PRUNING = ("observe", "solve", "propagate")  # phases of the seconds
 FROM = {"divergence": "from", "agreement": "with"}
 
 
@@ -99,7 +99,7 @@ def _cost(comparison: Comparison) -> Table:
     for column in ("run", "sparsity", "seconds of pruning", "seconds in all"):
         table.add_column(column, justify="right")
     for number, (sparsity, seconds) in enumerate(zip(comparison.sparsity, comparison.seconds, strict=True), 1):
-        pruning = [seconds[phase] for phase in PRUNING if phase in seconds]
+        pruning = [seconds[phase] for phase in PRUNING_PHASES if phase in seconds]
         cells = [f"{sparsity:.5f}", f"{sum(pruning):.1f}" if pruning else "", f"{sum(seconds.values()):.1f}"]
         table.add_row(str(number), *cells)
     return table

@@ -12,8 +12,9 @@ from statprune.analysis.uncertainty import mean_and_deviation
 from statprune.config.schema import NOT_IN_HASH
 from statprune.core.methods import method_names
 from statprune.errors import StatpruneError
+from statprune.runs.record import PRUNING_PHASES
 
-PRUNING = ("seconds.observe", "seconds.solve", "seconds.propagate")
+PRUNING = tuple(f"seconds.{phase}" for phase in PRUNING_PHASES)
 # protocol keys that make two perplexities incomparable; package versions rarely move one enough to see
 COMPARABLE = ("seq_len", "windows", "sha256", "windows_with_bos")
 # of keys that can change a pruned model

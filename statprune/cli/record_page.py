@@ -32,7 +32,8 @@ What a run leaves in its folder, `outputs/<name>/<run>/`, field by field. The pa
 | `.hydra/` | the configuration and the overrides as Hydra writes them |
 
 `null` stands for what was not measured, and for numbers that are not finite. A mapping's keys are the user's: names of
-datasets, tasks, files. Records of every older schema are read, and migrated while that is done.
+datasets, tasks, files. Records of every older schema are read, and migrated while that is done. Beside the fields below
+`result.json` has `sha256`, a checksum of all others: a record that was edited is told from one that a run wrote.
 """
 COLUMNS = ("type", "unit", "meaning")
 

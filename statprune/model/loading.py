@@ -335,6 +335,8 @@ class _Opening:
             reason = "it comes with its own code; if you trust that code, set model.trust_remote_code=true"
         elif "Unrecognized configuration class" in str(error):
             reason = "transformers knows no causal language model of this type"
+        elif (folder := Path(self.source.path)).is_dir() and not (folder / "config.json").exists():
+            reason = "the folder has no config.json"
         else:
             lines = str(error).split("\n")
             reason = f"{type(error).__name__}: {first_line(error)}"

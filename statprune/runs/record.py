@@ -18,6 +18,8 @@ from statprune.runs.environment import Environment
 from statprune.runs.inputs import InputIdentity
 from statprune.runs.migrations import SCHEMA_VERSION, migrated
 
+PRUNING_PHASES = ("observe", "solve", "propagate")  # of a record's seconds: those that pruning itself takes
+
 
 @dataclass(frozen=True)
 class PerplexityResult:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 LIBRARIES = ("transformers", "accelerate", "py.warnings")  # their warnings go to the log
 CONSOLE = Console(stderr=True)  # one for bars and lines, so that lines go above a bar
+LINE_EVERY = 60  # seconds, where there is no terminal for a bar
 _WAITING: list[Progress] = []  # what is shown at present
 
 
@@ -51,11 +53,30 @@ class _KnownBar(BarColumn):
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left on a terminal; yields a function that takes the number of items done."""
+    """Show a bar with the time left on a terminal, elsewhere a line each minute.
+
+    Yields:
+        A function that takes the number of items done.
+    """
+    if not CONSOLE.is_terminal:
+        yield _line_each_minute(name, total)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=CONSOLE, disable=not CONSOLE.is_terminal, transient=True) as bars:
+    with Progress(*columns, console=CONSOLE, transient=True) as bars:
         task = bars.add_task(name, total=total)
         yield lambda done: bars.update(task, completed=done)
+
+
+def _line_each_minute(name: str, total: int) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY:
+            last = time.monotonic()
+            logging.getLogger("statprune").info("%s: %d of %d", name, done, total)
+
+    return tell
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -38,6 +39,26 @@ def test_the_better_of_two_whole_runs_is_chosen_where_the_interval_tells(interva
 def test_the_faster_one_is_chosen_where_the_interval_reaches_zero(seconds, label, monkeypatch):
     result = chosen(monkeypatch, Interval(-0.1, -0.2, 0.05), seconds)
     assert result.chosen == label and "does not tell it from" in result.reason
+
+
+@pytest.mark.parametrize("seconds", [(20.0, None), (None, 10.0)])
+def test_seconds_do_not_decide_where_one_run_used_the_others_calibration_pass(seconds, monkeypatch, capsys):
+    result = chosen(monkeypatch, Interval(-0.1, -0.2, 0.05), seconds)
+    assert result.chosen == "first" and "seconds can't be compared" in result.reason
+    print_choice(result)
+    assert "Use first:" in capsys.readouterr().out
+
+
+def test_seconds_of_a_run_are_those_of_pruning_itself(monkeypatch):
+    class Record:
+        seconds: ClassVar = {"model": 9.0, "calibrate": 8.0, "observe": 1.0, "solve": 2.0, "propagate": 4.0}
+        reused: ClassVar = []
+        perplexity: ClassVar = {}
+
+    monkeypatch.setattr(choice, "read_record", lambda folder: Record())
+    assert choice._runs({"first": Path("one")})[0].seconds == 7.0
+    Record.reused = ["the calibration pass"]
+    assert choice._runs({"first": Path("one")})[0].seconds is None
 
 
 def test_without_whole_runs_the_least_error_decides_and_the_reason_says_so():

@@ -29,6 +29,21 @@ def written(is_terminal, monkeypatch):
     return file
 
 
+def test_where_there_is_no_terminal_a_line_a_minute_says_how_far_it_is(monkeypatch, caplog):
+    now = [100.0]
+    monkeypatch.setattr(console, "CONSOLE", Console(file=io.StringIO(), force_terminal=False))
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with caplog.at_level(logging.INFO, "statprune"), progress("pruning blocks", 30) as advance:
+        for done, seconds in enumerate([1, 58, 1, 59, 2, 300], start=1):
+            now[0] += seconds
+            advance(done)
+    assert [record.getMessage() for record in caplog.records] == [
+        "pruning blocks: 3 of 30",
+        "pruning blocks: 5 of 30",
+        "pruning blocks: 6 of 30",
+    ]
+
+
 def test_a_wait_is_shown_with_its_seconds_on_a_terminal_only(written, is_terminal):
     with waiting("loading [my] model"):
         time.sleep(0.15)
