@@ -67,7 +67,7 @@ class Table:
         source: which of the paper's tables it is.
         metric: perplexity, perplexity_quantized (of the model quantised, where the runs have ``quantize``), kl
             (divergence from the dense model, nats per token), top1 (agreement with it in percent), zero_shot (mean
-            accuracy in percent), flips (changed answers in percent) or layer_seconds (seconds of observing and solving a matrix).
+            accuracy in percent), flips (changed answers in percent) or layer_seconds (of observing, solving).
         decimals: shown.
         scale: bundled or paper.
         sections: labels in order; one without a name where there are none.
