@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from statprune.core.channel_units import ChannelUnits, largest_weight
 from statprune.core.conjugate_gradients import WORKING_COPIES, SecondMoments, fit_kept_weights, share_left
@@ -151,8 +152,8 @@ class Admm(Method):
 
     @property
     def gram_copies(self) -> int:
-        """In float64 G̃, the identity, the factor and the inverse; both that are kept, once more."""
-        return 10 if self.needs >= StatisticsKind.GRAM else 0
+        """In float64 G̃, and the factor that becomes the inverse; both once more, in the weights' precision."""
+        return 6 if self.needs >= StatisticsKind.GRAM else 0
 
     def unseen(self, rows: Tensor) -> Tensor:
         """The sampled rows that nothing was fitted to: every fourth, where sampled rows are all that is fitted to."""
@@ -221,11 +222,12 @@ class Admm(Method):
         unit = torch.where(is_dead, 1.0, lengths)
         gram = (statistics.gram / unit).div_(unit[:, None])
         damping = self._lambda(len(gram), statistics.count)
-        eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        some = evenly_spaced(eye, CHANNELS)
-        precision = torch.cholesky_solve(some.T, torch.linalg.cholesky(gram + damping * eye)).mul_(some.T).sum(0)
+        some = evenly_spaced(torch.arange(len(gram), device=gram.device), CHANNELS)
+        units = functional.one_hot(some, len(gram)).to(gram.dtype).T
+        precision = torch.cholesky_solve(units, _damped_factor(gram, damping)).mul_(units).sum(0)
         rho = self.rho * (1 / precision).mean()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram + (damping + rho) * eye))
+        inverse = _damped_factor(gram, damping + rho)
+        torch.cholesky_inverse(inverse, out=inverse)
         return _System(_units(lengths, is_dead), SecondMoments(gram.diagonal(), gram=gram), damping, rho, inverse)
 
     def _of_rows(self, statistics: InputStatistics) -> _System:
@@ -244,6 +246,13 @@ class Admm(Method):
         inverse = torch.cholesky_solve(rows, torch.linalg.cholesky(products + (damping + rho) * eye))
         moments = SecondMoments(rows.square().sum(0), rows=rows)
         return _System(_units(norm, is_dead), moments, damping, rho, inverse)
+
+
+def _damped_factor(gram: Tensor, damping: float | Tensor) -> Tensor:
+    """Lower Cholesky factor of G̃ + λI, in the memory of one matrix beside G̃."""
+    work = torch.empty_like(gram).T.copy_(gram)  # in the order of LAPACK, which then works in place
+    work.diagonal().add_(damping)
+    return torch.linalg.cholesky(work, out=work)
 
 
 def _units(lengths: Tensor, is_dead: Tensor) -> ChannelUnits:

@@ -55,7 +55,8 @@ def inverse_factor(gram: Tensor, damping: float, is_dead: Tensor | None = None) 
 
 def _factor_of_inverse(gram: Tensor, damping: float, is_dead: Tensor | None) -> tuple[Tensor, Tensor]:
     """U of (G + λI)⁻¹ = UᵀU, and 0 where it could be factorised. One matrix of memory: all three steps are in place."""
-    work = _damped(gram.to(torch.float64, copy=True), damping, is_dead).T  # in the order of LAPACK, which needs no copy
+    # in the order of LAPACK, which then needs no copy; a product's two triangles may differ in rounding: no transpose
+    work = _damped(torch.empty_like(gram, dtype=torch.float64).T.copy_(gram), damping, is_dead)
     info = torch.empty((), dtype=torch.int32)
     torch.linalg.cholesky_ex(work, out=(work, info))
     if info == 0:

@@ -125,6 +125,15 @@ def test_the_inverse_factor_is_computed_in_the_memory_of_one_matrix():
     assert taken == [factor.nbytes]
 
 
+def test_the_inverse_factor_is_that_of_the_lower_triangle_to_the_last_bit():
+    x = torch.randn(50, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    gram = x.T @ x
+    gram += torch.full_like(gram, 1e-13).triu(1)  # as rounding leaves the triangles of a product apart
+    damped = gram + 0.01 * gram.diagonal().mean() * torch.eye(9, dtype=torch.float64)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    assert torch.equal(inverse_factor(gram, 0.01)[0], torch.linalg.cholesky(inverse, upper=True))
+
+
 def indefinite(lift):
     """A Gram matrix whose least eigenvalue is −lift, with 1 on the diagonal: λ alone tells whether it is factorised."""
     gram = torch.eye(2, dtype=torch.float64)
