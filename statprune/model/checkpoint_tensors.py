@@ -69,16 +69,20 @@ def open_checkpoint(path: str) -> CheckpointTensors:
     files = sorted({folder / tensor.file for tensor in stored.tensors.values()})
     readers: dict[str, Callable[[], Tensor]] = {}
     for file in files:
-        readers |= {name: _dense(read) for name, read in tensor_readers(file).items() if name in stored.tensors}
+        readers |= {
+            name: _dense(name, file, read) for name, read in tensor_readers(file).items() if name in stored.tensors
+        }
     size = sum(file.stat().st_size for file in files)
     return CheckpointTensors(path, readers, size, config, text, _unread(folder, files))
 
 
-def _dense(read: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def _dense(name: str, file: Path, read: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """What reads a tensor with its zeros, where a file made by torch.save has it as a sparse one."""
 
     def reading() -> Tensor:
         tensor = read()
+        if tensor.is_meta:
+            raise ModelError(f"{file} has {name} without its values; save the model anew, with all its weights loaded")
         return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
     return reading

@@ -165,7 +165,7 @@ def _pickled(path: Path) -> dict[str, StoredTensor]:
     tensors = {
         name: StoredTensor(tuple(value.shape), FLOATS.get(value.dtype, str(value.dtype)), path.name)
         for name, value in (values.items() if isinstance(values, dict) else ())
-        if isinstance(value, torch.Tensor)
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
     if values and not tensors:
         held = named_few([str(name) for name in values]) if isinstance(values, dict) else f"a {type(values).__name__}"

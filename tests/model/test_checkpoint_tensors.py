@@ -20,7 +20,14 @@ def pickled(folder, values):
 
 
 def test_what_is_no_tensor_in_a_file_of_torch_is_left_out(tmp_path):
-    assert list(pickled(tmp_path, {NAME: torch.ones(2, 2), "step": 3, "args": {"x": torch.ones(1)}}).readers) == [NAME]
+    others = {"step": 3, "args": {"x": torch.ones(1)}, 0: torch.ones(2, 2)}
+    assert list(pickled(tmp_path, {NAME: torch.ones(2, 2), **others}).readers) == [NAME]
+
+
+def test_a_tensor_that_was_saved_without_values_is_named(tmp_path):
+    found = pickled(tmp_path, {NAME: torch.empty(2, 2, device="meta")})
+    with pytest.raises(ModelError, match=rf"pytorch_model.bin has {NAME} without its values; save the model anew"):
+        found.readers[NAME]()
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR:UserWarning")
@@ -32,7 +39,11 @@ def test_sparse_tensors_are_read_with_their_zeros(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "held"),
-    [({"state_dict": {NAME: torch.ones(2)}, "epoch": 1}, "state_dict, epoch"), ([1, 2], "a list")],
+    [
+        ({"state_dict": {NAME: torch.ones(2)}, "epoch": 1}, "state_dict, epoch"),
+        ([1, 2], "a list"),
+        ({0: torch.ones(2)}, "0"),
+    ],
 )
 def test_a_file_of_torch_that_has_its_tensors_elsewhere_says_so(values, held, tmp_path):
     with pytest.raises(ModelError, match=rf"pytorch_model.bin holds no tensors by name, but {held}; save the model's"):
