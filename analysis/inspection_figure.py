@@ -45,9 +45,9 @@ def _panel(axes: Axes, title: str, values: list[list[float]], top: float | None)
     axes.figure.colorbar(image, ax=axes, fraction=0.06)
 
 
-def _mean(members: list[InspectedTensor], block: int, value: Callable[[InspectedTensor], float]) -> float:
-    """Over the matrices of one kind in one block; NaN, which is left white, where it has none."""
-    own = [value(member) for member in members if member.block == block]
+def _mean(members: list[InspectedTensor], block: int, value: Callable[[InspectedTensor], float | None]) -> float:
+    """Over the matrices of one kind in one block; NaN, which is left white, where none has a value."""
+    own = [found for member in members if member.block == block and (found := value(member)) is not None]
     return float(np.mean(own)) if own else float("nan")
 
 
@@ -56,7 +56,5 @@ def _sparsity(tensor: InspectedTensor) -> float:
     return tensor.facts.zeros / tensor.facts.weights
 
 
-def _change(tensor: InspectedTensor) -> float:
-    if tensor.is_changed is None:
-        return float("nan")
-    return (tensor.change.relative_change or 0.0) if tensor.change is not None else 0.0
+def _change(tensor: InspectedTensor) -> float | None:
+    return tensor.change.relative_change if tensor.change is not None else None

@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import asdict
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from statprune.core.sparsity_facts import HeldPattern
+from statprune.core.sparsity_facts import shared_patterns
 from statprune.evaluation.inspection import InspectedTensor, Inspection, by_kind, share_of_zeros
 from statprune.model.stored import named_few
 from statprune.system.files import finite
@@ -51,25 +51,20 @@ def findings(inspection: Inspection) -> list[str]:
         verdict = "and so it is" if inspection.is_card_true else f"but {inspection.sparsity:.5f} was counted"
         sentences.append(f"The model card says sparsity {inspection.card_sparsity:.5f}, {verdict}.")
     sentences += _ties(inspection)
-    broken = [own.name for own in inspection.tensors if own.facts is not None and own.facts.not_finite]
-    if broken:
-        sentences.append(f"{len(broken)} matrices hold NaN or infinity: {named_few(broken)}.")
+    if broken := [own.name for own in inspection.tensors if own.not_finite]:
+        sentences.append(f"{_number(broken, 'tensor holds', 'tensors hold')} NaN or infinity: {named_few(broken)}.")
+    sentences += _not_counted(inspection)
     if inspection.against is not None:
         sentences += _comparison(inspection)
     return sentences
-
-
-def shared_patterns(tensors: Iterable[InspectedTensor], direction: str) -> list[HeldPattern]:
-    """N:M patterns that all of some matrices hold in one direction."""
-    held = [set(getattr(own.facts, direction)) for own in tensors if own.facts is not None]
-    return sorted(set.intersection(*held), key=lambda pattern: pattern.of) if held else []
 
 
 def _head(inspection: Inspection) -> list[str]:
     dtypes = Counter(own.dtype for own in inspection.tensors)
     named = ", ".join(f"{count} {name}" for name, count in dtypes.most_common())
     lines = [
-        f"{inspection.path}: {len(inspection.tensors)} tensors ({named}), {inspection.bytes / 2**30:.2f} GiB in files",
+        f"{inspection.path}: {_number(inspection.tensors, 'tensor')} ({named}), "
+        f"{inspection.bytes / 2**30:.2f} GiB in files",
     ]
     if inspection.against is not None:
         lines.append(f"against {inspection.against}")
@@ -77,8 +72,8 @@ def _head(inspection: Inspection) -> list[str]:
         blocks = {own.block for own in inspection.matrices}
         weights = sum(own.facts.weights for own in inspection.matrices if own.facts is not None)
         lines.append(
-            f"sparsity {inspection.sparsity:.5f} of {weights:,} weights in {len(inspection.matrices)} matrices of "
-            f"{len(blocks)} decoder blocks"
+            f"sparsity {inspection.sparsity:.5f} of {weights:,} weights in "
+            f"{_number(inspection.matrices, 'matrix', 'matrices')} of {_number(blocks, 'decoder block')}"
         )
     else:
         lines.append("no matrices in numbered blocks were found")
@@ -135,11 +130,15 @@ def _sparsity(members: Sequence[InspectedTensor]) -> list[str]:
 
 
 def _patterns(members: Sequence[InspectedTensor]) -> str:
-    """Those that all of some matrices hold, and not by chance: hardly denser than the matrices are."""
-    density = 1 - share_of_zeros(members)
+    """Those that all of some matrices hold, and not by chance: hardly denser than what is left of the densest one."""
+    facts = [own.facts for own in members if own.facts is not None]
+    densest = {
+        "along_rows": max(own.density_of_rows for own in facts),
+        "along_columns": max(own.density_of_columns for own in facts),
+    }
     rows, columns = (
-        [str(own) for own in shared_patterns(members, side) if own.keep / own.of <= density + BY_CHANCE]
-        for side in ("along_rows", "along_columns")
+        [str(own) for own in shared_patterns(facts, side) if own.keep / own.of <= density + BY_CHANCE]
+        for side, density in densest.items()
     )
     return ", ".join([*rows, *(f"{own} down" for own in columns)]) or "none"
 
@@ -149,21 +148,38 @@ def _change_columns(inspection: Inspection) -> tuple[str, ...]:
 
 
 def _changes(inspection: Inspection, members: Sequence[InspectedTensor]) -> list[str]:
-    """Share of the kept weights that have another value, and the mean relative change of the matrices."""
+    """Share of the kept weights that have another value, and the mean relative change of the matrices.
+
+    A dash where no matrix could be compared.
+    """
     if inspection.against is None:
         return []
     changes = [own.change for own in members if own.change is not None]
     kept = sum(own.kept for own in changes)
-    relative = [own.relative_change or 0.0 for own in changes]
-    updated = f"{sum(own.updated for own in changes) / kept:.3f}" if kept else "0"
-    return [updated, f"{sum(relative) / len(members):.4f}"]
+    relative = [own.relative_change for own in changes if own.relative_change is not None]
+    updated = f"{sum(own.updated for own in changes) / kept:.3f}" if kept else "–"
+    return [updated, f"{sum(relative) / len(relative):.4f}" if relative else "–"]
+
+
+def _not_counted(inspection: Inspection) -> list[str]:
+    """What is in the folder, and not in the tables."""
+    sentences = []
+    if coded := inspection.coded_matrices:
+        kinds = ", ".join(dict.fromkeys(own.dtype for own in coded))
+        which = _number(coded, "matrix of a block is", "matrices of blocks are")
+        sentences.append(f"{which} stored as {kinds}, and not counted: {named_few([own.name for own in coded])}.")
+    if unread := inspection.unread:
+        which = _number(unread, "file of tensors in the folder is", "files of tensors in the folder are")
+        sentences.append(f"{which} no part of the checkpoint, and not looked at: {named_few([*unread])}.")
+    return sentences
 
 
 def _ties(inspection: Inspection) -> list[str]:
     twins = [own for own in inspection.tensors if own.same_as is not None]
     sentences = [f"{own.name} has the same values as {own.same_as}." for own in twins[:3]]
     if len(twins) > 3:
-        sentences.append(f"{len(twins) - 3} more matrices have the same values as another one.")
+        more = _number(twins[3:], "more matrix has", "more matrices have")
+        sentences.append(f"{more} the same values as another one.")
     if inspection.says_tied and not any(own.kind.endswith("lm_head") for own in inspection.tensors):
         sentences.append("The head is tied to the embeddings, as config.json says: it is stored once.")
     return sentences
@@ -182,7 +198,7 @@ def _comparison(inspection: Inspection) -> list[str]:
         sentences.append(f"{_counted(refilled, 'weight')} zero in the dense model, and not here.")
     if lacking := inspection.not_compared:
         named = [f"{own.name} {own.problem}" for own in lacking]
-        sentences.append(f"{len(lacking)} could not be compared: {named_few(named, 2)}.")
+        sentences.append(f"{_number(lacking, 'tensor')} could not be compared: {named_few(named, 2)}.")
     if inspection.missing:
         only = _counted(len(inspection.missing), "tensor")
         sentences.append(f"{only} in the dense model alone: {named_few([*inspection.missing])}.")
@@ -191,3 +207,8 @@ def _comparison(inspection: Inspection) -> list[str]:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what} is" if count == 1 else f"{count:,} {what}s are"
+
+
+def _number(items: Sized, one: str, several: str | None = None) -> str:
+    """How many there are: 1 tensor, 2 tensors."""
+    return f"{len(items):,} {one if len(items) == 1 else several or f'{one}s'}"

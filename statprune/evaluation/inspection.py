@@ -2,14 +2,22 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from statprune.core.sparsity_facts import ChangeFacts, ZeroFacts, change_facts, zero_facts
+from statprune.core.sparsity_facts import (
+    ChangeFacts,
+    ZeroFacts,
+    change_facts,
+    count_not_finite,
+    no_change,
+    zero_facts,
+)
 from statprune.errors import ModelError
+from statprune.evaluation.tensor_roles import CODES, is_coded, is_countable, is_weight_matrix, scales_of
 from statprune.model.checkpoint_tensors import CheckpointTensors, open_checkpoint
 
 IN_BLOCK = re.compile(r"^(?:.*?\.)?(?:layers|blocks|blk|h|block|layer)\.(\d+)\.(.+)$")
@@ -28,7 +36,8 @@ class InspectedTensor:
         kind: its name without numbers and without ``weight``: self_attn.q_proj.
         shape: as it is stored.
         dtype: bfloat16, float32 …
-        facts: of the zeros; None where it is no matrix.
+        facts: of the zeros; None where it is no matrix of weights, or holds another tool's codes.
+        not_finite: values that are NaN or infinite.
         same_as: another tensor with the very same values, as tied ones have; None.
         change: against the dense checkpoint; None where it is no matrix or nothing was compared.
         is_changed: whether it differs from the dense checkpoint's in any value; None where nothing was compared.
@@ -41,6 +50,7 @@ class InspectedTensor:
     shape: tuple[int, ...]
     dtype: str
     facts: ZeroFacts | None = None
+    not_finite: int = 0
     same_as: str | None = None
     change: ChangeFacts | None = None
     is_changed: bool | None = None
@@ -50,6 +60,12 @@ class InspectedTensor:
     def is_block_matrix(self) -> bool:
         """Whether it is a matrix of a decoder block, which pruning may change."""
         return self.block is not None and self.facts is not None
+
+    @property
+    def is_coded_matrix(self) -> bool:
+        """Whether it is a matrix of a decoder block that holds codes, whose zeros can't be counted."""
+        is_matrix = self.block is not None and is_weight_matrix(self.name, self.shape)
+        return is_matrix and not is_countable(getattr(torch, self.dtype))
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class Inspection:
         says_tied: what config.json says of the embeddings and the head; None: nothing.
         card_sparsity: what the model card says was achieved over all block matrices; None: nothing.
         missing: tensors that only the dense checkpoint has.
+        unread: files of tensors in the folder that are no part of the checkpoint.
     """
 
     path: str
@@ -73,11 +90,17 @@ class Inspection:
     says_tied: bool | None = None
     card_sparsity: float | None = None
     missing: tuple[str, ...] = field(default_factory=tuple)
+    unread: tuple[str, ...] = field(default_factory=tuple)
 
     @property
     def matrices(self) -> tuple[InspectedTensor, ...]:
         """The matrices of decoder blocks."""
         return tuple(tensor for tensor in self.tensors if tensor.is_block_matrix)
+
+    @property
+    def coded_matrices(self) -> tuple[InspectedTensor, ...]:
+        """The matrices of decoder blocks whose zeros can't be counted."""
+        return tuple(tensor for tensor in self.tensors if tensor.is_coded_matrix)
 
     @property
     def sparsity(self) -> float:
@@ -128,10 +151,11 @@ def inspect_checkpoint(
         path=path,
         against=against,
         bytes=own.bytes,
-        tensors=tuple(tensors),
+        tensors=tuple(_settled(tensors)),
         says_tied=tied if isinstance(tied, bool) else None,
         card_sparsity=_achieved(own),
         missing=tuple(sorted(dense.readers.keys() - own.readers.keys())) if dense is not None else (),
+        unread=own.unread,
     )
 
 
@@ -147,7 +171,7 @@ def place_of_tensor(name: str) -> tuple[int | None, str]:
         (None, 'lm_head')
     """
     block, rest = name_in_block(name)
-    return block, ".".join(part for part in rest.split(".") if not part.isdigit())
+    return block, _without_numbers(rest)
 
 
 def name_in_block(name: str) -> tuple[int | None, str]:
@@ -162,12 +186,34 @@ def name_in_block(name: str) -> tuple[int | None, str]:
     return (int(found[1]) if found else None), rest
 
 
+def _without_numbers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if not part.isdigit())
+
+
+def _settled(tensors: list[InspectedTensor]) -> Iterator[InspectedTensor]:
+    """The tensors, without what only the names of all tell to be wrong.
+
+    Another list than the decoder blocks', such as Gemma 3n's altup_projections, is none beside a list called as usual,
+    and scales of codes are no matrices.
+    """
+    has_blocks = any(IN_BLOCK.match(own.name) for own in tensors)
+    coded = [
+        own.name for own in tensors if is_weight_matrix(own.name, own.shape) and is_coded(getattr(torch, own.dtype))
+    ]
+    scales = scales_of(coded, [own.name for own in tensors])
+    for own in tensors:
+        if has_blocks and own.block is not None and not IN_BLOCK.match(own.name):
+            own = replace(own, block=None, kind=_without_numbers(own.name.removesuffix(".weight")))
+        yield replace(own, facts=None, change=None) if own.name in scales else own
+
+
 def _inspected(
     name: str, tensor: Tensor, dense: CheckpointTensors | None, seen: dict[tuple[object, ...], str]
 ) -> InspectedTensor:
     block, kind = place_of_tensor(name)
-    is_matrix = tensor.ndim >= 2 and tensor.is_floating_point() and tensor.numel() > 0
-    matrix = tensor.reshape(-1, tensor.shape[-1]) if is_matrix else tensor
+    is_counted = is_countable(tensor.dtype)
+    is_matrix = is_counted and is_weight_matrix(name, tensor.shape)
+    facts = zero_facts(tensor) if is_matrix else None
     twin = seen.setdefault(_key(tensor), name) if is_matrix else name
     own = InspectedTensor(
         name=name,
@@ -175,7 +221,8 @@ def _inspected(
         kind=kind,
         shape=tuple(tensor.shape),
         dtype=str(tensor.dtype).removeprefix("torch."),
-        facts=zero_facts(matrix) if is_matrix else None,
+        facts=facts,
+        not_finite=count_not_finite(tensor) if is_counted else 0,
         same_as=twin if twin != name else None,
     )
     if dense is None:
@@ -185,13 +232,16 @@ def _inspected(
         what = "is not there" if original is None else f"has the shape {tuple(original.shape)} there"
         return replace(own, problem=what)
     changed = not _is_equal(tensor, original)
-    change = change_facts(matrix, original.reshape(matrix.shape)) if is_matrix and changed else None
-    return replace(own, change=change, is_changed=changed)
+    if facts is None:
+        return replace(own, is_changed=changed)
+    return replace(own, change=change_facts(tensor, original) if changed else no_change(facts), is_changed=changed)
 
 
 def _is_equal(tensor: Tensor, original: Tensor) -> bool:
     """Whether two tensors have the same values; NaN is equal to itself."""
-    if not tensor.is_floating_point() or not original.is_floating_point():
+    if tensor.dtype in CODES or original.dtype in CODES:
+        return tensor.dtype == original.dtype and torch.equal(_bytes(tensor), _bytes(original))
+    if not is_countable(tensor.dtype) or not is_countable(original.dtype):
         return torch.equal(tensor, original)
     own, other = tensor.to(torch.float64), original.to(torch.float64)
     return bool(((own == other) | (own.isnan() & other.isnan())).all())
@@ -199,8 +249,12 @@ def _is_equal(tensor: Tensor, original: Tensor) -> bool:
 
 def _key(tensor: Tensor) -> tuple[object, ...]:
     """What equal tensors have in common."""
-    content = tensor.contiguous().view(torch.uint8).numpy()
+    content = _bytes(tensor).numpy()
     return tensor.shape, tensor.dtype, hashlib.blake2b(content.data, digest_size=16).digest()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.uint8)
 
 
 def _achieved(checkpoint: CheckpointTensors) -> float | None:

@@ -1,6 +1,6 @@
 """A checkpoint's tensors by name, one at a time: of a dense or compressed folder, of the hub, of a .gguf file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from statprune.model.location import locate_model
 from statprune.model.source_tensors import tensor_readers
 from statprune.model.stored import WHOLE, gguf_damage, read_stored
 
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 HUB_FILES = ["*.json", "*.safetensors", "*.bin", "README.md"]
 
 
@@ -28,6 +29,7 @@ class CheckpointTensors:
         bytes: of the files of tensors, as they are stored.
         config: what config.json holds; empty where there is none.
         card: the text of README.md; None where there is none.
+        unread: names of files of tensors that lie beside the checkpoint's and are no part of it.
     """
 
     path: str
@@ -35,6 +37,7 @@ class CheckpointTensors:
     bytes: int
     config: Mapping[str, object] = field(default_factory=dict, repr=False)
     card: str | None = field(default=None, repr=False)
+    unread: tuple[str, ...] = ()
 
 
 def open_checkpoint(path: str) -> CheckpointTensors:
@@ -46,6 +49,8 @@ def open_checkpoint(path: str) -> CheckpointTensors:
     Raises:
         ModelError: there is none, or it is damaged.
     """
+    if not path.strip():
+        raise ModelError("the model's name is empty; give a folder, a .gguf file or a hub id")
     location = Path(locate_model(path))
     if location.is_file() and location.suffix == ".gguf":
         return _gguf(path, location)
@@ -64,22 +69,51 @@ def open_checkpoint(path: str) -> CheckpointTensors:
     files = sorted({folder / tensor.file for tensor in stored.tensors.values()})
     readers: dict[str, Callable[[], Tensor]] = {}
     for file in files:
-        readers |= tensor_readers(file)
-    return CheckpointTensors(path, readers, sum(file.stat().st_size for file in files), config, text)
+        readers |= {
+            name: _dense(name, file, read) for name, read in tensor_readers(file).items() if name in stored.tensors
+        }
+    size = sum(file.stat().st_size for file in files)
+    return CheckpointTensors(path, readers, size, config, text, _unread(folder, files))
+
+
+def _dense(name: str, file: Path, read: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """What reads a tensor with its zeros, where a file made by torch.save has it as a sparse one."""
+
+    def reading() -> Tensor:
+        tensor = read()
+        if tensor.is_meta:
+            raise ModelError(f"{file} has {name} without its values; save the model anew, with all its weights loaded")
+        return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+    return reading
+
+
+def _unread(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
+    found = {path for pattern in WEIGHT_FILES for path in folder.glob(pattern)}
+    return tuple(sorted(path.name for path in found.difference(files)))
 
 
 def _gguf(path: str, file: Path) -> CheckpointTensors:
     """A .gguf file's tensors, dequantised one at a time, by the names they have there."""
+    from gguf import GGMLQuantizationType as Type
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
     if damage := gguf_damage(file):
         raise ModelError(f"{path} can't be read: {damage}")
     tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+    if not tensors:
+        raise ModelError(f"{path} holds no tensors; get it again")
+
+    plain = (Type.I8, Type.I16, Type.I32, Type.I64, Type.F64)  # stored as they are, which dequantize does not know
 
     def read(name: str) -> Tensor:
         own = tensors[name]
-        values = dequantize(own.data, own.tensor_type)
+        try:
+            values = own.data if own.tensor_type in plain else dequantize(own.data, own.tensor_type)
+        except NotImplementedError:
+            why = f"the gguf package can't decode {own.tensor_type.name}, which {name} is stored as"
+            raise ModelError(f"{path} can't be read: {why}; give another file") from None
         return torch.from_numpy(values.copy()).reshape(tuple(reversed(own.shape.tolist())))
 
     readers = {name: lambda name=name: read(name) for name in tensors}

@@ -77,9 +77,12 @@ def read_stored(folder: Path, named: str | None = None) -> StoredCheckpoint | No
     name = next((name for name in names if (folder / name).is_file()), None)
     if name is None:
         return None
-    if not name.endswith(".index.json"):
-        return StoredCheckpoint(_headers(folder / name))
-    return _sharded(folder / name)
+    if name.endswith(".index.json"):
+        return _sharded(folder / name)
+    tensors = _headers(folder / name)
+    if not tensors:
+        raise ModelError(f"{folder / name} holds no tensors; get it again")
+    return StoredCheckpoint(tensors)
 
 
 def gguf_damage(path: Path) -> str | None:
@@ -125,12 +128,16 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise ModelError(f"{index} can't be read ({reason}); get it again") from error
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{index} has a weight_map that does not give a file's name for each tensor; get it again")
+    if not files:
+        raise ModelError(f"{index} has a weight_map that names no tensor; get it again")
     return files
 
 
 def _headers(path: Path) -> dict[str, StoredTensor]:
     try:
         return _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    except ModelError:
+        raise
     except (SafetensorError, OSError) as error:
         reason = first_line(error)
     except Exception as error:  # torch.load of a damaged file ends in almost any error type
@@ -155,11 +162,15 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
 
 def _pickled(path: Path) -> dict[str, StoredTensor]:
     values = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
-    return {
+    tensors = {
         name: StoredTensor(tuple(value.shape), FLOATS.get(value.dtype, str(value.dtype)), path.name)
-        for name, value in values.items()
-        if isinstance(value, torch.Tensor)
+        for name, value in (values.items() if isinstance(values, dict) else ())
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
     }
+    if values and not tensors:
+        held = named_few([str(name) for name in values]) if isinstance(values, dict) else f"a {type(values).__name__}"
+        raise ModelError(f"{path} holds no tensors by name, but {held}; save the model's state_dict() alone")
+    return tensors
 
 
 def named_few(names: list[str], most: int = 3) -> str:

@@ -43,7 +43,7 @@ def classify(
         prune_routers: prune routers, too.
     """
     lists = [path for path, child in module.named_modules() if isinstance(child, nn.ModuleList) and len(child) > 1]
-    parameters = {name: parameter for name, parameter in module.named_parameters() if is_matrix(parameter)}
+    parameters = {name: parameter for name, parameter in module.named_parameters() if is_matrix(parameter.shape)}
     stacks = {name: _stack_of(name, lists) for name in parameters}
     own_uses = {name: uses[f"{prefix}.{name}"] for name in parameters if f"{prefix}.{name}" in uses}
     stack_uses: dict[tuple[str, torch.Size], Use] = {}  # the few tokens run need not reach every expert of a stack

@@ -6,7 +6,7 @@ which of its dimensions are the inputs.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,9 @@ class Use:
     inputs: Tensor
 
 
-def is_matrix(parameter: Tensor) -> bool:
-    """Whether a parameter has two dimensions, or more of which at least two are larger than 1."""
-    return parameter.ndim == 2 or sum(size > 1 for size in parameter.shape) >= 2
+def is_matrix(shape: Sequence[int]) -> bool:
+    """Whether a parameter of this shape has two dimensions, or more of which at least two are larger than 1."""
+    return len(shape) == 2 or sum(size > 1 for size in shape) >= 2
 
 
 class Products(TorchFunctionMode):
@@ -66,7 +66,7 @@ class Products(TorchFunctionMode):
         named = [
             (parameter.data_ptr(), name, parameter)
             for name, parameter in self._module.named_parameters()
-            if is_matrix(parameter) and is_here(parameter)
+            if is_matrix(parameter.shape) and is_here(parameter)
         ]
         self._named = sorted(named, key=lambda item: item[0])
         self._starts = [start for start, _, _ in self._named]
