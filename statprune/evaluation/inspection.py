@@ -11,6 +11,7 @@ from torch import Tensor
 from statprune.core.sparsity_facts import ChangeFacts, ZeroFacts, change_facts, zero_facts
 from statprune.errors import ModelError
 from statprune.model.checkpoint_tensors import CheckpointTensors, open_checkpoint
+from statprune.model.tensor_names import named_as
 
 IN_BLOCK = re.compile(r"^(?:.*?\.)?(?:layers|blocks|blk|h|block|layer)\.(\d+)\.(.+)$")
 ANY_BLOCK = re.compile(r"^.*?\.(\d+)\.(.+)$")  # lists of blocks that are called otherwise
@@ -114,7 +115,7 @@ def inspect_checkpoint(
         ModelError: a checkpoint is missing or damaged.
     """
     own = open_checkpoint(path)
-    dense = open_checkpoint(against) if against is not None else None
+    dense = named_as(own.readers, open_checkpoint(against)) if against is not None else None
     if dense is not None and not own.readers.keys() & dense.readers.keys():
         raise ModelError(f"{path} and {against} have no tensor's name in common; give the model that was pruned")
     seen: dict[tuple[object, ...], str] = {}
