@@ -118,6 +118,12 @@ def was_written(run: Path, name: str, record: RunRecord | None) -> bool:
     return is_there and (_is_recorded(run / name, record) if mark is None else mark.files is not None)
 
 
+def written_files(run: Path, name: str) -> dict[str, str]:
+    """SHA-256 of each file of the model in the folder ``name`` as the run wrote it; none where there is no list."""
+    mark = _marks(run).get(name)
+    return {file: own.sha256 for file, own in (mark.files or {}).items()} if mark is not None else {}
+
+
 def lost(run: Path, name: str, record: RunRecord) -> list[str]:
     """What is wrong with a model that a finished run saved, half a sentence for each file; nothing: it can be used.
 
