@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2Model
 
 from statprune.runs.pipeline import run
 from statprune.runs.saved_run import saved_run
+from statprune.runs.verdict import Skip, verdict_on
 from statprune.runs.verification import verify
 from tests.helpers.command import tiny_job
 from tests.helpers.families import tiny_model
@@ -84,6 +85,13 @@ def test_so_is_a_mixture_that_is_saved_compressed(family, tmp_path):
     dense = saved(tiny_model(family), tmp_path / "dense")
     run(tiny_job(dense, *QUICK, "sparsity.ratio=0.6", "save_model=compressed"), tmp_path / "run")
     assert verdicts(tmp_path / "run") == RIGHT | {"decompress": True}
+
+
+def test_so_is_a_mixture_whose_blocks_were_on_disk_and_it_is_not_pruned_again(tmp_path):
+    config = tiny_job(saved(tiny_model("MixtralConfig"), tmp_path / "dense"), *QUICK, "offload=disk", "save_model=true")
+    run(config, tmp_path / "run")
+    assert verdicts(tmp_path / "run") == RIGHT
+    assert isinstance(verdict_on(config, tmp_path / "run"), Skip)
 
 
 def test_an_expert_that_was_not_pruned_is_told_from_its_neighbours_in_one_tensor(tmp_path):
