@@ -19,6 +19,7 @@ from statprune.core.sparsity_facts import (
 from statprune.errors import ModelError
 from statprune.evaluation.tensor_roles import CODES, is_coded, is_countable, is_weight_matrix, scales_of
 from statprune.model.checkpoint_tensors import CheckpointTensors, open_checkpoint
+from statprune.model.tensor_names import named_as
 
 IN_BLOCK = re.compile(r"^(?:.*?\.)?(?:layers|blocks|blk|h|block|layer)\.(\d+)\.(.+)$")
 ANY_BLOCK = re.compile(r"^.*?\.(\d+)\.(.+)$")  # lists of blocks that are called otherwise
@@ -137,7 +138,7 @@ def inspect_checkpoint(
         ModelError: a checkpoint is missing or damaged.
     """
     own = open_checkpoint(path)
-    dense = open_checkpoint(against) if against is not None else None
+    dense = named_as(own.readers, open_checkpoint(against)) if against is not None else None
     if dense is not None and not own.readers.keys() & dense.readers.keys():
         raise ModelError(f"{path} and {against} have no tensor's name in common; give the model that was pruned")
     seen: dict[tuple[object, ...], str] = {}

@@ -40,11 +40,12 @@ class CheckpointTensors:
     unread: tuple[str, ...] = ()
 
 
-def open_checkpoint(path: str) -> CheckpointTensors:
+def open_checkpoint(path: str, revision: str | None = None) -> CheckpointTensors:
     """Read the headers of a checkpoint's files.
 
     Args:
         path: folder, .gguf file, ``pkg://package/file`` or hub id.
+        revision: of a hub repository; None: the main branch.
 
     Raises:
         ModelError: there is none, or it is damaged.
@@ -56,7 +57,7 @@ def open_checkpoint(path: str) -> CheckpointTensors:
         return _gguf(path, location)
     if location.is_file():
         raise ModelError(f"{path} is a single file; give the model's folder, a .gguf file or a hub id")
-    folder = location if location.is_dir() else hub_folder(path, HUB_FILES)
+    folder = location if location.is_dir() else hub_folder(path, HUB_FILES, revision)
     config = read_object(folder / "config.json")
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None

@@ -118,6 +118,11 @@ def was_written(run: Path, name: str, record: RunRecord | None) -> bool:
     return is_there and (_is_recorded(run / name, record) if mark is None else mark.files is not None)
 
 
+def written_files(run: Path, name: str) -> dict[str, str]:
+    """SHA-256 of each file of the model in the folder ``name`` as the run wrote it; none where there is no list."""
+    return {file: mark.sha256 for file, mark in _lasting(_marks(run).get(name)).items()}
+
+
 def lost(run: Path, name: str, record: RunRecord) -> list[str]:
     """What is wrong with a model that a finished run saved, half a sentence for each file; nothing: it can be used.
 
@@ -134,7 +139,7 @@ def lost(run: Path, name: str, record: RunRecord) -> list[str]:
         shards = record.saved.shards if record.saved is not None else {}
         return [f"{name}/{file} is missing" for file in shards if not (folder / file).is_file()]
     problems = []
-    for file, own in mark.files.items():
+    for file, own in _lasting(mark).items():
         path = folder / file
         if not path.is_file():
             problems += [f"{name}/{file} is missing"] if file != CARD else []
@@ -166,6 +171,12 @@ def remove(run: Path, name: str, record: RunRecord | None) -> None:
     if marks.pop(name, None) is not None or not marks:
         with suppress(OSError):  # a full disk: the marker then tells of a folder that is not there
             _write(run, marks)
+
+
+def _lasting(mark: ModelMark | None) -> dict[str, FileMark]:
+    """Files that stay; those with a dot are of a model whose blocks are on disk, and go when it is closed."""
+    files = (mark.files if mark is not None else None) or {}
+    return {file: own for file, own in files.items() if not file.startswith(".")}
 
 
 def _is_intact(folder: Path, mark: ModelMark) -> bool:

@@ -15,8 +15,8 @@ from statprune.runs.card_parts import PLACE
 from statprune.runs.context import RunContext
 from statprune.runs.measure import now
 from statprune.runs.record import PushedModel, RunRecord
+from statprune.runs.saved_run import saved_run
 from statprune.runs.store import MODEL, amend_record, write_card
-from statprune.runs.verification import saved_run
 from statprune.system.console import waiting
 from statprune.system.distributed import gathered, rank
 from statprune.system.hub import reachable

@@ -31,6 +31,12 @@ def with_error(value: float | None, error: float | None, sign: str = "") -> str:
     return f"{value:{sign}{digits}}" + ("" if error is None else f" ± {error:{digits}}")
 
 
-def counted(number: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """1 run, 2 runs.
+
+    Args:
+        number: how many there are.
+        noun: what one is called, and what is said of it where that depends on the number.
+        nouns: what several are called; None: as one, with an s.
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"

@@ -190,6 +190,16 @@ def test_progress_is_told(dense):
     assert seen == [(number, len(found.tensors)) for number in range(1, len(found.tensors) + 1)]
 
 
+def test_a_dense_checkpoint_without_the_prefix_of_its_names_is_compared(dense, pruned, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    tensors = load_file(dense / "model.safetensors")
+    names = {name: name.removeprefix("model.") for name in tensors}
+    save_file({names[name]: tensor for name, tensor in tensors.items()}, base / "model.safetensors")
+    found, named = (inspect_checkpoint(str(pruned), str(against)) for against in (base, dense))
+    assert found.tensors == named.tensors and not found.not_compared and not found.missing
+
+
 def test_what_cant_be_read_ends_in_a_sentence(dense, tmp_path):
     (tmp_path / "empty").mkdir()
     short = changed(dense, tmp_path / "short") / "model.safetensors"

@@ -15,10 +15,11 @@ from statprune.model.foreign import COMPRESSED
 from statprune.runs.job import model_problem
 from statprune.runs.ledger import JobState
 from statprune.runs.pipeline import run
+from statprune.runs.saved_run import saved_run
 from statprune.runs.store import MODEL, UNSAVED, read_record
 from statprune.runs.summary import print_summary
 from statprune.runs.verdict import Skip, verdict_on
-from statprune.runs.verification import saved_run, verify
+from statprune.runs.verification import verify
 from tests.helpers.command import composed, in_processes, tiny_job
 from tests.helpers.full_disks import FULL, carried_out
 from tests.helpers.models import tiny_tokenizer
@@ -111,7 +112,7 @@ def test_the_summary_has_both_sizes(finished, capsys):
 def test_a_compressed_model_is_verified(finished, tmp_path):
     findings = {own.check: own for own in verify(saved_run(finished[0] / "compressed"))}
     assert {check: own.is_right for check, own in findings.items()} == dict.fromkeys(findings, True)
-    wanted = {"record", "checksums", "decompress", "zeros", "untouched", "groups", "losses"}
+    wanted = {"record", "checksums", "files", "card", "decompress", "zeros", "untouched", "groups", "losses"}
     assert findings.keys() == wanted and "at most 0 nats" in findings["losses"].sentence
     shutil.copytree(finished[0] / "compressed", tmp_path / "run")
     file = tmp_path / "run" / MODEL / "compressed-00001.safetensors"

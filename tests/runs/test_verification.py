@@ -12,7 +12,8 @@ from statprune import NofM
 from statprune.core.sparsity_facts import broken_groups
 from statprune.errors import StatpruneError
 from statprune.runs.pipeline import run
-from statprune.runs.verification import Finding, saved_run, verify
+from statprune.runs.saved_run import Finding, saved_run
+from statprune.runs.verification import verify
 from tests.helpers.command import tiny_job
 from tests.helpers.gguf_files import write_gguf
 from tests.helpers.verbs import verb
@@ -59,7 +60,9 @@ def found(folder, windows=2):
 def test_what_a_run_saved_is_right(finished, name):
     findings = found(finished / name)
     assert {check: own.is_right for check, own in findings.items()} == dict.fromkeys(findings, True)
-    wanted = {"record", "checksums", "zeros", "untouched", "losses"} | ({"groups"} if name == "2_4" else set())
+    wanted = {"record", "checksums", "files", "card", "zeros", "untouched", "losses"} | (
+        {"groups"} if name == "2_4" else set()
+    )
     assert findings.keys() == wanted
     assert "at most 0 nats" in findings["losses"].sentence
 
@@ -76,7 +79,7 @@ def test_a_single_weight_in_an_nm_group_is_found(own):
     rewrite(own, **{UP: break_a_group})
     findings = found(own)
     assert findings["checksums"].is_right is False and "model.safetensors is not what" in findings["checksums"].sentence
-    assert findings["groups"] == Finding("groups", False, f"groups that are not 2:4: 1 in {UP}")
+    assert findings["groups"] == Finding("groups", False, f"groups that are not 2:4: 1 in {UP.removesuffix('.weight')}")
     assert "up_proj of block 1 has 767 zeros and not 768" in findings["zeros"].sentence
     assert findings["untouched"].is_right and findings["record"].is_right
 
@@ -106,15 +109,15 @@ def test_damaged_files_beside_the_record_are_named(own):
         file.write("\n")
     findings = found(own)
     assert findings["record"].sentence == "of the files beside the record blocks.jsonl is not what the run wrote"
-    assert findings["groups"].sentence == "blocks.jsonl can't be read" and findings["zeros"].is_right
+    assert findings["groups"].sentence == "blocks.jsonl can't be read" and findings["groups"].is_right is None
 
 
 def test_what_cant_be_compared_is_said(own, tiny_folder, monkeypatch):
-    monkeypatch.setattr("statprune.runs.verification.SavedRun.source", "/nowhere/model")
+    monkeypatch.setattr("statprune.runs.saved_run.SavedRun.source", "/nowhere/model")
     monkeypatch.setattr("statprune.runs.verification.evaluation_windows", fails)
     findings = found(own)
     assert findings["untouched"].is_right is None and "nothing to compare with" in findings["untouched"].sentence
-    assert findings["losses"].is_right is None and "can't be read again: no text" in findings["losses"].sentence
+    assert findings["losses"].is_right is None and "bundled can't be compared: no text" in findings["losses"].sentence
 
 
 def test_a_gguf_model_is_compared_with_the_folder_it_was_converted_to(tmp_path, monkeypatch):
@@ -144,16 +147,18 @@ def test_other_losses_are_found(own):
     table.to_parquet(own / "windows.parquet")
     findings = found(own, windows=1)
     assert findings["record"].is_right is False
-    assert findings["losses"].is_right is False and "of 1 windows" in findings["losses"].sentence
+    assert findings["losses"].is_right is False and "of 1 window of" in findings["losses"].sentence
 
 
 def test_the_verb_prints_a_line_for_each_check_and_fails_where_one_is_wrong(finished, own, capsys):
     assert verb("verify", finished / "half") == 0
-    assert capsys.readouterr().out.count("right") == 5
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == 7 * ["right"] and lines[-1] == "all 7 checks are passed"
     rewrite(own, **{UP: break_a_group})
     assert verb("verify", own) == 1
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("WRONG") for line in lines) == 4
+    assert lines[-1] == "of 8 checks 4 found something wrong (checksums, zeros, groups, losses)"
     assert verb("verify", own, "--json") == 1
     values = json.loads(capsys.readouterr().out)
     assert {value["check"] for value in values if value["is_right"] is False} == {
