@@ -18,6 +18,7 @@ from statprune.core.sparsity_facts import (
 )
 from statprune.errors import ModelError
 from statprune.evaluation.tensor_roles import CODES, is_coded, is_countable, is_weight_matrix, scales_of
+from statprune.model.any_checkpoint import open_dense, saved_by_run
 from statprune.model.checkpoint_tensors import CheckpointTensors, open_checkpoint
 from statprune.model.tensor_names import named_as
 
@@ -130,15 +131,15 @@ def inspect_checkpoint(
     """Count a checkpoint's zeros; one tensor, and its dense original, are in memory at a time.
 
     Args:
-        path: folder, .gguf file, ``pkg://package/file`` or hub id.
+        path: folder of a model or of a run that saved one, .gguf file, ``pkg://package/file`` or hub id.
         against: a dense checkpoint that it is compared with.
         progress: called with how many tensors are done, and how many there are.
 
     Raises:
         ModelError: a checkpoint is missing or damaged.
     """
-    own = open_checkpoint(path)
-    dense = named_as(own.readers, open_checkpoint(against)) if against is not None else None
+    own = open_checkpoint(saved_by_run(path))
+    dense = named_as(own.readers, open_dense(against, own.readers)) if against is not None else None
     if dense is not None and not own.readers.keys() & dense.readers.keys():
         raise ModelError(f"{path} and {against} have no tensor's name in common; give the model that was pruned")
     seen: dict[tuple[object, ...], str] = {}
