@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,12 +155,25 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _pickled(path: Path) -> dict[str, StoredTensor]:
-    values = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
     return {
         name: StoredTensor(tuple(value.shape), FLOATS.get(value.dtype, str(value.dtype)), path.name)
-        for name, value in values.items()
+        for name, value in load_pickled(path, "meta").items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def load_pickled(path: Path, device: str = "cpu") -> Mapping[str, torch.Tensor]:
+    """What a pickled file of weights holds; values of a zip, as torch has written since 1.6, stay on disk until used.
+
+    Args:
+        path: of the file.
+        device: ``meta`` for shapes and dtypes without values.
+    """
+    # an older file has no parts that can be mapped: torch.load refuses to, and its values are all in memory
+    loaded: Mapping[str, torch.Tensor] = torch.load(
+        path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path)
+    )
+    return loaded
 
 
 def named_few(names: list[str], most: int = 3) -> str:
