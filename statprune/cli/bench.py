@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statprune.cli.interrupts import interrupts
+
 if TYPE_CHECKING:
     import torch
 
@@ -51,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     configure_logging(verbose=False)
     device = _device(options.device)
     machine = _machine(device)
+    interrupts.raise_error()  # a compressed model has a dense copy to remove from now on
     with progress("passes in percent", 100) as done:
         report = measure_speed(
             options.model,

@@ -3,6 +3,7 @@
 import argparse
 
 from statprune.cli.compression import add_folders, print_sizes
+from statprune.cli.interrupts import interrupts
 
 EXAMPLE = "statprune decompress small dense"
 
@@ -22,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from statprune.model.compressed import decompress_model
     from statprune.system.console import waiting
 
+    interrupts.raise_error()  # there is a folder to remove from now on
     with waiting(f"decompressing {options.model}"):
         sizes = decompress_model(options.model, options.folder)
     print_sizes(options.folder, sizes)
