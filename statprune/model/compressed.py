@@ -13,6 +13,7 @@ header of every dense file, so that what is decompressed has its very bytes, and
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def compress_model(dense: Path, folder: Path) -> Sizes:
     Raises:
         ModelError: there are no such files, they are damaged, or the folder exists or can't be written.
     """
+    _refuse_existing(folder)
     if (dense / COMPRESSED).exists():
         raise ModelError(f"{dense} is compressed already; give a dense folder")
     if read_stored(dense) is None or not shards_of(dense):
@@ -104,6 +106,7 @@ def decompress_model(folder: Path | str, dense: Path) -> Sizes:
         ModelError: there is no compressed model, it is damaged, or the dense folder exists, has no room or can't be
             written. Then nothing is left behind.
     """
+    _refuse_existing(dense)  # before anything is downloaded
     folder = compressed_folder(folder)
     shards = read_manifest(folder)
     sizes = _sizes(shards)
@@ -288,6 +291,11 @@ def _changed(shard: Shard) -> ModelError:
     return damaged(shard.path, f"{shard.name} made from it does not have the sha256 that {COMPRESSED} tells")
 
 
+def _refuse_existing(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise ModelError(f"{folder} exists already; give a folder that does not")
+
+
 @contextmanager
 def _made(folder: Path) -> Iterator[Path]:
     """A temporary folder beside the one that is to be written, which becomes it once all is written.
@@ -298,10 +306,6 @@ def _made(folder: Path) -> Iterator[Path]:
     try:
         with replacing_folder(folder) as temporary:
             yield temporary
-    except FileExistsError as error:
-        if error.filename != str(folder):
-            raise ModelError(f"{folder} can't be made ({first_line(error)}); give another one") from error
-        raise ModelError(f"{folder} exists already; give a folder that does not") from None
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise ModelError(f"{folder} can't be written ({reason}); make room there, or give another folder") from error

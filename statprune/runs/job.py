@@ -21,7 +21,7 @@ from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.leftovers import tidy
 from statprune.runs.pipeline import run
 from statprune.runs.place import place_of
-from statprune.runs.pushing import note_on_model
+from statprune.runs.pushing import check_target, note_on_model
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, UNSAVED, discard_kept_model, read_record
 from statprune.runs.summary import accuracy_line, shown
@@ -148,6 +148,8 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
     with ExitStack() as lock:
         # the first process looks at the folder and decides for all; what the other processes contribute is not read
         verdict = gathered(_locked_verdict(config, folder, lock) if rank() == 0 else Run())[0]
+        if isinstance(verdict, Run | Complete):
+            check_target(config)  # before anything is written, or an earlier run's model and record are removed
         match verdict:
             case Refused(reason):
                 return Outcome(folder, JobState.FAILED, [reason])

@@ -44,7 +44,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         OSError: it can't be made.
     """
     if os.path.lexists(folder):
-        raise FileExistsError(errno.EEXIST, "it exists already", str(folder))
+        raise FileExistsError(errno.EEXIST, "something of that name exists already", str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder.parent)
     temporary = folder.with_name(f".{folder.name}.{owner_tag()}")
@@ -53,7 +53,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         if os.path.lexists(folder):
-            raise FileExistsError(errno.EEXIST, "it exists by now", str(folder))
+            raise FileExistsError(errno.EEXIST, "something of that name exists by now", str(folder))
         temporary.rename(folder)
     except BaseException:
         with cleaning_up():

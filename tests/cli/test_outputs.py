@@ -34,6 +34,14 @@ def test_a_file_that_cant_be_written_is_refused(path, tmp_path, capsys):
     assert f"{path} can't be written (" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["compress", "decompress"])
+def test_a_copy_is_refused_where_it_cant_be_written_before_the_model_is_read(name, capsys):
+    assert verb(name, "MODEL", "/proc/x/copy") == 1
+    assert capsys.readouterr().err.startswith("statprune: /proc/x can't be written (")
+    assert verb(name, "owner/model", "/proc") == 1
+    assert "/proc exists already; give a folder that does not" in capsys.readouterr().err
+
+
 def test_trying_a_new_folder_leaves_nothing(tmp_path):
     check_folder(tmp_path / "deep" / "new")
     check_file(tmp_path / "other" / "page.html")
