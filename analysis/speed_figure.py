@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from statprune.analysis.drawing import COLOURS, MARKERS, STYLE, WIDE, empty_figure, log_scale, save
 from statprune.evaluation.speed_report import SpeedReport
+from statprune.runs.wording import counted
 
 SPREAD_OF_FORMS = 0.5  # of the distance between two batch sizes
 
@@ -25,7 +26,7 @@ def speed_figure(report: SpeedReport) -> Figure:
     for axes, phase in zip(panels, report.phases, strict=True):
         _panel(axes, report, phase)
     handles, labels = panels[0].get_legend_handles_labels()
-    title = f"median, and range of\n{report.plan.rounds} rounds"
+    title = f"median, and range of\n{counted(report.plan.rounds, 'round')}"
     figure.legend(handles, labels, loc="outside right upper", title=title, alignment="left")
     return figure
 

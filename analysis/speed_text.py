@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from statprune.evaluation.speed_report import AGAINST, DENSE, FormSpeed, SpeedReport, Spread, Timing
+from statprune.runs.wording import counted
 from statprune.system.files import finite
 
 WIDTH = 80
@@ -62,8 +63,12 @@ def _outputs(form: FormSpeed) -> list[str]:
     if own is None:
         reason = f"{form.problem} ({_left(form)})" if form.left else form.problem
         return [f"{form.name} was not timed: {reason}."] if form.problem is not None else []
+    if not own.is_dense_finite:
+        reason = "the logits of dense weights are not finite, with NaN or infinity among them"
+        return [f"{form.name} can't be compared, so that its speed is not given: {reason}; inspect the model."]
+    positions = "1 position's" if own.positions == 1 else f"{own.positions} positions'"
     compared = (
-        f"of {own.positions} positions' logits the largest relative difference is {own.relative:.2g} (tolerance "
+        f"of {positions} logits the largest relative difference is {own.relative:.2g} (tolerance "
         f"{own.tolerance:.2g}), the largest absolute one {own.largest:.2g}, the most likely token agrees at "
         f"{own.top1:.1%}"
     )
@@ -76,7 +81,9 @@ def _left(form: FormSpeed) -> str:
     """How many matrices stay dense, and why."""
     reasons = "; ".join(f"{reason} ({count})" for reason, count in form.left.items())
     matrices = form.converted + sum(form.left.values())
-    return f"{sum(form.left.values())} of the blocks' {matrices} matrices stay dense: {reasons}"
+    count = sum(form.left.values())
+    of, stay = ("1 matrix" if matrices == 1 else f"{matrices} matrices"), "stays" if count == 1 else "stay"
+    return f"{count} of the blocks' {of} {stay} dense: {reasons}"
 
 
 def _verdict(report: SpeedReport) -> list[str]:
@@ -85,7 +92,8 @@ def _verdict(report: SpeedReport) -> list[str]:
     if not timed:
         return ["Nothing faster: there is no sparse form here that could be timed."]
     if report.plan.rounds < ROUNDS_FOR_A_VERDICT:
-        return [f"{report.plan.rounds} rounds are too few to say what is faster; give {ROUNDS_FOR_A_VERDICT} or more."]
+        few = "1 round is" if report.plan.rounds == 1 else f"{report.plan.rounds} rounds are"
+        return [f"{few} too few to say what is faster; give {ROUNDS_FOR_A_VERDICT} or more."]
     sentences = [
         f"{form.name} beat dense weights in every round: {phase} of batch {timing.batch_size}, {_ratio(ratio)} times."
         for form in timed
@@ -103,9 +111,10 @@ def _head(report: SpeedReport, machine: Mapping[str, object]) -> list[str]:
     load = machine["load_average"]
     busy = f", load {load:.1f} on {machine['cores']} cores before the run" if isinstance(load, float) else ""
     lines.append(f"statprune {machine['statprune']}, torch {machine['torch']}, {machine['date']}{busy}")
+    prompts, steps = counted(plan.prompt_tokens, "token"), counted(plan.new_tokens, "greedy step")
     lines.append(
-        f"prompts of {plan.prompt_tokens} tokens ({report.prompts}), {plan.new_tokens} greedy steps, {plan.rounds} "
-        f"interleaved rounds; prefill computes the logits of {LOGITS[report.prefill_logits]}"
+        f"prompts of {prompts} ({report.prompts}), {steps}, {counted(plan.rounds, 'interleaved round')}; prefill "
+        f"computes the logits of {LOGITS[report.prefill_logits]}"
     )
     return lines
 

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statprune.cli.interrupts import interrupts
+from statprune.cli.outputs import check_folder
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,12 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry the verb out; returns 1 where a form computes something else than the dense weights.
+    """Carry the verb out; returns 1 where a form computes something else than the dense weights, or those no numbers.
 
     Raises:
-        StatpruneError: an argument makes no sense, or a model can't be opened.
+        StatpruneError: an argument makes no sense, a model can't be opened, or the picture can't be written.
     """
     plan = _plan(options)
+    check_folder(options.picture, "--picture")
     # slow to import: not for --help
     from statprune.analysis.speed_text import print_speed, to_json
     from statprune.evaluation.speed import measure_speed
@@ -51,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     configure_logging(verbose=False)
     device = _device(options.device)
     machine = _machine(device)
+    interrupts.raise_error()  # a compressed model has a dense copy to remove from now on
     with progress("passes in percent", 100) as done:
         report = measure_speed(
             options.model,

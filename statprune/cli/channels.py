@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from statprune.cli.outputs import check_folder
+
 EXAMPLE = "statprune channels outputs/default/RUN 15 mlp.down_proj -o pictures"
 
 
@@ -18,7 +20,8 @@ def run(options: argparse.Namespace) -> int:
     """Carry the verb out.
 
     Raises:
-        StatpruneError: there is no such run or matrix, or its model or text is not there any more.
+        StatpruneError: there is no such run or matrix, its model or text is not there any more, or the pictures can't
+            be written.
     """
     # slow to import: not for --help
     from statprune.analysis.channels import config_of, input_of_run
@@ -27,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from statprune.model.location import model_name
 
     config = config_of(options.run)
+    check_folder(options.output or options.run)  # the run's own folder may be another user's
     channels = input_of_run(config, options.run, options.block, options.matrix)
     name = f"{model_name(config.model.path)}, block {options.block}, {options.matrix}"
     own = config.method.options if config.method is not None else None

@@ -3,6 +3,8 @@
 import argparse
 
 from statprune.cli.compression import add_folders, print_sizes
+from statprune.cli.interrupts import interrupts
+from statprune.cli.outputs import check_folder
 
 EXAMPLE = "statprune compress outputs/default/RUN/model small"
 
@@ -16,12 +18,14 @@ def run(options: argparse.Namespace) -> int:
     """Carry the verb out.
 
     Raises:
-        StatpruneError: there is no such model, it is damaged, or the folder exists.
+        StatpruneError: there is no such model, it is damaged, or the folder exists or can't be written.
     """
     # slow to import: not for --help
     from statprune.model.compressed import compress_model
     from statprune.system.console import waiting
 
+    check_folder(options.folder.parent)
+    interrupts.raise_error()  # there is a folder to remove from now on
     with waiting(f"compressing {options.model}"):
         sizes = compress_model(options.model, options.folder)
     print_sizes(options.folder, sizes)

@@ -23,7 +23,8 @@ def add_folders(parser: argparse.ArgumentParser, model: str, folder: str) -> Non
 def print_sizes(folder: Path, sizes: "Sizes") -> None:
     """Print what was written, and how large it is both ways."""
     share = sizes.compressed / max(sizes.dense, 1)
+    matrices = "1 matrix" if sizes.matrices == 1 else f"{sizes.matrices} matrices"
     print(
-        f"{folder}: {sizes.matrices} matrices as bits and values; {sizes.dense / 2**20:.1f} MiB dense, "
+        f"{folder}: {matrices} as bits and values; {sizes.dense / 2**20:.1f} MiB dense, "
         f"{sizes.compressed / 2**20:.1f} MiB compressed ({share:.1%})"
     )

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from statprune.cli.outputs import check_folder
+
 EXAMPLE = "statprune inspect outputs/default/RUN/model --against BASE"
 
 
@@ -19,8 +21,9 @@ def run(options: argparse.Namespace) -> int:
     """Carry the verb out.
 
     Raises:
-        StatpruneError: a checkpoint is missing or damaged.
+        StatpruneError: a checkpoint is missing or damaged, or the picture can't be written.
     """
+    check_folder(options.picture, "--picture")
     # slow to import: not for --help
     from statprune.analysis.inspection_text import print_inspection, to_json
     from statprune.evaluation.inspection import inspect_checkpoint

@@ -15,6 +15,13 @@ def report_problems(act: Callable[[], int]) -> int:
         return print_problems(error.problems)
     except StatpruneError as error:
         return print_problems([str(error)])
+    except (MemoryError, RuntimeError) as error:
+        from statprune.system.memory import memory_problem  # slow to import: not for a typo
+
+        if (problem := memory_problem(error)) is None:
+            raise
+        advice = "give smaller batches, shorter texts or a smaller model, or use a machine with more memory"
+        return print_problems([f"{problem}; {advice}"])
 
 
 def print_problems(problems: Iterable[str]) -> int:

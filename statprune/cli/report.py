@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from statprune.cli.outputs import check_file, check_folder
 from statprune.errors import StatpruneError
 
 EXAMPLE = "statprune report outputs/default -o report.html"
@@ -27,6 +28,10 @@ def run(options: argparse.Namespace) -> int:
     from statprune.analysis.report import report  # slow to import: not for --help
 
     output = options.output or options.folder / "report.html"
+    if options.folder.is_dir():  # else there is something else to say
+        check_file(output)
+    check_folder(options.figures, "--figures")
+    check_file(options.csv, "--csv")
     try:
         report(options.folder, output, options.figures, options.csv)
     except OSError as error:

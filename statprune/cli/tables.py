@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from statprune.cli.interrupts import interrupts
+from statprune.cli.outputs import check_folder
 from statprune.config.place import place_of, use_place
 from statprune.config.table_files import METRICS, table_names
 from statprune.config.table_spec import Table, load_table
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     print_plan(tables, jobs)
     if options.dry_run:
         return 0
+    folder = options.output or Path("outputs", "tables", options.scale)
+    check_folder(folder)
     missing = missing_jobs(jobs)
     interrupts.raise_error()
     flags = ["--config-dir", options.config_dir] if options.config_dir else []
@@ -85,7 +88,6 @@ def run(options: argparse.Namespace) -> int:
     from statprune.analysis.table_text import to_markdown, write_tables
     from statprune.analysis.tables import build
 
-    folder = options.output or Path("outputs", "tables", options.scale)
     frame = collect_folders(sorted({job.folder.parent for job in jobs.values()}))
     for table in tables:
         built = build(table, {cell: jobs[cell].config_hash for cell in table.cells}, frame)

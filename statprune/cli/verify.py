@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statprune.cli.interrupts import interrupts
+
 if TYPE_CHECKING:
     from statprune.runs.saved_run import Finding
 
@@ -40,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         raise StatpruneError(f"--windows {options.windows} is too few; give 1 or more")
     own = saved_run(options.folder)
     findings = []
+    interrupts.raise_error()  # a compressed model has a dense copy to remove from now on
     with waiting(f"verifying {own.folder}"):
         for finding in verify(own, options.windows, options.trust_remote_code):
             findings.append(finding)

@@ -153,7 +153,9 @@ class SpeedRun:
             return
         pairs = zip(found, dense[id(candidate.model)], strict=True)
         candidate.agreement = agreement(pairs, tolerance_of(self._plan, candidate.model.dtype))
-        if not candidate.agreement.is_same:
+        if not candidate.agreement.is_dense_finite:
+            candidate.problem = "the logits of the same weights, dense, are not finite"
+        elif not candidate.agreement.is_same:
             candidate.problem = "its outputs differ from those of the same weights, dense"
 
     def _take_memory(self, candidate: Candidate) -> None:

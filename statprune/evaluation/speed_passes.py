@@ -116,6 +116,7 @@ def agreement(pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float) -> Agree
     """
     positions = same = 0
     largest = relative = 0.0
+    is_finite = True
     for found, dense in pairs:
         difference = (found - dense).double()
         ratios = difference.norm(dim=-1) / dense.double().norm(dim=-1)
@@ -124,7 +125,8 @@ def agreement(pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float) -> Agree
         largest = float(torch.cat([difference.abs().reshape(-1), torch.tensor([largest])]).max())
         same += int((found.argmax(-1) == dense.argmax(-1)).sum())
         positions += ratios.numel()
-    return Agreement(positions, largest, relative, same / positions, tolerance)
+        is_finite = is_finite and bool(dense.isfinite().all())
+    return Agreement(positions, largest, relative, same / positions, tolerance, is_finite)
 
 
 def make_prompts(tokenizer: "PreTrainedTokenizerBase | None", count: int, length: int, vocabulary: int) -> Prompts:

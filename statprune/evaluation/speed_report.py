@@ -57,6 +57,7 @@ class Agreement:
         relative: ‖logits − dense‖ / ‖dense‖ over the vocabulary, of the position where it is largest.
         top1: share of the positions at which both have the same most likely token.
         tolerance: largest relative difference that still counts as the same.
+        is_dense_finite: whether the dense weights' logits are numbers, without which there is nothing to compare.
     """
 
     positions: int
@@ -64,6 +65,7 @@ class Agreement:
     relative: float
     top1: float
     tolerance: float
+    is_dense_finite: bool = True
 
     @property
     def is_same(self) -> bool:

@@ -13,9 +13,10 @@ header of every dense file, so that what is decompressed has its very bytes, and
 """
 
 import hashlib
-import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,15 +33,12 @@ from statprune.model.foreign import COMPRESSED
 from statprune.model.hub_folder import hub_folder
 from statprune.model.loading import LoadedModel, load_model
 from statprune.model.location import is_hub_id
+from statprune.model.manifest import FORMAT, TYPES, VERSION, Shard, damaged, read_manifest
 from statprune.model.saved import Sizes, shards_of
-from statprune.model.stored import FLOATS, read_stored
-from statprune.model.tensor_files import LENGTH, PIECE, Part, Place, TensorFile, places_in, write_tensors
-from statprune.system.disk import disk_problem, readable
-from statprune.system.files import sha256_of, write_json
-
-FORMAT, VERSION = "bitmask", 1
-TYPES = {name: dtype for dtype, name in FLOATS.items()}  # by safetensors' name
-Shard = Mapping[str, Any]  # what compressed.json says of one dense file
+from statprune.model.stored import read_stored
+from statprune.model.tensor_files import LENGTH, PIECE, Part, Place, TensorFile, write_tensors
+from statprune.system.disk import readable
+from statprune.system.files import replacing_folder, sha256_of, write_json
 
 
 def compress_model(dense: Path, folder: Path) -> Sizes:
@@ -51,14 +49,15 @@ def compress_model(dense: Path, folder: Path) -> Sizes:
         folder: to write; it must not exist.
 
     Raises:
-        ModelError: there are no such files, they are damaged, or the folder exists.
+        ModelError: there are no such files, they are damaged, or the folder exists or can't be written.
     """
+    _refuse_existing(folder)
     if (dense / COMPRESSED).exists():
         raise ModelError(f"{dense} is compressed already; give a dense folder")
     if read_stored(dense) is None or not shards_of(dense):
         raise ModelError(f"{dense} has no .safetensors to compress; save the model with save_pretrained first")
-    _make(folder)
-    return write_compressed(dense, folder)
+    with _made(folder) as temporary:
+        return write_compressed(dense, temporary)
 
 
 def write_compressed(dense: Path, folder: Path) -> Sizes:
@@ -68,7 +67,7 @@ def write_compressed(dense: Path, folder: Path) -> Sizes:
         ModelError: what was written does not give the dense bytes.
         OSError: it can't be written.
     """
-    shards: dict[str, Shard] = {}
+    shards: dict[str, object] = {}
     for number, path in enumerate(shards_of(dense), start=1):
         file = f"compressed-{number:05}.safetensors"
         with TensorFile(path) as source:
@@ -86,13 +85,13 @@ def check_compressed(folder: Path) -> int:
     Raises:
         ModelError: it does not, or there is none.
     """
-    shards = _manifest(folder)
-    for name, shard in shards.items():
+    shards = read_manifest(folder)
+    for shard in shards:
         digest = hashlib.sha256()
-        for piece in _dense_bytes(folder, shard):
+        for piece in _dense_bytes(shard):
             digest.update(piece)
-        if digest.hexdigest() != shard["sha256"]:
-            raise _changed(folder, name, shard)
+        if digest.hexdigest() != shard.sha256:
+            raise _changed(shard)
     return len(shards)
 
 
@@ -104,23 +103,23 @@ def decompress_model(folder: Path | str, dense: Path) -> Sizes:
         dense: to write; it must not exist.
 
     Raises:
-        ModelError: there is no compressed model, it is damaged, or the dense folder exists or has no room.
+        ModelError: there is no compressed model, it is damaged, or the dense folder exists, has no room or can't be
+            written. Then nothing is left behind.
     """
+    _refuse_existing(dense)  # before anything is downloaded
     folder = compressed_folder(folder)
-    shards, sizes = _manifest(folder), sizes_of(folder)
-    _make(dense)
-    if (free := shutil.disk_usage(dense).free) < sizes.dense:
-        dense.rmdir()
-        raise ModelError(f"{dense} needs {readable(sizes.dense)}, and {readable(free)} are free there; make room")
-    for name, shard in shards.items():
-        try:
-            with (dense / name).open("wb") as file:
-                file.writelines(_dense_bytes(folder, shard))
-        except OSError as error:
-            raise ModelError(disk_problem(error, str(dense)) or f"{dense}: {first_line(error)}") from error
-        if sha256_of(dense / name) != shard["sha256"]:
-            raise _changed(folder, name, shard)
-    _copy_others(folder, dense, {COMPRESSED, *(shard["file"] for shard in shards.values())})
+    shards = read_manifest(folder)
+    sizes = _sizes(shards)
+    with _made(dense) as temporary:
+        if (free := shutil.disk_usage(temporary).free) < sizes.dense:
+            raise ModelError(f"{dense} needs {readable(sizes.dense)}, and {readable(free)} are free there; make room")
+        for shard in shards:
+            with (temporary / shard.name).open("wb") as file:
+                file.writelines(_dense_bytes(shard))
+            if sha256_of(temporary / shard.name) != shard.sha256:
+                raise _changed(shard)
+        own = {COMPRESSED, *(name for shard in shards for name in (shard.name, shard.path.name))}
+        _copy_others(folder, temporary, own)
     return sizes
 
 
@@ -177,9 +176,9 @@ def compressed_readers(folder: Path) -> dict[str, Callable[[], Tensor]]:
         ModelError: there is no compressed model.
     """
     readers: dict[str, Callable[[], Tensor]] = {}
-    for shard in _manifest(folder).values():
-        for name, place in places_in(shard["header"]).items():
-            readers[name] = lambda place=place, shard=shard: _tensor(folder, shard, place)  # type: ignore[misc]
+    for shard in read_manifest(folder):
+        for name, place in shard.places.items():
+            readers[name] = lambda place=place, shard=shard: _tensor(shard, place)  # type: ignore[misc]
     return readers
 
 
@@ -189,16 +188,14 @@ def sizes_of(folder: Path) -> Sizes:
     Raises:
         ModelError: there is no compressed model, or a file of it is missing.
     """
-    dense = compressed = matrices = 0
-    for shard in _manifest(folder).values():
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise _damaged(path, "it is not there")
-        header = shard["header"]
-        dense += LENGTH + len(header.encode("utf-8")) + sum(own.size for own in places_in(header).values())
-        compressed += path.stat().st_size
-        matrices += len(shard["matrices"])
-    return Sizes(dense, compressed, matrices)
+    return _sizes(read_manifest(folder))
+
+
+def _sizes(shards: Sequence[Shard]) -> Sizes:
+    dense, compressed = (
+        sum(sizes) for sizes in zip(*((own.size, own.path.stat().st_size) for own in shards), strict=True)
+    )
+    return Sizes(dense, compressed, sum(len(shard.matrices) for shard in shards))
 
 
 def _compress(source: TensorFile, target: Path) -> list[str]:
@@ -243,20 +240,19 @@ def _bits(place: Place) -> str:
     return f"<u{TYPES[place.dtype].itemsize}"
 
 
-def _dense_bytes(folder: Path, shard: Shard) -> Iterator[bytes]:
+def _dense_bytes(shard: Shard) -> Iterator[bytes]:
     """The bytes of a dense file in their order.
 
     Raises:
         ModelError: the compressed file can't give them.
     """
-    header, path = shard["header"].encode("utf-8"), folder / shard["file"]
-    yield len(header).to_bytes(LENGTH, "little") + header
+    yield len(shard.header).to_bytes(LENGTH, "little") + shard.header
     try:
-        with TensorFile(path) as source:
-            for name, place in places_in(shard["header"]).items():
-                yield from _dense(source, place) if name in shard["matrices"] else source.pieces(source.places[name])
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, first_line(error)) from error
+        with TensorFile(shard.path) as source:
+            for name, place in shard.places.items():
+                yield from _dense(source, place) if name in shard.matrices else source.pieces(source.places[name])
+    except (OSError, ValueError) as error:
+        raise damaged(shard.path, first_line(error)) from error
 
 
 def _dense(source: TensorFile, place: Place) -> Iterator[bytes]:
@@ -273,57 +269,46 @@ def _dense(source: TensorFile, place: Place) -> Iterator[bytes]:
         piece[is_set] = np.frombuffer(source.read(values, taken * width, kept * width), _bits(place))
         taken += kept
         yield piece.tobytes()
+    if taken * width != values.size:
+        raise ValueError(f"{values.name} has other weights than its bits mark")
 
 
-def _tensor(folder: Path, shard: Shard, place: Place) -> Tensor:
+def _tensor(shard: Shard, place: Place) -> Tensor:
     """One tensor as the dense model has it."""
-    path = folder / shard["file"]
     try:
-        if place.name not in shard["matrices"]:
-            with safe_open(path, "pt") as file:
+        if place.name not in shard.matrices:
+            with safe_open(shard.path, "pt") as file:
                 tensor: Tensor = file.get_tensor(place.name)
             return tensor
-        with TensorFile(path) as source:
+        with TensorFile(shard.path) as source:
             data = bytearray().join(_dense(source, place))
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(path, first_line(error)) from error
+    except (OSError, SafetensorError, ValueError) as error:
+        raise damaged(shard.path, first_line(error)) from error
     return torch.frombuffer(data, dtype=TYPES[place.dtype]).reshape(place.shape)
 
 
-def _manifest(folder: Path) -> Mapping[str, Shard]:
-    """What ``compressed.json`` says of each dense file."""
+def _changed(shard: Shard) -> ModelError:
+    return damaged(shard.path, f"{shard.name} made from it does not have the sha256 that {COMPRESSED} tells")
+
+
+def _refuse_existing(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise ModelError(f"{folder} exists already; give a folder that does not")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside the one that is to be written, which becomes it once all is written.
+
+    Raises:
+        ModelError: the folder exists, or can't be written.
+    """
     try:
-        values = json.loads((folder / COMPRESSED).read_text(encoding="utf-8"))
-        known = values["format"] == FORMAT and values["version"] == VERSION
-        shards: Mapping[str, Shard] = values["shards"]
-    except FileNotFoundError:
-        raise ModelError(f"{folder} holds no {COMPRESSED}; give a folder that statprune compress has written") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / COMPRESSED, f"{type(error).__name__}: {first_line(error)}") from error
-    if not known:
-        raise ModelError(f"{folder} is compressed in a form that this statprune does not know; update statprune")
-    if bad := [
-        name for name in shards if Path(name).name != name or Path(shards[name]["file"]).name != shards[name]["file"]
-    ]:
-        raise _damaged(folder / COMPRESSED, f"{bad[0]} is no file's name")
-    return shards
-
-
-def _changed(folder: Path, name: str, shard: Shard) -> ModelError:
-    return _damaged(folder / shard["file"], f"{name} would not be what was compressed")
-
-
-def _damaged(path: Path, reason: str) -> ModelError:
-    return ModelError(f"{path} is damaged or not whole ({reason}); copy or compress the model again")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ModelError(f"{folder} exists already; give a folder that does not") from None
+        with replacing_folder(folder) as temporary:
+            yield temporary
     except OSError as error:
-        raise ModelError(f"{folder} can't be made ({error.strerror}); give another one") from error
+        reason = error.strerror or first_line(error)
+        raise ModelError(f"{folder} can't be written ({reason}); make room there, or give another folder") from error
 
 
 def _copy_others(source: Path, target: Path, without: set[str]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from statprune.model.location import locate_model
+from statprune.model.stored import load_pickled
 
 if TYPE_CHECKING:
     from statprune.model.loading import ModelSource
@@ -110,5 +110,4 @@ def tensor_readers(path: Path) -> dict[str, Callable[[], Tensor]]:
 
         with safe_open(path, "pt") as file:
             return {name: lambda name=name: read(name) for name in sorted(file.keys())}  # type: ignore[misc]
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {name: lambda tensor=tensor: tensor for name, tensor in state.items()}  # type: ignore[misc]
+    return {name: lambda tensor=tensor: tensor for name, tensor in load_pickled(path).items()}  # type: ignore[misc]

@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,7 +162,7 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _pickled(path: Path) -> dict[str, StoredTensor]:
-    values = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+    values = load_pickled(path, "meta")
     tensors = {
         name: StoredTensor(tuple(value.shape), FLOATS.get(value.dtype, str(value.dtype)), path.name)
         for name, value in (values.items() if isinstance(values, dict) else ())
@@ -171,6 +172,20 @@ def _pickled(path: Path) -> dict[str, StoredTensor]:
         held = named_few([str(name) for name in values]) if isinstance(values, dict) else f"a {type(values).__name__}"
         raise ModelError(f"{path} holds no tensors by name, but {held}; save the model's state_dict() alone")
     return tensors
+
+
+def load_pickled(path: Path, device: str = "cpu") -> Mapping[str, torch.Tensor]:
+    """What a pickled file of weights holds; values of a zip, as torch has written since 1.6, stay on disk until used.
+
+    Args:
+        path: of the file.
+        device: ``meta`` for shapes and dtypes without values.
+    """
+    # an older file has no parts that can be mapped: torch.load refuses to, and its values are all in memory
+    loaded: Mapping[str, torch.Tensor] = torch.load(
+        path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path)
+    )
+    return loaded
 
 
 def named_few(names: list[str], most: int = 3) -> str:

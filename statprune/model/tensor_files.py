@@ -1,10 +1,12 @@
 """The bytes of safetensors files: where each tensor lies, read and written a piece at a time."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeGuard
 
 LENGTH = 8  # bytes that say how long a file's header is
 PIECE = 2**22  # weights, or bytes of what is only copied, that are in memory at a time; a multiple of 8
@@ -29,6 +31,11 @@ class Place:
     begin: int
     size: int
 
+    @property
+    def numel(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -51,28 +58,49 @@ class Part:
     @property
     def width(self) -> int:
         """Bytes of a value."""
-        values = 1
-        for length in self.shape:
-            values *= length
-        return self.size // max(values, 1)
+        return self.size // max(math.prod(self.shape), 1)
 
 
 def places_in(header: str) -> dict[str, Place]:
     """A file's tensors by name, in the order in which they lie there.
 
     Raises:
-        ValueError, KeyError or TypeError: it is no header.
+        ValueError: it is no header, in half a sentence.
     """
-    values = {name: own for name, own in json.loads(header).items() if name != METADATA}
-    names = sorted(values, key=lambda name: values[name]["data_offsets"])
-    return {name: _place(name, values[name]["data_offsets"], values[name]) for name in names}
+    try:
+        header.encode("utf-8")
+        values = json.loads(header)
+    except UnicodeEncodeError:
+        raise ValueError("it has signs that are no text") from None
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(values, dict):
+        raise ValueError("it is no object")
+    places = [_place(name, own) for name, own in values.items() if name != METADATA]
+    places.sort(key=lambda place: (place.begin, place.size))
+    end = 0
+    for place in places:
+        if place.begin != end:
+            raise ValueError(f"data_offsets of {place.name} do not begin where the tensor before it ends")
+        end += place.size
+    return {place.name: place for place in places}
 
 
-def _place(name: str, offsets: Sequence[int], entry: dict[str, object]) -> Place:
-    shape = entry["shape"]
-    if not isinstance(shape, list):
-        raise TypeError(f"{name} has no shape")
-    return Place(name, str(entry["dtype"]), tuple(shape), offsets[0], offsets[1] - offsets[0])
+def _place(name: str, entry: object) -> Place:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is no object")
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str):
+        raise ValueError(f"{name} has no dtype")
+    if not _are_sizes(shape):
+        raise ValueError(f"{name} has no shape of whole numbers")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"{name} has no data_offsets of its first byte and of the one after its last")
+    return Place(name, dtype, tuple(shape), offsets[0], offsets[1] - offsets[0])
+
+
+def _are_sizes(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 class TensorFile:
@@ -87,18 +115,20 @@ class TensorFile:
 
     Raises:
         OSError: it can't be read.
-        ValueError, KeyError or TypeError: it has no whole header.
+        ValueError: it has no whole header, or it is longer or shorter than that says.
     """
 
     def __init__(self, path: Path):
         self._file = path.open("rb")
         try:
-            length = int.from_bytes(self._file.read(LENGTH), "little")
-            if length > path.stat().st_size:
+            length, size = int.from_bytes(self._file.read(LENGTH), "little"), path.stat().st_size
+            if length > size:
                 raise ValueError("its header is longer than the file")
             self.header = self._file.read(length).decode("utf-8")
             self._begin = LENGTH + length
             self.places = places_in(self.header)
+            if size != (whole := self._begin + sum(place.size for place in self.places.values())):
+                raise ValueError(f"it has {size:,} bytes, and its header tells of {whole:,}")
         except BaseException:
             self._file.close()
             raise

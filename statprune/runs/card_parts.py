@@ -38,7 +38,7 @@ def header(
 
 def table_of(facts: Mapping[str, str]) -> list[str]:
     """A table with a row for each fact."""
-    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    return ["| | |", "| --- | --- |", *map(row, facts.items()), ""]
 
 
 def head(columns: Sequence[str]) -> list[str]:
@@ -48,7 +48,7 @@ def head(columns: Sequence[str]) -> list[str]:
 
 def row(cells: Sequence[object]) -> str:
     """One line of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def usage(place: str, is_compressed: bool, trusts_code: bool = False) -> list[str]:

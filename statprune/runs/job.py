@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +20,7 @@ from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.leftovers import tidy
 from statprune.runs.pipeline import run
 from statprune.runs.place import place_of
-from statprune.runs.pushing import note_on_model
+from statprune.runs.pushing import check_target, note_on_model
 from statprune.runs.record import RunRecord
 from statprune.runs.store import MODEL, RECORD, UNSAVED, discard_kept_model, read_record
 from statprune.runs.summary import accuracy_line, shown
@@ -33,6 +32,7 @@ from statprune.system.devices import choose_device
 from statprune.system.disk import disk_problem
 from statprune.system.distributed import all_arrive, gathered, lost_process, rank, size, start
 from statprune.system.lock import locked
+from statprune.system.memory import memory_problem
 from statprune.system.plugin_files import use_plugin_files
 
 log = logging.getLogger(__name__)
@@ -126,12 +126,8 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         return Outcome(folder, JobState.FAILED, error.problems)
     except StatpruneError as error:
         return Outcome(folder, JobState.FAILED, [str(error)])
-    except torch.OutOfMemoryError as error:
-        advice = "lower the batch sizes, or choose offload=cpu or disk"
-        reason = f"the GPU's memory is too small ({first_line(error)}); {advice}"
-        return Outcome(folder, JobState.FAILED, [reason])
     except Exception as error:
-        refused = disk_problem(error, str(folder)) or lost_process(error)
+        refused = disk_problem(error, str(folder)) or lost_process(error) or _memory_problem(error)
         if refused is not None:
             return Outcome(folder, JobState.FAILED, [refused])
         if not others_follow:
@@ -141,6 +137,12 @@ def _caught(composed: DictConfig, folder: Path, bench: Workbench, others_follow:
         return Outcome(folder, JobState.FAILED, [reason])
 
 
+def _memory_problem(error: Exception) -> str | None:
+    """That the GPU's memory or the machine's was too small, in one sentence, or None."""
+    problem = memory_problem(error)
+    return f"{problem}; lower the batch sizes, or choose offload=cpu or disk" if problem is not None else None
+
+
 def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Workbench) -> Outcome:
     if size() > 1:
         start(choose_device(config.settings.device))
@@ -148,6 +150,8 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
     with ExitStack() as lock:
         # the first process looks at the folder and decides for all; what the other processes contribute is not read
         verdict = gathered(_locked_verdict(config, folder, lock) if rank() == 0 else Run())[0]
+        if isinstance(verdict, Run | Complete):
+            check_target(config)  # before anything is written, or an earlier run's model and record are removed
         match verdict:
             case Refused(reason):
                 return Outcome(folder, JobState.FAILED, [reason])

@@ -30,7 +30,7 @@ from statprune.runs.measure import Unfinished, measure_answers, measure_dense, m
 from statprune.runs.paths import absolute_paths
 from statprune.runs.prepare import Prepared, prepare
 from statprune.runs.pruning_checkpoint import PruningCheckpoint
-from statprune.runs.pushing import check_target, handed_on
+from statprune.runs.pushing import handed_on
 from statprune.runs.record import RunRecord
 from statprune.runs.rehearsal import check_saving
 from statprune.runs.resume import reopened
@@ -58,7 +58,6 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         StatpruneError: the model, the data or the tasks can't be used as asked.
     """
     with started(config, folder, bench) as context:
-        check_target(config)
         context.inputs = read_inputs(config)
         if pending is None:
             prepared = prepare(context)

@@ -1,5 +1,6 @@
 """Write files that are whole or not there."""
 
+import errno
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from statprune.system.machine import start_time, tag
+from statprune.system.stop_request import cleaning_up
 
 OWNER = re.compile(r"-([0-9a-f]{8})-(\d+)(?=-|$)")
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)")  # what temporary files of ours are called
@@ -28,6 +30,34 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``folder``, which takes that name at the end.
+
+    A failure or an interruption leaves nothing behind, and what a process has left that was killed goes now.
+
+    Raises:
+        FileExistsError: there is something of that name.
+        OSError: it can't be made.
+    """
+    if os.path.lexists(folder):
+        raise FileExistsError(errno.EEXIST, "something of that name exists already", str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder.parent)
+    temporary = folder.with_name(f".{folder.name}.{owner_tag()}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of an earlier process that had our number, as in a container
+    try:
+        temporary.mkdir()
+        yield temporary
+        if os.path.lexists(folder):
+            raise FileExistsError(errno.EEXIST, "something of that name exists by now", str(folder))
+        temporary.rename(folder)
+    except BaseException:
+        with cleaning_up():
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
@@ -63,11 +93,14 @@ def write_json(path: Path, value: object) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files of ``replacing`` whose process, of this machine, has ended."""
+    """Remove what ``replacing`` and ``replacing_folder`` have begun in processes of this machine that have ended."""
     for path in folder.glob(".*"):
         match = TEMPORARY.fullmatch(path.name)
         if match is not None and match[1] == tag() and start_time(int(match[2])) is None:
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def remove_dead_folders(parent: Path) -> None:

@@ -8,9 +8,20 @@ from pathlib import Path
 
 import torch
 
+from statprune.errors import first_line
 from statprune.system.malloc import release_free_memory
 
+NO_MEMORY = ("not enough memory", "can't allocate memory", "Cannot allocate memory")  # in PyTorch's errors of a CPU
 MOST_BETWEEN = 2**24  # bytes between a peak that was just restarted and what is resident
+
+
+def memory_problem(error: BaseException) -> str | None:
+    """That memory was too small, in half a sentence, or None where an error is of another kind."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU's memory is too small ({first_line(error)})"
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+        return f"this machine's memory is too small ({first_line(error)})"
+    return None
 
 
 def resident() -> int:

@@ -80,6 +80,24 @@ def test_a_form_with_other_outputs_ends_with_status_1(folders, capsys, monkeypat
     assert "SOMETHING ELSE" in capsys.readouterr().out
 
 
+def test_a_model_whose_dense_logits_are_no_numbers_is_not_blamed_on_a_form(folders, capsys, tmp_path):
+    broken = tiny_llama()
+    prune(broken, "magnitude", 0.5, windows=torch.arange(64).reshape(2, 32))
+    broken.model.norm.weight.data[0] = torch.nan
+    broken.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert verb("bench", tmp_path, *QUICK) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "csr can't be compared" in text and "the logits of dense weights are not finite" in text
+    assert "SOMETHING ELSE" not in text and "1 round is too few" not in text
+
+
+def test_batches_that_memory_does_not_hold_end_in_a_sentence(folders, capsys):
+    assert verb("bench", folders / "dense", *QUICK, "--batch-sizes", 10**12) == 1
+    error = capsys.readouterr().err
+    assert "this machine's memory is too small" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -4,10 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from statprune.cli.problems import print_problems, report_problems
 from statprune.errors import ConfigError, ModelError
 from tests.helpers.commands import problems_of
+
+LESS = "give smaller batches, shorter texts or a smaller model, or use a machine with more memory"
 
 
 def raising(error):
@@ -17,11 +20,23 @@ def raising(error):
     return act
 
 
+def test_another_error_is_no_users_mistake():
+    with pytest.raises(RuntimeError, match="shapes"):
+        report_problems(raising(RuntimeError("shapes do not fit")))
+
+
 @pytest.mark.parametrize(
     ("error", "lines"),
     [
         (ConfigError(["one", "two"]), "statprune: one\nstatprune: two\n"),
         (ModelError("no such model"), "statprune: no such model\n"),
+        (MemoryError(), f"statprune: this machine's memory is too small (no reason given); {LESS}\n"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            "statprune: this machine's memory is too small (DefaultCPUAllocator: can't allocate memory: you tried to "
+            f"allocate 9 bytes); {LESS}\n",
+        ),
+        (torch.OutOfMemoryError("CUDA"), f"statprune: the GPU's memory is too small (CUDA); {LESS}\n"),
     ],
 )
 def test_what_a_user_got_wrong_is_a_line_each_and_status_1(error, lines, capsys):

@@ -139,11 +139,12 @@ def test_the_card_is_compared_with_what_is_counted(said, is_true, pruned, tmp_pa
     assert inspect_checkpoint(str(folder)).is_card_true is is_true
 
 
-def test_old_and_sharded_checkpoints_and_other_precisions_are_read(tmp_path):
+@pytest.mark.parametrize("is_zip", [True, False])  # False: as torch did before 1.6
+def test_old_and_sharded_checkpoints_and_other_precisions_are_read(is_zip, tmp_path):
     model = tiny_llama().bfloat16()
     model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
     (tmp_path / "old").mkdir()
-    torch.save(model.state_dict(), tmp_path / "old" / "pytorch_model.bin")
+    torch.save(model.state_dict(), tmp_path / "old" / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
     first, second = (inspect_checkpoint(str(tmp_path / name)) for name in ("sharded", "old"))
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     assert sorted(own.name for own in first.tensors) == sorted(own.name for own in second.tensors)

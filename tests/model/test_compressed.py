@@ -244,7 +244,25 @@ def test_damage_is_named(dense, tmp_path, damage):
     wanted = "does not know; update" if damage == "version" else "is damaged or not whole"
     with pytest.raises(ModelError, match=wanted):
         decompress_model(small, tmp_path / "back")
-    assert not (tmp_path / "x").exists()
+    assert set(tmp_path.iterdir()) == {small}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")], ids=["signal", "disk"])
+def test_what_ends_early_leaves_nothing_and_the_same_call_then_succeeds(dense, tmp_path, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    small, back = tmp_path / "small", tmp_path / "back"
+    expected = pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else ModelError, match=r"^$|No space left")
+    for act, source, target in ((compress_model, dense, small), (decompress_model, small, back)):
+        with monkeypatch.context() as patch, expected:
+            patch.setattr(compressed, "_copy_others", fails)
+            act(source, target)
+        assert target not in tmp_path.iterdir() and not [
+            path for path in tmp_path.iterdir() if path.name.startswith(".")
+        ]
+        act(source, target)
+    assert files(back) == files(dense)
 
 
 def test_what_cant_be_compressed_ends_in_a_sentence(dense, tmp_path):
@@ -257,6 +275,8 @@ def test_what_cant_be_compressed_ends_in_a_sentence(dense, tmp_path):
         (tmp_path / "old", tmp_path / "new", "no .safetensors to compress"),
         (dense, small, "exists already"),
         (tmp_path / "nowhere", tmp_path / "new", "no .safetensors to compress"),
+        (dense, Path("/proc/new"), "/proc/new can't be written"),
+        (dense, tmp_path / "old" / "pytorch_model.bin" / "new", "new can't be "),
     ):
         with pytest.raises(ModelError, match=message):
             compress_model(source, target)

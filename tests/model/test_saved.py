@@ -21,7 +21,7 @@ from tests.helpers.windows import random_windows
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A bfloat16 checkpoint whose norms are float32, with a processor and a licence; as files and as .bin."""
+    """A bfloat16 checkpoint whose norms are float32, with a processor and a licence; as files, .bin and legacy .bin."""
     folder = saved(tiny_llama().bfloat16(), tmp_path_factory.mktemp("mixed") / "dense")
     state = load_file(folder / "model.safetensors")
     torch.manual_seed(0)
@@ -32,6 +32,8 @@ def mixed(tmp_path_factory):
     binary = shutil.copytree(folder, folder.parent / "binary")
     torch.save(state, binary / "pytorch_model.bin")
     (binary / "model.safetensors").unlink()
+    legacy = shutil.copytree(binary, folder.parent / "legacy")
+    torch.save(state, legacy / "pytorch_model.bin", _use_new_zipfile_serialization=False)  # as torch did before 1.6
     return folder
 
 
@@ -48,7 +50,8 @@ def pruned(dense, folder, offload="none", dtype="auto"):
 
 
 @pytest.mark.parametrize(
-    ("kind", "offload"), [("dense", "none"), ("dense", "cpu"), ("dense", "disk"), ("binary", "none")]
+    ("kind", "offload"),
+    [("dense", "none"), ("dense", "cpu"), ("dense", "disk"), ("binary", "none"), ("legacy", "none"), ("legacy", "cpu")],
 )
 def test_tensors_keep_the_checkpoints_own_dtype(kind, offload, mixed, tmp_path):
     tensors, result = pruned(mixed.parent / kind, tmp_path / "pruned", offload)

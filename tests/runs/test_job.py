@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from statprune.errors import ConfigError, Interrupted, KeptModelError, ModelError
@@ -182,6 +183,23 @@ def test_an_error_fails_the_job_alone_where_others_follow(error, reasons, tiny_f
     monkeypatch.setattr(job, "run", failing)
     outcome = carried_out(composed_job(tiny_folder), tmp_path, others_follow=True)
     assert (outcome.state, outcome.reasons) == (JobState.FAILED, reasons)
+
+
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "the GPU's"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), "this machine's"),
+    ],
+    ids=["gpu", "host"],
+)
+def test_memory_that_is_too_small_ends_a_job_in_a_sentence(error, whose, tiny_folder, tmp_path, monkeypatch):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(job, "run", failing)
+    (reason,) = carried_out(composed_job(tiny_folder), tmp_path).reasons
+    assert reason.startswith(f"{whose} memory is too small (") and reason.endswith("choose offload=cpu or disk")
 
 
 def test_an_error_that_no_user_causes_is_raised_where_no_job_follows(tiny_folder, tmp_path, monkeypatch):

@@ -54,6 +54,15 @@ def test_a_card_names_what_stayed_dense_and_why():
     assert "| left dense | mlp.gate (384 weights, router) |" in model_card(recorded("mixture"))
 
 
+def test_a_cell_with_a_bar_stays_one_cell():
+    record = recorded("plain")
+    config = record.config | {"model": record.config["model"] | {"path": "models/a|b"}}
+    rows = model_card(replace(record, config=config)).splitlines()
+    assert "| base model | `models/a\\|b` |" in rows
+    perplexity = {"c|d": record.perplexity["bundled"]}
+    assert "\n| c\\|d, " in model_card(replace(record, perplexity=perplexity))
+
+
 def test_a_model_of_the_hub_is_named_as_the_base():
     record = recorded("plain")
     config = record.config | {"model": record.config["model"] | {"path": "somebody/model"}}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from statprune.config.hub_target import repository_problem
-from statprune.errors import ConfigError, StatpruneError
+from statprune.errors import ConfigError
 from statprune.runs.ledger import JobState
 from statprune.runs.own_model import lost, owns
 from statprune.runs.pipeline import run
@@ -43,7 +43,7 @@ def own(finished, tmp_path):
 
 
 def test_a_run_sends_its_model_once_it_is_recorded(hub, tiny_folder, tmp_path, capsys):
-    record = run(tiny_job(tiny_folder, *QUICK, TARGET, "push_private=true"), tmp_path)
+    record = carried_out(tiny_folder, tmp_path, *QUICK, TARGET, "push_private=true").record
     assert hub.names == ["whoami", "create_repo", "upload_folder"]
     made, sent = hub.calls[1][1], hub.calls[2][1]
     assert made == {"repo_id": "somebody/small", "repo_type": "model", "private": True, "exist_ok": True}
@@ -100,10 +100,18 @@ def test_what_would_fail_in_the_end_is_told_before_the_model_is_opened(how, told
         monkeypatch.setattr(Hub, "whoami", lambda _: (_ for _ in ()).throw(OSError("401 nobody")))
     monkeypatch.setattr("statprune.runs.prepare.open_model", lambda *_: pytest.fail("a model was opened"))
     target = f"push_to_hub={how.get('owner', 'lab')}/small"
-    with pytest.raises(StatpruneError) as caught:
-        run(tiny_job(tiny_folder, *QUICK, target), tmp_path)
-    assert told in str(caught.value) and str(caught.value).startswith(target)
-    assert "statprune push" in str(caught.value) and "upload_folder" not in hub.names
+    outcome = carried_out(tiny_folder, tmp_path / "run", *QUICK, target)
+    (reason,) = outcome.reasons
+    assert outcome.state is JobState.FAILED and told in reason and reason.startswith(target)
+    assert "statprune push" in reason and "upload_folder" not in hub.names
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_refused_push_leaves_the_model_and_record_that_would_be_replaced(tiny_folder, own, monkeypatch):
+    a_hub(monkeypatch, None)
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    assert carried_out(tiny_folder, own, *QUICK, TARGET, "rerun=true").state is JobState.FAILED
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
 
 def test_a_model_that_could_not_be_sent_is_sent_later_without_pruning(hub, tiny_folder, tmp_path, monkeypatch, caplog):
