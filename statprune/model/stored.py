@@ -105,7 +105,7 @@ def _sharded(index: Path) -> StoredCheckpoint:
         if not path.is_file():
             lost = [name for name, own in files.items() if own == file]
             raise ModelError(
-                f"{index} names {file} for {len(lost)} tensors, and that file is not there; copy or download it, too"
+                f"{index} names {file} for {named_few(lost)}, and that file is not there; copy or download it, too"
             )
         held = _headers(path)
         if twice := sorted(held.keys() & tensors.keys()):
