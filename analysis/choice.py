@@ -6,7 +6,7 @@ from pathlib import Path
 
 from statprune.analysis.compare import Measured, compare
 from statprune.errors import StatpruneError
-from statprune.runs.record import PRUNING_PHASES, RunRecord
+from statprune.runs.record import CALIBRATION_PASS, PRUNING_PHASES, RunRecord
 from statprune.runs.store import read_record
 
 
@@ -111,7 +111,7 @@ def _runs(folders: dict[str, Path]) -> list[WholeRun]:
 
 def _pruning_seconds(record: RunRecord) -> float | None:
     """What candidates are compared by: not reading the text, which the first of two runs does for both."""
-    if "the calibration pass" in record.reused:
+    if CALIBRATION_PASS in record.reused:
         return None
     return sum(record.seconds.get(phase, 0.0) for phase in PRUNING_PHASES)
 

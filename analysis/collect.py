@@ -16,7 +16,7 @@ from statprune.errors import DamagedError, StatpruneError, first_line
 from statprune.evaluation.accuracy import ZeroShotResult, stderr_of
 from statprune.model.location import SAVED_MODEL, model_name
 from statprune.runs.checksums import damage
-from statprune.runs.record import RunRecord
+from statprune.runs.record import CALIBRATION_PASS, RunRecord
 from statprune.runs.store import DOCUMENTS, RECORD, REPORTS, WINDOWS, damaged_files, read_record
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def _about(record: RunRecord, folder: Path) -> Row:
         "device": environment.device,
         "threads": environment.threads,
         "processes": environment.processes,
-        "reused_statistics": "the calibration pass" in record.reused,
+        "reused_statistics": CALIBRATION_PASS in record.reused,
         "date": record.date,
     }
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from statprune.core.channel_units import ChannelUnits, largest_weight
+from statprune.core.column_major import column_major_copy
 from statprune.core.conjugate_gradients import WORKING_COPIES, SecondMoments, fit_kept_weights, share_left
 from statprune.core.finite import check_gram, dead_channels
 from statprune.core.held_out import evenly_spaced, split
@@ -250,7 +251,7 @@ class Admm(Method):
 
 def _damped_factor(gram: Tensor, damping: float | Tensor) -> Tensor:
     """Lower Cholesky factor of G̃ + λI, in the memory of one matrix beside G̃."""
-    work = torch.empty_like(gram).T.copy_(gram)  # in the order of LAPACK, which then works in place
+    work = column_major_copy(gram, gram.dtype)
     work.diagonal().add_(damping)
     return torch.linalg.cholesky(work, out=work)
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from statprune.core.column_major import column_major_copy
 from statprune.core.finite import check_gram, dead_channels
 from statprune.core.kernels import has_kernel
 from statprune.core.methods import Method
@@ -55,8 +56,7 @@ def inverse_factor(gram: Tensor, damping: float, is_dead: Tensor | None = None) 
 
 def _factor_of_inverse(gram: Tensor, damping: float, is_dead: Tensor | None) -> tuple[Tensor, Tensor]:
     """U of (G + λI)⁻¹ = UᵀU, and 0 where it could be factorised. One matrix of memory: all three steps are in place."""
-    # in the order of LAPACK, which then needs no copy; a product's two triangles may differ in rounding: no transpose
-    work = _damped(torch.empty_like(gram, dtype=torch.float64).T.copy_(gram), damping, is_dead)
+    work = _damped(column_major_copy(gram, torch.float64), damping, is_dead)
     info = torch.empty((), dtype=torch.int32)
     torch.linalg.cholesky_ex(work, out=(work, info))
     if info == 0:

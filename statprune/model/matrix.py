@@ -45,10 +45,14 @@ class PrunableMatrix:
         stacked = parameter if parameter.shape[1:] == self.shape else parameter.view(self.count, *self.shape)
         return stacked[self.index]
 
+    @property
+    def oriented(self) -> Tensor:
+        """View of the matrix in the parameter, (out_features, in_features)."""
+        return self.stored.T if self.transposed else self.stored
+
     def read(self) -> Tensor:
         """Float32 working copy, (out_features, in_features)."""
-        stored = self.stored.T if self.transposed else self.stored
-        return stored.to(torch.float32, copy=True).contiguous()
+        return self.oriented.to(torch.float32, copy=True).contiguous()
 
     def write(self, weight: Tensor) -> None:
         """Store a weight of shape (out_features, in_features) in the parameter's own dtype and layout.

@@ -42,10 +42,7 @@ def _shards(run: SavedRun) -> Finding:
         problems.append("the model was saved in another form")
     more = [path.name for path in shards_of(run.model) if path.name not in expected]
     problems += [f"{name} is not of the run" for name in more]
-    if problems:
-        return Finding("checksums", False, "; ".join(problems))
-    what = counted(len(expected), "file of weights is", "files of weights are")
-    return Finding("checksums", True, f"{what} as written")
+    return _as_written("checksums", problems, counted(len(expected), "file of weights is", "files of weights are"))
 
 
 def _small_files(run: SavedRun) -> Finding:
@@ -58,10 +55,12 @@ def _small_files(run: SavedRun) -> Finding:
     problems = damage(run.model, expected)
     others = [name for name in model_files(str(run.model)) if name.endswith(CONFIGURATION) and name not in written]
     problems += [f"{name} is not of the run" for name in others]
-    if problems:
-        return Finding("files", False, "; ".join(problems))
     what = counted(len(expected), "other file of the model is", "other files of the model are")
-    return Finding("files", True, f"{what} as written")
+    return _as_written("files", problems, what)
+
+
+def _as_written(check: str, problems: list[str], what: str) -> Finding:
+    return Finding(check, False, "; ".join(problems)) if problems else Finding(check, True, f"{what} as written")
 
 
 def _card(run: SavedRun) -> Finding:

@@ -18,6 +18,7 @@ from statprune.runs.environment import Environment
 from statprune.runs.inputs import InputIdentity
 from statprune.runs.migrations import SCHEMA_VERSION, migrated
 
+CALIBRATION_PASS = "the calibration pass"  # in ``reused``: its seconds hold no observing of the dense model
 PRUNING_PHASES = ("observe", "solve", "propagate")  # of a record's seconds: those that pruning itself takes
 
 

@@ -126,9 +126,8 @@ def _groups(pruned: _Pruned, pattern: NofM) -> Finding:
     """Every group of every pruned matrix, along its inputs."""
     wrong, groups = [], 0
     for block, matrix, _ in pruned.matrices:
-        weight = matrix.stored.T if matrix.transposed else matrix.stored
-        broken = broken_groups(weight, pattern.keep, pattern.of)
-        groups += weight.numel() // pattern.of
+        broken = broken_groups(matrix.oriented, pattern.keep, pattern.of)
+        groups += matrix.weights // pattern.of
         wrong += [f"{broken:,} in {block.full_name(matrix)}"] if broken else []
     shown = f"{pattern.keep}:{pattern.of}"
     if wrong:

@@ -16,6 +16,7 @@ from statprune.evaluation.accuracy import Answers
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
 from statprune.runs.dense_cache import ANSWERS, LOSSES, Codec, DenseCache
+from statprune.runs.record import CALIBRATION_PASS
 from statprune.system.distributed import gathered
 from statprune.system.memory import available
 from statprune.walk.activations import OnHost, StoredHidden
@@ -145,7 +146,7 @@ class Workbench:
         for collected_kind in sorted(StatisticsKind):
             collected = held.statistics.get(_name([key, int(collected_kind)]))
             if collected_kind >= kind and collected is not None and len(collected.blocks) == len(blocks):
-                self._reuse("the calibration pass")
+                self._reuse(CALIBRATION_PASS)
                 return collected
         wanted = max(kind, StatisticsKind.MOMENTS)  # cheap, and most methods need them
         if wanted >= StatisticsKind.GRAM:
