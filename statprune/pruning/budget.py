@@ -220,7 +220,11 @@ def _first_with_room(device: torch.device, on_device: int, on_host: int) -> Plac
 
 
 def predict_peak(
-    need: MemoryNeed, placement: Placement, device: torch.device, kept: Placement | None = None
+    need: MemoryNeed,
+    placement: Placement,
+    device: torch.device,
+    kept: Placement | None = None,
+    copies: int = 0,
 ) -> PredictedPeak:
     """Peaks from now on: what is held now, and what will be needed.
 
@@ -229,8 +233,9 @@ def predict_peak(
         placement: of hidden states between two blocks.
         device: that is computed on.
         kept: placement of those of the dense model; None: the same.
+        copies: bytes of dense weights that will wait on the host for a next run of this process.
     """
-    host = resident()
+    host = resident() + copies
     kept = placement if kept is None else kept
     if device.type == "cpu":
         where, beside = (Placement.device if own is Placement.host else own for own in (placement, kept))

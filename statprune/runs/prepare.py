@@ -302,7 +302,8 @@ def _plan_memory(
             "room, or give a hydra.run.dir elsewhere"
         )
     restart_peaks(model.device)
-    predicted = predict_peak(need, placement, model.device, kept)
+    copies = context.bench.bytes_to_copy(blocks) if workload.calibration is not None else 0
+    predicted = predict_peak(need, placement, model.device, kept, copies)
     on_device = "" if model.device.type == "cpu" else f", {predicted.device / 2**30:.2f} GiB on {model.device}"
     log.info("predicted peak memory %.2f GiB on the host%s", predicted.host / 2**30, on_device)
     if need.kept:

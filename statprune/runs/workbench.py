@@ -121,19 +121,18 @@ class Workbench:
         held = self._held
         if held is None:
             return
+        wanted = _not_copied(held, blocks)
         held.is_pruned = True
-        changing = {id(matrix.parameter) for block in blocks for matrix in block.matrices}
-        dense = held.dense or {}
-        parameters = {
-            name: value
-            for name, value in held.loaded.model.named_parameters()
-            if id(value) in changing and name not in dense
-        }
-        needed = sum(value.numel() * value.element_size() for value in parameters.values())
-        if _has_room(needed, torch.device("cpu")):
-            held.dense = dense | {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
+        if _has_room(_bytes(wanted), torch.device("cpu")):
+            copies = {name: value.detach().to("cpu", copy=True) for name, value in wanted.items()}
+            held.dense = (held.dense or {}) | copies
         else:
             self._held = None
+
+    def bytes_to_copy(self, blocks: Sequence[Block]) -> int:
+        """What ``about_to_prune`` will take of the host's memory."""
+        needed = _bytes(_not_copied(self._held, blocks)) if self._held is not None else 0
+        return needed if _has_room(needed, torch.device("cpu")) else 0
 
     def statistics(self, key: object, kind: StatisticsKind, blocks: Sequence[Block]) -> DenseStatistics | None:
         """Of the dense model: collected already, or to be collected by this run for the next ones.
@@ -223,6 +222,18 @@ def _remembered(results: dict[str, T], name: str, compute: Callable[[], T]) -> T
     if name not in results:
         results[name] = compute()
     return results[name]
+
+
+def _not_copied(held: _Held, blocks: Sequence[Block]) -> dict[str, Tensor]:
+    """Of a held model, the parameters that pruning these blocks changes and that no copy is held of."""
+    changing = {id(matrix.parameter) for block in blocks for matrix in block.matrices}
+    copied = held.dense or {}
+    parameters = held.loaded.model.named_parameters()
+    return {name: value for name, value in parameters if id(value) in changing and name not in copied}
+
+
+def _bytes(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _has_room(needed: int, device: torch.device) -> bool:

@@ -46,6 +46,16 @@ def test_other_windows_or_products_need_a_pass_of_their_own(job, shared, tiny_fo
     assert "the calibration pass" not in other.reused and "the model" in other.reused
 
 
+def test_the_first_run_of_several_predicts_the_copy_of_the_dense_weights(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("statprune.pruning.budget.resident", lambda: 0)  # it differs from run to run
+    config, bench = tiny_job(tiny_folder, "method=wanda"), Workbench(holds_model=True)
+    alone = run(config, tmp_path / "alone")
+    first, second = (run(config, tmp_path / place, bench) for place in ("first", "second"))
+    copied = alone.coverage.pruned * torch.float32.itemsize
+    alone, first, second = (record.memory.predicted_host_bytes for record in (alone, first, second))
+    assert copied > 0 and (first - alone, second - alone) == (copied, 0)
+
+
 @pytest.fixture(scope="module")
 def changed_model(tmp_path_factory):
     """Records of runs before and after the model's weights were changed on disk, by what they were."""
