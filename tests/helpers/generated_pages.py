@@ -6,16 +6,30 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pandas
+
 from statprune.cli.record_page import record_page
 from statprune.cli.reference_page import keys_table, reference_page
 from statprune.config.reference import ALLOCATION, Reference
 from tests.helpers.pages import DOCS, ROOT
 
 RESULTS = DOCS / "results" / "comparison.md"
+FRONT = DOCS / "results" / "data" / "front.csv"
 MARKED = re.compile(r"<!-- (options|results): (.+?) -->\n(?:.*?\n)??<!-- end -->\n", re.DOTALL)
 SETTING = "SmolLM2-135M, bundled text, 16×128, seed 0"
 GROUPS = {"allocation": ALLOCATION}
 PATTERNS = ("50%", "2:4")
+PERPLEXITY = "Every mask with every correction"  # titles of the comparison's sections
+KL = f"{PERPLEXITY} (kl of the same runs)"
+CHOICES = {  # as they are shown: mask and correction there; method and statistics in front.csv
+    "CVR + energy (the paper's)": ("CVR", "energy", "cvr + energy", "gram"),
+    "Wanda": ("Wanda", "none", "wanda", "gram"),
+    "SparseGPT": ("SparseGPT", "none", "sparsegpt", "gram"),
+    "ALPS": ("ALPS", "none", "alps", "gram"),
+    "Wanda, then least squares": ("Wanda", "least squares", "wanda + least_squares", "gram"),
+    "`best_first_order`": ("ADMM, sampled rows", "none", "admm", "rows"),
+    "`best`": ("ADMM", "none", "admm", "gram"),
+}
 
 
 def generated_pages() -> Iterator[tuple[Path, str]]:
@@ -27,7 +41,7 @@ def generated_pages() -> Iterator[tuple[Path, str]]:
     ]
     yield DOCS / "reference" / "options.md", reference_page(reference.keys, own)
     yield DOCS / "reference" / "record.md", record_page()
-    for path in sorted((DOCS / "methods").glob("*.md")):
+    for path in (*sorted((DOCS / "methods").glob("*.md")), DOCS / "guide" / "choosing.md"):
         yield path, filled(path.read_text(encoding="utf-8"))
 
 
@@ -45,6 +59,8 @@ def _made(kind: str, name: str) -> str:
     if kind == "options":
         return "".join(options_table(*choice.split("=")) for choice in name.split(", "))
     what, _, column = name.partition(" ")
+    if what == "choices":
+        return choices_table()
     return mask_table(column.split("; ")) if what == "mask" else correction_table(column)
 
 
@@ -94,10 +110,27 @@ def correction_table(correction: str) -> str:
     return f"\nPerplexity of {SETTING} (dense {dense()}), by mask:\n\n{_table(('pattern', *masks), rows)}\n"
 
 
+def choices_table() -> str:
+    """What people choose from, by quality and time."""
+    runs = pandas.read_csv(FRONT)
+    rows = []
+    for shown, (mask, correction, method, statistics) in CHOICES.items():
+        quality = [
+            recorded_tables(title)[pattern][mask][correction] for pattern in PATTERNS for title in (PERPLEXITY, KL)
+        ]
+        seconds = runs[(runs["method"] == method) & (runs["method.statistics"].fillna("gram") == statistics)]
+        rows.append((shown, *quality[:2], *(f"{own:.0f}" for own in seconds["seconds of pruning"]), *quality[2:]))
+    return f"\n{_table(('', '50%', 'KL', 'seconds', '2:4', 'KL'), rows)}\n"
+
+
 @cache
-def recorded_tables() -> dict[str, dict[str, dict[str, str]]]:
-    """Perplexities of the comparison as they are printed, by pattern, mask and correction."""
-    section = RESULTS.read_text(encoding="utf-8").split("\n## Every mask with every correction\n")[1].split("\n## ")[0]
+def recorded_tables(title: str = PERPLEXITY) -> dict[str, dict[str, dict[str, str]]]:
+    """The comparison's values as they are printed, by pattern, mask and correction.
+
+    Args:
+        title: of their section.
+    """
+    section = RESULTS.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
     tables = {}
     for pattern, body in re.findall(r"^\*\*(.+?)\*\*\n\n((?:\|.*\n)+)", section, re.MULTILINE):
         titles, _, *rows = [cells(line) for line in body.splitlines()]
