@@ -211,8 +211,8 @@ def errors(run: Path) -> pd.DataFrame:
 
 
 @STYLE
-def draw_errors(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """The figure of ``error_profiles`` of tables from ``errors``."""
+def draw_errors(tables: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
+    """The figure of ``error_profiles`` of tables from ``errors``, below a title that says what they have in common."""
     tables = dict(sorted(tables.items(), key=lambda item: (method_order(item[0]), item[0])))
     kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table if kind != "all"))
     if len(kinds) > PANELS:
@@ -240,6 +240,7 @@ def draw_errors(tables: Mapping[str, pd.DataFrame]) -> Figure:
     first.set_ylabel("relative output error")
     first.set_xlabel("block")
     _label_outer(list(panels.values())[1:])
+    figure.suptitle(title, fontsize="medium")
     add_legend(figure, first)
     return figure
 

@@ -301,11 +301,12 @@ def drawings(rows: pd.DataFrame, on: str) -> list[Drawing]:
 
 def _profile_drawing(pattern: object, pruned: pd.DataFrame) -> Drawing:
     seed, runs = profiled(pruned)
-    caption = f"relative output error by block, sparsity {pattern}, seed {seed}"
+    common = f"sparsity {pattern}, seed {seed}"
+    title = f"{pruned.model.iloc[0]}, {common}"
     return Drawing(
-        caption,
+        f"relative output error by block, {common}",
         f"errors_{pattern}",
-        lambda: figures.draw_errors({label: figures.errors(path) for label, path in runs.items()}),
+        lambda: figures.draw_errors({label: figures.errors(path) for label, path in runs.items()}, title),
     )
 
 

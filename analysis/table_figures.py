@@ -1,6 +1,7 @@
 """A built table as a figure: lines where its columns are numbers, or else a point for each cell."""
 
 import math
+import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -35,7 +36,8 @@ def figure_of(built: Built) -> Figure:
     sections = [name for name in table.sections if any(place[0] == name for place in built.entries)]
     width, height = (4.6, 3.9) if numbers else (3.6, 0.34 * len(_rows(built)) + 1.8)
     longest = max(map(len, table.rows if numbers else table.columns + table.rows))
-    width = max(width * len(sections) + 0.08 * longest, 0.075 * len(table.title) + 0.3)
+    title = _title(built)
+    width = max(width * len(sections) + 0.08 * longest, 0.075 * max(map(len, title.splitlines())) + 0.3)
     figure = empty_figure((width, height))
     panels = figure.subplots(1, len(sections), sharey=True, squeeze=False)[0]
     for section, axes in zip(sections, panels, strict=True):
@@ -51,14 +53,22 @@ def figure_of(built: Built) -> Figure:
     else:
         for section, axes in zip(sections, panels, strict=True):
             _scale(axes, built, "x", section)
-    bars = any(entry.deviation is not None for entry in built.entries.values())
-    figure.suptitle(table.title + ("\nbars: standard deviation over seeds" if bars else ""), fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels]
     handles = {label: handle for pairs in named for handle, label in pairs}
     if len(handles) > 1:
         fitting = max(1, int(width / (0.09 * max(map(len, handles)) + 0.8)))
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fitting, handlelength=4)
     return figure
+
+
+def _title(built: Built) -> str:
+    """The table's title, and below it what was measured and what bars are."""
+    bars = any(entry.deviation is not None for entry in built.entries.values())
+    notes = [built.measured] if built.measured else []
+    notes += ["bars: standard deviation over seeds"] if bars else []
+    lines = textwrap.wrap("; ".join(notes), 90, break_long_words=False)
+    return "\n".join([built.table.title, *lines])
 
 
 def _numbers(columns: list[str]) -> list[float] | None:

@@ -66,6 +66,7 @@ class Built:
         table: the layout.
         entries: by place; places without a run are absent.
         runs: a line on what all cells share.
+        measured: of it, what their values are of; empty where nothing was run.
         unmeasured: how many cells have a finished run that did not measure this.
     """
 
@@ -73,6 +74,7 @@ class Built:
     entries: dict[Place, Entry]
     runs: str
     unmeasured: int = 0
+    measured: str = ""
 
 
 def build(table: Table, hashes: Mapping[Cell, str], frame: pd.DataFrame) -> Built:
@@ -99,7 +101,8 @@ def build(table: Table, hashes: Mapping[Cell, str], frame: pd.DataFrame) -> Buil
         entries[place] = Entry(mean, deviation, len(rows), interval, table.published.get(place))
     finished = set(frame["config_hash"]) - set(measured.index) if not frame.empty else set()
     unmeasured = sum(hashes[cell] in finished for cell in table.cells)
-    return Built(table, entries, _description(table, runs), unmeasured)
+    described = _described(table.metric, runs) if runs else ""
+    return Built(table, entries, _description(table, runs, described), unmeasured, described)
 
 
 def units(metric: str, run: pd.Series) -> list[np.ndarray]:
@@ -207,24 +210,28 @@ def _averaged(runs: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.mean(groups, axis=0) for groups in zip(*runs, strict=True)]
 
 
-def _description(table: Table, runs: Runs) -> str:
+def _description(table: Table, runs: Runs, described: str) -> str:
     """A line on what all cells share."""
     rows = [row for own in runs.values() for row in own]
     if not rows:
         return "Nothing was run yet."
-    row, devices = rows[0], sorted({str(row["device"]) for row in rows})
-    if table.metric == LAYER_SECONDS:
-        measured = "seconds of observing and solving, the mean over all layers"
-    elif MEASURES[table.metric].resampled == "windows":
+    devices = sorted({str(row["device"]) for row in rows})
+    calibrated = f"calibration on {rows[0]['calibration.source']}"
+    return f"{table.scale} scale; {described}; {calibrated}; {counted(len(rows), 'run')} on {', '.join(devices)}."
+
+
+def _described(metric: str, runs: Runs) -> str:
+    """What was measured, and on what."""
+    rows = [row for own in runs.values() for row in own]
+    if metric == LAYER_SECONDS:
+        return "seconds of observing and solving, the mean over all layers"
+    if MEASURES[metric].resampled == "windows":
         counts = " or ".join(str(count) for count in sorted({row["n"] for row in rows}))
-        measured = MEASURES[table.metric].described.format(on=row["on"])
-        measured += f", {counts} windows of {_each(runs, _tokens)} tokens"
-    else:
-        limit = row["protocol"]["limit"]
-        measured = MEASURES[table.metric].described.format(on=_each(runs, _tasks))
-        measured += f", only the first {limit} documents of each task" if limit else ""
-    calibrated = f"calibration on {row['calibration.source']}"
-    return f"{table.scale} scale; {measured}; {calibrated}; {counted(len(rows), 'run')} on {', '.join(devices)}."
+        told = MEASURES[metric].described.format(on=rows[0]["on"])
+        return f"{told}, {counts} windows of {_each(runs, _tokens)} tokens"
+    limit = rows[0]["protocol"]["limit"]
+    told = MEASURES[metric].described.format(on=_each(runs, _tasks))
+    return told + (f", only the first {limit} documents of each task" if limit else "")
 
 
 def _tokens(row: pd.Series) -> str:

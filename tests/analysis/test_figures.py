@@ -190,8 +190,9 @@ def test_the_error_of_a_kind_is_that_of_its_matrix(pruned_run):
 
 def test_error_profiles_have_a_panel_for_all_matrices_and_for_each_kind(pruned_run):
     table = figures.errors(pruned_run)
-    figure = figures.draw_errors({"cvr + energy": table, "wanda": table / 2})
+    figure = figures.draw_errors({"cvr + energy": table, "wanda": table / 2}, "tiny, sparsity 50%, seed 0")
     assert_readable(figure)
+    assert figure.get_suptitle() == "tiny, sparsity 50%, seed 0"
     assert len(figure.axes) == 8 and legend_names(figure) == ["wanda", "cvr + energy"]
 
 

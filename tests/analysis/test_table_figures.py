@@ -11,6 +11,9 @@ from statprune.config.table_spec import load_table
 from tests.helpers.pictures import assert_readable, legend_names
 
 
+MEASURED = "perplexity on wikitext2, 141 windows of 4096 (Llama-2-7B) or 2048 (Llama-3-8B) tokens"
+
+
 def one_seed(mean: float) -> Entry:
     return Entry(mean, None, 1, None, None)
 
@@ -23,7 +26,7 @@ def filled(name: str) -> Built:
         place: Entry(900 / (1 + table.rows.index(place[1])) + number % 7, 1.5, 2, None, None)
         for number, place in enumerate(places)
     }
-    return Built(table, entries, "")
+    return Built(table, entries, "", measured=MEASURED)
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -149,3 +152,9 @@ rows: {Magnitude: [], ADMM: []}
     for axes in figure_of(Built(table, entries, "")).axes:
         low, high = axes.get_xlim()
         assert 3 <= len([tick for tick in axes.get_xticks() if low <= tick <= high]) <= 6
+
+
+def test_the_picture_says_what_was_measured():
+    lines = figure_of(filled("ppl")).get_suptitle().splitlines()
+    assert lines[0] == load_table("ppl", "bundled").title
+    assert " ".join(lines[1:]) == f"{MEASURED}; bars: standard deviation over seeds"
