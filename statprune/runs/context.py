@@ -58,6 +58,7 @@ class RunContext:
         saved: what was written of the model; None: nothing.
         record: set when the run is finished.
         resumed_blocks: how many blocks an earlier attempt pruned.
+        replaced: bytes of an earlier run's models, which are removed before anything is pruned.
         should_stop: the signal that asked the run to stop; None: it goes on.
     """
 
@@ -75,6 +76,7 @@ class RunContext:
     saved: SavedModel | None = None
     record: RunRecord | None = None
     resumed_blocks: int = 0
+    replaced: int = 0
     should_stop: Callable[[], int | None] = stop_request.requested
 
     def stop_if_asked(self) -> None:
@@ -120,12 +122,12 @@ class RunContext:
 
         Where pruned blocks are on disk, those that an earlier attempt kept are taken up as they are, or removed.
         """
-        own = 0
+        own = self.replaced
         if self.config.settings.offload is Offload.disk:
-            own = sum(path.stat().st_size for path in (self.folder / CHECKPOINT).glob("*.safetensors"))
+            own += sum(path.stat().st_size for path in (self.folder / CHECKPOINT).glob("*.safetensors"))
         else:  # given up where another model would find no room beside it
             links = (self.folder / CHECKPOINT).glob("block-*.saved-*.safetensors")
-            own = sum({path.stat().st_ino: path.stat().st_size for path in links}.values())
+            own += sum({path.stat().st_ino: path.stat().st_size for path in links}.values())
         return shutil.disk_usage(self.folder).free + own
 
     @property

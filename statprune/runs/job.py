@@ -13,16 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from statprune.config.checks import parse_config
 from statprune.config.schema import RunConfig
-from statprune.config.sections import Offload
 from statprune.errors import ConfigError, Interrupted, KeptModelError, StatpruneError, first_line
-from statprune.runs import own_model
+from statprune.runs.earlier_run import EarlierRun, model_problem
 from statprune.runs.ledger import JobNote, JobState
 from statprune.runs.leftovers import tidy
 from statprune.runs.pipeline import run
 from statprune.runs.place import place_of
 from statprune.runs.pushing import check_target, note_on_model
 from statprune.runs.record import RunRecord
-from statprune.runs.store import MODEL, RECORD, UNSAVED, discard_kept_model, read_record
 from statprune.runs.summary import accuracy_line, shown
 from statprune.runs.tracking import note_on_skipped
 from statprune.runs.verdict import Complete, Refused, Run, Skip, Verdict, verdict_on, with_whole_model
@@ -151,7 +149,7 @@ def _locked_run(config: RunConfig, composed: DictConfig, folder: Path, bench: Wo
         # the first process looks at the folder and decides for all; what the other processes contribute is not read
         verdict = gathered(_locked_verdict(config, folder, lock) if rank() == 0 else Run())[0]
         if isinstance(verdict, Run | Complete):
-            check_target(config)  # before anything is written, or an earlier run's model and record are removed
+            check_target(config)  # before anything is written or computed
         match verdict:
             case Refused(reason):
                 return Outcome(folder, JobState.FAILED, [reason])
@@ -174,11 +172,9 @@ def _from_the_start(
     if because is not None:
         log.info(because)
     if rank() == 0:
-        discard_kept_model(folder)
-        remove_own_model(config, folder)
-        (folder / RECORD).unlink(missing_ok=True)
         _write_hydra_files(composed, folder)
-    return Outcome(folder, JobState.FINISHED, record=run(config, folder, bench))
+    record = run(config, folder, bench, earlier=EarlierRun(config, folder))
+    return Outcome(folder, JobState.FINISHED, record=record)
 
 
 def _locked_verdict(config: RunConfig, folder: Path, lock: ExitStack) -> Verdict:
@@ -205,61 +201,6 @@ def _told(config: RunConfig, folder: Path, record: RunRecord) -> str:
     notes = ["it was made without fidelity" if lacks else None, note_on_model(config, folder, record)]
     notes.append(note_on_skipped(config, folder))
     return "".join(f"; {note}" for note in notes if note)
-
-
-def model_problem(config: RunConfig, folder: Path) -> str | None:
-    """Why the run can't write its model into its folder, in one sentence, or None.
-
-    Args:
-        config: of the run to come.
-        folder: of the run.
-    """
-    record = _record_of(folder)
-    for name in (MODEL, UNSAVED):
-        path = folder / name
-        is_written = config.settings.saves_model if name == MODEL else _keeps_model(config)
-        if not (path.exists() or path.is_symlink()):
-            continue
-        if is_written and _is_input(config, path):
-            return f"{path} holds the model that is read, and would be overwritten; give another hydra.run.dir"
-        # a model that a run wrote, and somebody changed, would be taken for the new run's
-        is_replaced = is_written or own_model.was_written(folder, name, record)
-        if is_replaced and not _is_input(config, path) and not own_model.owns(folder, name, record):
-            reason = own_model.foreign(folder, name)
-            return f"{path} {reason}, and would be lost; move it away, or give another hydra.run.dir"
-    return None
-
-
-def _keeps_model(config: RunConfig) -> bool:
-    """Whether the run writes its pruned model beside what it saves: to evaluate, stream or compress it."""
-    is_read = bool(config.evaluation.tasks) or config.settings.offload is Offload.disk
-    return is_read or config.settings.compresses_model
-
-
-def _is_input(config: RunConfig, model: Path) -> bool:
-    """Whether the run reads its model from that folder."""
-    return Path(config.model.path).expanduser().resolve().is_relative_to(model.resolve())
-
-
-def _record_of(folder: Path) -> RunRecord | None:
-    """The folder's record; None also where it is damaged, and rerun=true replaces it."""
-    try:
-        return read_record(folder)
-    except StatpruneError:
-        return None
-
-
-def remove_own_model(config: RunConfig, folder: Path) -> None:
-    """Remove a model that an earlier run of this folder wrote; beside a new record it would be taken for the new run's.
-
-    Args:
-        config: of the run to come; a model that it prunes stays.
-        folder: of the run.
-    """
-    record = _record_of(folder)
-    for name in (MODEL, UNSAVED):
-        if not _is_input(config, folder / name):
-            own_model.remove(folder, name, record)
 
 
 def _write_hydra_files(composed: DictConfig, folder: Path) -> None:

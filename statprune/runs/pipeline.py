@@ -22,6 +22,7 @@ from statprune.pruning.spec import Propagation, PruneRuntime
 from statprune.runs import own_model
 from statprune.runs.checkpoint_opening import opened_checkpoint, remove_checkpoint
 from statprune.runs.context import RunContext, started
+from statprune.runs.earlier_run import EarlierRun
 from statprune.runs.environment import describe_environment
 from statprune.runs.finals import block_means
 from statprune.runs.inputs import TASKS, read_inputs
@@ -45,7 +46,13 @@ from statprune.system.timing import phase
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending: RunRecord | None = None) -> RunRecord:
+def run(
+    config: RunConfig,
+    folder: Path,
+    bench: Workbench | None = None,
+    pending: RunRecord | None = None,
+    earlier: EarlierRun | None = None,
+) -> RunRecord:
     """Carry out one run and write its files into ``folder``.
 
     Args:
@@ -53,6 +60,7 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         folder: of the run.
         bench: what runs of this process share; None: nothing.
         pending: the record of this very run where it only lacks its zero-shot evaluation.
+        earlier: run of this folder, which this one replaces once it can start.
 
     Raises:
         StatpruneError: the model, the data or the tasks can't be used as asked.
@@ -60,8 +68,11 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
     with started(config, folder, bench) as context:
         context.inputs = read_inputs(config)
         if pending is None:
+            context.replaced = earlier.model_bytes if earlier is not None else 0
             prepared = prepare(context)
             check_saving(context, prepared)
+            if earlier is not None:
+                _replace(context, earlier)
             checkpoint = opened_checkpoint(context, prepared)
             dense = measure_dense(context, prepared, checkpoint)
             context.stop_if_asked()
@@ -76,6 +87,13 @@ def run(config: RunConfig, folder: Path, bench: Workbench | None = None, pending
         remove_checkpoint(context.folder)
         context.record = handed_on(context, context.record)
     return context.record
+
+
+def _replace(context: RunContext, earlier: EarlierRun) -> None:
+    """Remove an earlier run of the folder; from here on the new one can only fail while it computes."""
+    if rank() == 0:
+        earlier.remove()
+    context.replaced = 0
 
 
 def prune_blocks(context: RunContext, prepared: Prepared, checkpoint: PruningCheckpoint | None) -> None:

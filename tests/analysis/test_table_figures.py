@@ -10,7 +10,6 @@ from statprune.config.table_files import table_names
 from statprune.config.table_spec import load_table
 from tests.helpers.pictures import assert_readable, legend_names
 
-
 MEASURED = "perplexity on wikitext2, 141 windows of 4096 (Llama-2-7B) or 2048 (Llama-3-8B) tokens"
 
 

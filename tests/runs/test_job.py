@@ -3,6 +3,7 @@
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from omegaconf import OmegaConf
 
 from statprune.errors import ConfigError, Interrupted, KeptModelError, ModelError
 from statprune.runs import job
-from statprune.runs.job import Outcome, carry_out, remove_own_model
+from statprune.runs.earlier_run import remove_own_model
+from statprune.runs.job import Outcome, carry_out
 from statprune.runs.ledger import JobState
 from statprune.runs.own_model import complete
 from statprune.runs.verdict import Complete, Run
@@ -87,12 +89,62 @@ def test_a_model_of_an_earlier_run_stays_where_the_next_prunes_that_very_model(
     assert (tmp_path / "model").exists()
 
 
+def without_model(model, text):
+    shutil.rmtree(model)
+
+
+def with_a_damaged_model(model, text):
+    (model / "model.safetensors").write_bytes(b"no weights")
+
+
+def without_text(model, text):
+    text.unlink()
+
+
+def on_a_full_disk(model, text):
+    pass
+
+
+@pytest.mark.parametrize("refused", [without_model, with_a_damaged_model, without_text, on_a_full_disk])
+def test_what_a_run_would_replace_stays_where_it_cant_start(refused, tiny_folder, tmp_path, monkeypatch):
+    model, text, folder = shutil.copytree(tiny_folder, tmp_path / "dense"), tmp_path / "my.txt", tmp_path / "run"
+    text.write_text("It is what it was. " * 400)
+    folder.mkdir()
+    reads = ["calibration=text", f"calibration.path={text}", "save_model=true", "offload=disk"]
+    config = tiny_job(model, *reads).resolved()
+    assert carried_out(OmegaConf.create(config), folder).reasons == []
+    before = contents(folder)
+    assert {"result.json", "model/config.json"} <= set(before)
+    refused(model, text)
+    if refused is on_a_full_disk:  # with what is saved there in its way, or else it would fit
+        models = sum(len(content) for name, content in before.items() if name.startswith("model/"))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=-models))
+    outcome = carried_out(OmegaConf.create(config | {"rerun": True}), folder)
+    assert outcome.state == JobState.FAILED and "Traceback" not in outcome.reasons[0]
+    assert contents(folder) == before
+
+
+def contents(folder):
+    """A run's files; those of Hydra are of its last start."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(".hydra")}
+
+
+def test_the_room_of_a_model_that_is_replaced_counts_as_free(tiny_folder, tmp_path, monkeypatch):
+    changes = {"save_model": True, "offload": "disk"}
+    assert carried_out(composed_job(tiny_folder, **changes), tmp_path).reasons == []
+    free = shutil.disk_usage(tmp_path)
+    models = sum(len(content) for name, content in contents(tmp_path).items() if name.startswith("model/"))
+    monkeypatch.setattr("statprune.runs.context.shutil.disk_usage", lambda _: free._replace(free=models // 2))
+    assert carried_out(composed_job(tiny_folder, **changes, rerun=True), tmp_path).reasons == []
+
+
 @pytest.fixture
 def pending_job(tiny_folder, monkeypatch):
     """A job that only has to be completed, which takes no time."""
     record = recorded("pending")
     monkeypatch.setattr(job, "verdict_on", lambda *_: Complete(record))
-    monkeypatch.setattr(job, "run", lambda *_: record)
+    monkeypatch.setattr(job, "run", lambda *_, **__: record)
     return composed_job(tiny_folder)
 
 
@@ -109,7 +161,7 @@ def test_a_pending_run_that_nobody_completes_is_completed(pending_job, tmp_path)
 def test_a_pending_run_whose_model_cant_be_opened_is_pruned_again(pending_job, tmp_path, monkeypatch, caplog):
     attempts = []
 
-    def opening(config, folder, bench, pending=None):
+    def opening(config, folder, bench, pending=None, earlier=None):
         attempts.append(pending)
         if pending is not None:
             raise KeptModelError("it lacks a tensor")
@@ -122,7 +174,7 @@ def test_a_pending_run_whose_model_cant_be_opened_is_pruned_again(pending_job, t
 
 
 def test_an_interruption_is_no_failure_of_the_job_alone(tiny_folder, tmp_path, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise Interrupted(15, "stopped after block 3")
 
     monkeypatch.setattr(job, "run", interrupted)
@@ -134,9 +186,9 @@ def test_an_interruption_is_no_failure_of_the_job_alone(tiny_folder, tmp_path, m
 def test_a_run_whose_lock_was_taken_writes_no_record(tiny_folder, tmp_path, monkeypatch):
     find = job.run
 
-    def losing(config, folder, bench, pending=None):
+    def losing(config, folder, bench, **others):
         (folder / ".lock").write_text("{}")
-        return find(config, folder, bench, pending)
+        return find(config, folder, bench, **others)
 
     monkeypatch.setattr(job, "run", losing)
     outcome = carried_out(composed_job(tiny_folder), tmp_path)
@@ -162,7 +214,7 @@ def test_a_finished_run_that_is_skipped_says_what_becomes_of_its_tracking(tiny_f
 
 def test_why_a_run_is_run_again_is_said_once(tiny_folder, tmp_path, monkeypatch, caplog, capsys):
     monkeypatch.setattr(job, "verdict_on", lambda *_: Run("it is run again"))
-    monkeypatch.setattr(job, "run", lambda *_: recorded("plain"))
+    monkeypatch.setattr(job, "run", lambda *_, **__: recorded("plain"))
     caplog.set_level("INFO")
     assert carried_out(composed_job(tiny_folder), tmp_path).line.count("run again") == 0
     assert caplog.messages == ["it is run again"] and "run again" not in capsys.readouterr().out
@@ -177,7 +229,7 @@ def test_why_a_run_is_run_again_is_said_once(tiny_folder, tmp_path, monkeypatch,
     ],
 )
 def test_an_error_fails_the_job_alone_where_others_follow(error, reasons, tiny_folder, tmp_path, monkeypatch):
-    def failing(*_):
+    def failing(*_, **__):
         raise error
 
     monkeypatch.setattr(job, "run", failing)
@@ -194,7 +246,7 @@ def test_an_error_fails_the_job_alone_where_others_follow(error, reasons, tiny_f
     ids=["gpu", "host"],
 )
 def test_memory_that_is_too_small_ends_a_job_in_a_sentence(error, whose, tiny_folder, tmp_path, monkeypatch):
-    def failing(*_):
+    def failing(*_, **__):
         raise error
 
     monkeypatch.setattr(job, "run", failing)
@@ -203,7 +255,7 @@ def test_memory_that_is_too_small_ends_a_job_in_a_sentence(error, whose, tiny_fo
 
 
 def test_an_error_that_no_user_causes_is_raised_where_no_job_follows(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "run", lambda *_: 1 / 0)
+    monkeypatch.setattr(job, "run", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         carried_out(composed_job(tiny_folder), tmp_path)
 

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from statprune.errors import StatpruneError
 from statprune.runs import own_model
-from statprune.runs.job import carry_out, model_problem, remove_own_model
+from statprune.runs.earlier_run import model_problem, remove_own_model
+from statprune.runs.job import carry_out
 from statprune.runs.ledger import JobState
 from statprune.runs.model_card import model_card
 from statprune.runs.store import MODEL, UNSAVED
