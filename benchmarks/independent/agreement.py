@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.independent.agreement             # the cells
     OMP_NUM_THREADS=1 python -m benchmarks.independent.agreement --variants  # what moves them: rounding, conventions
+    python -m benchmarks.independent.agreement --table                       # beside statprune's, as in the docs
 
 Of statprune only the bundled model and the tokens are used: SmolLM2-135M in float32, 16 calibration windows of 128
 tokens, seed 0, and the first 16 evaluation windows of 128. Every cell is written to agreement.json as soon as it is
-there; cells that stand there are not run again. statprune's values are from docs/results/comparison.md (two threads).
+there; cells that stand there are not run again. statprune's values are those of docs/results/data.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,6 +32,7 @@ from benchmarks.independent.plain import Inputs, Pattern, Solver
 from statprune import calibration_windows, evaluation_windows, load_model
 
 RESULTS = Path(__file__).with_name("agreement.json")
+DATA = Path(__file__).parents[2] / "docs" / "results" / "data"
 HALF, TWO_OF_FOUR = Pattern(0.5), Pattern(0.5, 4)
 
 
@@ -40,69 +43,74 @@ class Cell:
     Attributes:
         solve: the method; None leaves the model dense.
         pattern: what is removed.
-        statprune: the project's perplexity; None where there is none yet.
+        ours: where statprune's perplexity stands: a file in docs/results/data, and its section, row and column; None
+            where there is nothing to compare with.
         dtype: of a solver's repeated products; statistics and factorisations are float64.
         held_out: of so many calibration tokens neither Gram matrix nor λ knows.
         noise: relative size of normal noise on the Gram matrix' entries, to see what rounding does.
-        ours: the statprune command's keys that the value is of.
     """
 
     solve: Solver | None
     pattern: Pattern = HALF
-    statprune: float | None = None
+    ours: tuple[str, str, str, str] | None = None
     dtype: torch.dtype = torch.float32
     held_out: int = 0
     noise: float = 0.0
-    ours: str = ""
 
 
-def plain_cell(solve: Solver | None, statprune: float | None, keys: str, pattern: Pattern = HALF) -> Cell:
-    """A cell that is compared with the project's value."""
-    return Cell(solve, pattern, statprune, ours=keys)
+def compared(solve: Solver, row: str, column: str = "none", pattern: Pattern = HALF, **others: Any) -> Cell:
+    """A cell beside one of docs/results/data/definitive.csv."""
+    section = "50%" if pattern == HALF else "2:4"
+    return Cell(solve, pattern, ("definitive", section, row, column), **others)
+
+
+def gated(score: plain.Score, row: str, pattern: Pattern = HALF) -> Cell:
+    """Least squares as statprune has it: 128 tokens are held out, which choose λ and may reject the fit."""
+    return compared(plain.with_gated_least_squares(score), row, "least squares", pattern, held_out=128)
 
 
 CELLS = {
-    "dense": plain_cell(None, 24.918, "method=dense"),
-    "Wanda, 50%": plain_cell(plain.scored(plain.wanda), 42.05, "method=wanda"),
-    "RIA, 50%": plain_cell(plain.scored(plain.ria), 43.66, "method=ria"),
-    "|W| σ, 50%": plain_cell(
-        plain.scored(plain.stade), 43.71, "method=cvr method.alpha=0 method.activation_power=0.5 compensation=none"
-    ),
-    "Wanda, 2:4": plain_cell(plain.scored(plain.wanda), 99.01, "method=wanda sparsity=2_4", TWO_OF_FOUR),
-    "SparseGPT, 50%": Cell(plain.sparsegpt, HALF, 37.51, torch.float64, ours="method=sparsegpt"),
-    "ADMM, 50%": plain_cell(plain.admm, 30.90, "method=admm"),
-    "Wanda + least squares, 50%": plain_cell(
-        plain.with_least_squares(plain.wanda), 32.24, "method=wanda compensation=least_squares"
-    ),
-    "ADMM, 2:4": plain_cell(plain.admm, 44.31, "method=admm sparsity=2_4", TWO_OF_FOUR),
-    "Wanda + least squares, 2:4": plain_cell(
-        plain.with_least_squares(plain.wanda),
-        47.11,
-        "method=wanda sparsity=2_4 compensation=least_squares",
-        TWO_OF_FOUR,
-    ),
-    "STADE + least squares, 50%": plain_cell(
-        plain.with_least_squares(plain.stade), 31.74, "method=stade compensation=least_squares"
-    ),
-    "ALPS, 50%": plain_cell(plain.alps, 33.67, "method=alps"),
-    "Wanda + 100 swaps a row, 50%": plain_cell(
-        plain.with_swaps(plain.wanda), 34.13, "method=wanda refinement=swaps compensation=none"
-    ),
+    "dense": Cell(None, ours=("ppl", "50%", "Dense", "SmolLM2-135M")),
+    "Wanda, 50%": compared(plain.scored(plain.wanda), "Wanda"),
+    "RIA, 50%": compared(plain.scored(plain.ria), "RIA"),
+    "|W| σ, 50%": compared(plain.scored(plain.stade), "|W| σ"),
+    "SparseGPT, 50%": compared(plain.sparsegpt, "SparseGPT", dtype=torch.float64),
+    "ADMM, 50%": compared(plain.admm, "ADMM"),
+    "ALPS, 50%": compared(plain.alps, "ALPS"),
+    "Wanda + swaps, 50%": Cell(plain.with_swaps(plain.wanda), HALF, ("swaps", "50%", "Wanda + swaps", "none")),
+    "Wanda, 2:4": compared(plain.scored(plain.wanda), "Wanda", pattern=TWO_OF_FOUR),
+    "ADMM, 2:4": compared(plain.admm, "ADMM", pattern=TWO_OF_FOUR),
+    "Wanda + least squares, 50%": gated(plain.wanda, "Wanda"),
+    "STADE + least squares, 50%": gated(plain.stade, "STADE"),
+    "Wanda + least squares, 2:4": gated(plain.wanda, "Wanda", TWO_OF_FOUR),
 }
 
 VARIANTS: dict[str, Cell] = {
-    "ADMM, 50%, mask over the whole matrix": Cell(partial(plain.admm, whole=True), HALF, 30.90),
-    "Wanda + least squares, 50%, held-out gate and choice of λ": Cell(
-        plain.with_gated_least_squares(plain.wanda), HALF, 32.24, held_out=128
-    ),
-    "Wanda + least squares, 2:4, held-out gate and choice of λ": Cell(
-        plain.with_gated_least_squares(plain.wanda), TWO_OF_FOUR, 47.11, held_out=128
-    ),
-    "STADE + least squares, 50%, held-out gate and choice of λ": Cell(
-        plain.with_gated_least_squares(plain.stade), HALF, 31.74, held_out=128
-    ),
-    "SparseGPT, 50%, noise of 1e-7 on G": Cell(plain.sparsegpt, HALF, 37.51, torch.float64, noise=1e-7),
+    "ADMM, 50%, mask over the whole matrix": Cell(partial(plain.admm, whole=True)),
+    "Wanda + least squares, 50%, λ = 0.01": Cell(plain.with_least_squares(plain.wanda)),
+    "Wanda + least squares, 2:4, λ = 0.01": Cell(plain.with_least_squares(plain.wanda), TWO_OF_FOUR),
+    "STADE + least squares, 50%, λ = 0.01": Cell(plain.with_least_squares(plain.stade)),
+    "SparseGPT, 50%, noise of 1e-7 on G": Cell(plain.sparsegpt, dtype=torch.float64, noise=1e-7),
 }
+
+
+def statprunes_perplexity(cell: Cell) -> float:
+    """Statprune's value of a cell, from the file that a command wrote."""
+    assert cell.ours is not None
+    file, *place = cell.ours
+    data = pandas.read_csv(DATA / f"{file}.csv").fillna({"section": ""}).set_index(["section", "row", "column"])
+    return float(data.loc[tuple(place), "mean"])
+
+
+def table(results: dict[str, Any]) -> str:
+    """The cells as docs/results/agreement.md shows them."""
+    lines = ["| cell | statprune | independent | difference |", "| --- | --- | --- | --- |"]
+    for name, cell in CELLS.items():
+        theirs, ours = results[name]["perplexity"], statprunes_perplexity(cell)
+        shown = name.replace("|", "\\|")
+        difference = round(100 * (ours / theirs - 1), 2) + 0.0  # not -0.00
+        lines.append(f"| {shown} | {ours:.3f} | {theirs:.3f} | {difference:+.2f}% |")
+    return "\n".join(lines) + "\n"
 
 
 def collect(store: dict[nn.Module, list[Tensor]], module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -196,20 +204,15 @@ def measure(cells: dict[str, Cell], only: str) -> None:
         sparsity = prune(model, calibration, cell) if cell.solve else 0.0
         seconds = time.perf_counter() - began
         value = perplexity(model, evaluation)
-        difference = None if cell.statprune is None else round(100 * (value / cell.statprune - 1), 2)
         results[name] = {
             "perplexity": round(value, 4),
-            "statprune": cell.statprune,
-            "difference_percent": difference,
             "sparsity": round(sparsity, 6),
             "seconds": round(seconds, 1),
-            "statprune_keys": cell.ours,
-            "variant": cell.ours == "",
             "date": datetime.date.today().isoformat(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
         }
         RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-        print(f"{name}: {value:.3f}, statprune {cell.statprune}, {difference}%, {seconds:.0f} s", flush=True)
+        print(f"{name}: {value:.3f}, {seconds:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -217,7 +220,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", action="store_true", help="what moves the cells, instead of the cells")
     parser.add_argument("--only", default="", help="cells whose name holds this")
+    parser.add_argument("--table", action="store_true", help="print the cells that are there, and run none")
     chosen = parser.parse_args()
+    if chosen.table:
+        print(table(json.loads(RESULTS.read_text())), end="")
+        return
     with torch.no_grad():
         measure(VARIANTS if chosen.variants else CELLS, chosen.only)
 

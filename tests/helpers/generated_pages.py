@@ -1,5 +1,6 @@
 """The parts of docs/ that are made from code and from recorded tables: ``make pages`` writes them, tests compare."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pandas
 
+from benchmarks import layer_errors
+from benchmarks.independent import agreement
 from statprune.cli.record_page import record_page
 from statprune.cli.reference_page import keys_table, reference_page
 from statprune.config.reference import ALLOCATION, Reference
@@ -41,7 +44,8 @@ def generated_pages() -> Iterator[tuple[Path, str]]:
     ]
     yield DOCS / "reference" / "options.md", reference_page(reference.keys, own)
     yield DOCS / "reference" / "record.md", record_page()
-    for path in (*sorted((DOCS / "methods").glob("*.md")), DOCS / "guide" / "choosing.md"):
+    others = (DOCS / "guide" / "choosing.md", RESULTS, RESULTS.with_name("agreement.md"))
+    for path in (*sorted((DOCS / "methods").glob("*.md")), *others):
         yield path, filled(path.read_text(encoding="utf-8"))
 
 
@@ -61,6 +65,12 @@ def _made(kind: str, name: str) -> str:
     what, _, column = name.partition(" ")
     if what == "choices":
         return choices_table()
+    if what == "agreement":
+        return f"\n{agreement.table(json.loads(agreement.RESULTS.read_text(encoding='utf-8')))}\n"
+    if what == "seconds":
+        return seconds_table()
+    if what == "errors":
+        return f"\n{layer_errors.table(column, json.loads(layer_errors.RESULT.read_text(encoding='utf-8')))}\n"
     return mask_table(column.split("; ")) if what == "mask" else correction_table(column)
 
 
@@ -121,6 +131,21 @@ def choices_table() -> str:
         seconds = runs[(runs["method"] == method) & (runs["method.statistics"].fillna("gram") == statistics)]
         rows.append((shown, *quality[:2], *(f"{own:.0f}" for own in seconds["seconds of pruning"]), *quality[2:]))
     return f"\n{_table(('', '50%', 'KL', 'seconds', '2:4', 'KL'), rows)}\n"
+
+
+def seconds_table() -> str:
+    """Every run of the front, the fastest first."""
+    runs = pandas.read_csv(FRONT).sort_values("seconds of pruning")
+    rows = [
+        (
+            run["method"] + (", sampled rows" if run["method.statistics"] == "rows" else ""),
+            f"{run['seconds of pruning']:.1f}",
+            f"{run['perplexity bundled']:.2f}",
+            f"{run['KL bundled']:.4f}",
+        )
+        for _, run in runs.iterrows()
+    ]
+    return f"\n{_table(('', 'seconds', 'perplexity', 'KL'), rows)}\n"
 
 
 @cache
