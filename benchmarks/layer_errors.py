@@ -10,7 +10,6 @@ text. An error is ‖X(W − Ŵ)ᵀ‖ / ‖XWᵀ‖. Tables of docs/methods are
 
 import argparse
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +67,9 @@ def with_damping(method: str, values: tuple[float, ...]) -> Rows:
     return {"SparseGPT": alone("sparsegpt"), **fixed, "default": alone(method)}
 
 
-def scheduled(rounds: int, ramp: int, *others: str) -> list[str]:
+def scheduled(rounds: int, ramp: int) -> list[str]:
     """ADMM with another number of rounds."""
-    return alone("admm", f"method.rounds={rounds}", f"method.ramp={ramp}", *others)
+    return alone("admm", f"method.rounds={rounds}", f"method.ramp={ramp}")
 
 
 SQUARES, SAMPLED_SQUARES = "compensation=least_squares", "compensation=sampled_least_squares"
@@ -144,12 +143,6 @@ STUDIES = {
 }
 
 
-def mean(errors: Mapping[str, float], kind: str = "") -> float:
-    """Geometric mean of the errors of matrices whose names end in ``kind``, as ``statprune choose`` has it."""
-    chosen = [math.log(error) for name, error in errors.items() if name.endswith(kind)]
-    return math.exp(sum(chosen) / len(chosen))
-
-
 def measured(study: Study, loaded: LoadedModel) -> dict[str, Any]:
     """Errors and seconds of every row with every pattern, and which blocks they are of."""
     windows = calibration_windows(loaded.tokenizer, "bundled", samples=study.windows, seq_len=SEQ_LEN, seed=0).ids
@@ -175,8 +168,12 @@ def measured(study: Study, loaded: LoadedModel) -> dict[str, Any]:
 
 def _cell(row: str, pattern: str, trial: Trial) -> dict[str, Any]:
     assert trial.problem is None, trial.problem
-    kinds = {name: mean(trial.errors, kind) for name, kind in KINDS.items()}
+    kinds = {name: _of_kind(trial, kind).error for name, kind in KINDS.items()}
     return {"row": row, "pattern": pattern, "error": trial.error, "kinds": kinds, "seconds": trial.solve}
+
+
+def _of_kind(trial: Trial, kind: str) -> Trial:
+    return Trial({name: error for name, error in trial.errors.items() if name.endswith(kind)})
 
 
 def table(name: str, result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from statprune.data.windows import Windows
 from statprune.evaluation.accuracy import Answers
 from statprune.model.loading import LoadedModel
 from statprune.model.matrix import Block
+from statprune.model.offload import size_of
 from statprune.runs.dense_cache import ANSWERS, LOSSES, Codec, DenseCache
 from statprune.runs.record import CALIBRATION_PASS
 from statprune.system.distributed import gathered
@@ -123,7 +124,7 @@ class Workbench:
             return
         wanted = _not_copied(held, blocks)
         held.is_pruned = True
-        if _has_room(_bytes(wanted), torch.device("cpu")):
+        if _has_room(sum(map(size_of, wanted.values())), torch.device("cpu")):
             copies = {name: value.detach().to("cpu", copy=True) for name, value in wanted.items()}
             held.dense = (held.dense or {}) | copies
         else:
@@ -131,7 +132,8 @@ class Workbench:
 
     def bytes_to_copy(self, blocks: Sequence[Block]) -> int:
         """What ``about_to_prune`` will take of the host's memory."""
-        needed = _bytes(_not_copied(self._held, blocks)) if self._held is not None else 0
+        wanted = _not_copied(self._held, blocks) if self._held is not None else {}
+        needed = sum(map(size_of, wanted.values()))
         return needed if _has_room(needed, torch.device("cpu")) else 0
 
     def statistics(self, key: object, kind: StatisticsKind, blocks: Sequence[Block]) -> DenseStatistics | None:
@@ -230,10 +232,6 @@ def _not_copied(held: _Held, blocks: Sequence[Block]) -> dict[str, Tensor]:
     copied = held.dense or {}
     parameters = held.loaded.model.named_parameters()
     return {name: value for name, value in parameters if id(value) in changing and name not in copied}
-
-
-def _bytes(tensors: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def _has_room(needed: int, device: torch.device) -> bool:
