@@ -20,7 +20,6 @@ from statprune.analysis.contents import other_contents
 from statprune.analysis.drawing import png, save
 from statprune.analysis.series import PRUNING, name_series, varied_keys
 from statprune.errors import StatpruneError
-from statprune.runs.environment import Environment
 from statprune.runs.record import RunRecord
 from statprune.runs.store import RECORD, read_record
 
@@ -111,15 +110,11 @@ def _write_csv(path: Path, columns: list[str], rows: list[list[Cell]], records: 
     """The page's table, with what made each run: commit, device and threads."""
     table = pd.DataFrame([[cell.text for cell in row] for row in rows], columns=columns)
     environments = [record.environment for record in records]
-    table["commit"] = [_commit(made) for made in environments]
+    table["commit"] = [made.commit for made in environments]
     table["device"] = [made.device for made in environments]
     table["threads"] = [made.threads for made in environments]
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False)
-
-
-def _commit(made: Environment) -> str:
-    return f"{(made.git_commit or '')[:7]}{' with local changes' if made.has_local_changes else ''}"
 
 
 def unfinished(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ CSV_COLUMNS = (
     *("section", "row", "column", "mean", "deviation", "seeds"),
     *("difference", "low", "high", "difference_unit", "published", "delta"),
     *("published_source", "published_protocol", "published_elsewhere"),
+    *("date", "commit", "device", "threads"),
 )
 
 
@@ -121,7 +122,9 @@ def to_csv(built: Built) -> str:
         numbers = [entry.mean, entry.deviation, entry.seeds, *ends, entry.published, entry.delta]
         known = built.table.provenance.get(place)
         about = (known.origin, known.protocol, known.other_values) if known is not None else (None,) * 3
-        writer.writerow([*place, *numbers, *about])
+        made = entry.made
+        by = (made.date, made.commit, made.device, made.threads) if made is not None else (None,) * 4
+        writer.writerow([*place, *numbers, *about, *by])
     return file.getvalue()
 
 

@@ -34,6 +34,31 @@ Runs = Mapping[Place, Sequence["pd.Series"]]  # rows of ``collect`` by place
 
 
 @dataclass(frozen=True)
+class Made:
+    """When a cell's runs were made, from which code and where; each with all that its seeds differ in.
+
+    Attributes:
+        date: in UTC.
+        commit: first seven digits; empty for an installed wheel.
+        device: as the record names it.
+        threads: of PyTorch.
+    """
+
+    date: str
+    commit: str
+    device: str
+    threads: str
+
+    @classmethod
+    def by(cls, rows: Sequence[pd.Series]) -> "Made":
+        """What rows of ``collect`` say."""
+        told = ([row[key] for row in rows if not pd.isna(row[key])] for key in ("commit", "device"))
+        dates = [str(row["date"])[:10] for row in rows]
+        threads = [int(row["threads"]) for row in rows if not pd.isna(row["threads"])]  # older records don't tell
+        return cls(*(", ".join(map(str, sorted(set(values)))) for values in (dates, *told, threads)))
+
+
+@dataclass(frozen=True)
 class Entry:
     """One cell of a built table.
 
@@ -44,6 +69,7 @@ class Entry:
         interval: of the difference to the reference cell, over windows (of log-perplexities) or documents (percentage
             points); None where there is none.
         published: the paper's value; None where there is none.
+        made: what is known of its runs.
     """
 
     mean: float
@@ -51,6 +77,7 @@ class Entry:
     seeds: int
     interval: Interval | None
     published: float | None
+    made: Made | None = None
 
     @property
     def delta(self) -> float | None:
@@ -98,7 +125,7 @@ def build(table: Table, hashes: Mapping[Cell, str], frame: pd.DataFrame) -> Buil
     for place, rows in runs.items():
         mean, deviation = mean_and_deviation([float(row["value"]) for row in rows])
         interval = _interval(table, place, runs)
-        entries[place] = Entry(mean, deviation, len(rows), interval, table.published.get(place))
+        entries[place] = Entry(mean, deviation, len(rows), interval, table.published.get(place), Made.by(rows))
     finished = set(frame["config_hash"]) - set(measured.index) if not frame.empty else set()
     unmeasured = sum(hashes[cell] in finished for cell in table.cells)
     described = _described(table.metric, runs) if runs else ""

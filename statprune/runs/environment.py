@@ -37,6 +37,11 @@ class Environment:
     processes: int | None = None
     has_local_changes: bool | None = None
 
+    @property
+    def commit(self) -> str:
+        """The commit as tables show it: seven digits, and whether files differed; empty for an installed wheel."""
+        return f"{(self.git_commit or '')[:7]}{' with local changes' if self.has_local_changes else ''}"
+
 
 def describe_environment(device: torch.device) -> Environment:
     """This process's environment."""

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 
 from statprune.analysis.table_text import CSV_COLUMNS, Ranks, ranks, to_csv, to_latex, to_markdown, write_tables
-from statprune.analysis.tables import Built, Entry
+from statprune.analysis.tables import Built, Entry, Made
 from statprune.analysis.uncertainty import Interval
 from statprune.config.table_spec import load_table
 
@@ -138,7 +138,7 @@ def test_a_higher_accuracy_is_better_and_the_dense_row_does_not_compete():
 def test_csv_has_a_line_for_each_cell_in_the_tables_order():
     lines = to_csv(accuracies()).splitlines()
     assert lines[0].split(",") == list(CSV_COLUMNS) and len(lines) == 1 + len(ACCURACIES)
-    assert lines[1] == "50%,Dense,SmolLM2-135M,83.0,,1,,,,,,,,,"
+    assert lines[1] == "50%,Dense,SmolLM2-135M,83.0,,1" + "," * (len(CSV_COLUMNS) - 6)
 
 
 def test_csv_has_everything_that_is_measured_of_a_cell():
@@ -150,7 +150,14 @@ def test_csv_has_everything_that_is_measured_of_a_cell():
         **{"published": "6.32", "delta": str(6.3 - 6.32), "published_elsewhere": ""},
         **{"published_source": "the paper alone, of the sources that were searched"},
         **{"published_protocol": "its sequence length is not stated"},
+        **{"date": "", "commit": "", "device": "", "threads": ""},
     }
+
+
+def test_csv_says_when_where_and_from_which_code_a_cell_was_made():
+    made = Made("2026-11-28", "75b65ac", "cpu (x86_64)", "1")
+    (_, cell) = csv.DictReader(to_csv(ladder(entry(6.5), replace(entry(6.3), made=made), None, None)).splitlines())
+    assert {key: cell[key] for key in ("date", "commit", "device", "threads")} == vars(made)
 
 
 def test_a_value_that_is_not_finite_is_written_in_words():

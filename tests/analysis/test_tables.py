@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from statprune.analysis.collect import collect, windows
-from statprune.analysis.tables import Built, Entry, build, units
+from statprune.analysis.tables import Built, Entry, Made, build, units
 from statprune.analysis.uncertainty import Interval, paired_bootstrap
 from statprune.config.table_spec import Table, load_table
 from statprune.errors import StatpruneError
@@ -54,6 +54,22 @@ def runs_of(own, row, column):
     method = "magnitude" if row == "Magnitude" else "wanda"
     ratio = float(column.rstrip("%")) / 100
     return own.frame[(own.frame.method == method) & (own.frame["sparsity.ratio"] == ratio)]
+
+
+def test_a_cell_says_when_where_and_from_which_code_its_runs_were_made(own):
+    wanda = json.loads(Path(runs_of(own, "Wanda", "50%").iloc[0]["folder"], "result.json").read_text(encoding="utf-8"))
+    made, environment = own.built().entries[MODEL, "Wanda", "50%"].made, wanda["environment"]
+    assert made.date == wanda["date"][:10] and (environment["git_commit"] or "").startswith(made.commit[:7])
+    assert (made.device, made.threads) == (environment["device"], str(environment["threads"]))
+
+
+def test_a_cell_of_several_machines_names_them_all_and_older_records_nothing():
+    rows = [
+        {"date": "2026-11-28T05:00:00", "commit": "75b65ac", "device": "cpu (x86_64)", "threads": 2.0},
+        {"date": "2026-11-27T23:00:00", "commit": "75b65ac", "device": None, "threads": math.nan},
+    ]
+    made = Made.by([pandas.Series(row) for row in rows])
+    assert made == Made("2026-11-27, 2026-11-28", "75b65ac", "cpu (x86_64)", "2")
 
 
 @pytest.mark.parametrize("row", ["Magnitude", "Wanda", "Wanda again"])
@@ -183,9 +199,10 @@ def test_a_record_of_schema_1_stands_in_a_table_with_its_perplexity(name, own, t
     cell = own.table.cells[0]
     table = replace(own.table, cells=[cell])
     built = build(table, {cell: values["config_hash"]}, collect(copy_schema_1(tmp_path / "old")).frame)
-    assert built.entries == {
-        cell.place: Entry(values["metrics"]["perplexity"]["bundled"]["pruned"], None, 1, None, None)
-    }
+    ((place, entry),) = built.entries.items()
+    assert (place, entry.mean) == (cell.place, values["metrics"]["perplexity"]["bundled"]["pruned"])
+    assert (entry.deviation, entry.seeds, entry.interval, entry.published) == (None, 1, None, None)
+    assert entry.made is not None and entry.made.date == values["date"][:10]
 
 
 def test_a_record_of_schema_1_stands_in_a_table_with_its_accuracy(tmp_path):
