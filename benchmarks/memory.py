@@ -3,11 +3,12 @@
     python -m benchmarks.memory [--samples 128] [--seq-len 2048] [--evaluated 166]
 
 The prediction is the one that every run makes before it starts (statprune/pruning/budget.py). The models have shapes
-and no values, so that neither a GPU nor a checkpoint is needed. It prints a Markdown table.
+and no values, so that neither a GPU nor a checkpoint is needed. It prints the table of docs/start/gpu.md.
 """
 
 import argparse
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -23,7 +24,9 @@ from statprune.pruning.calibration import automatic_batch_size
 from statprune.walk.activations import Placement
 
 GPU = torch.device("cuda")
-METHODS = ("cvr+energy", "sparsegpt", "admm")
+METHODS = {"cvr+energy": "cvr + energy", "sparsegpt": "SparseGPT", "admm": "ADMM (`best`)"}
+SAMPLES, SEQ_LEN = 128, 2048
+EVALUATED = 166  # windows of 2048 that WikiText-2 has for Llama 2
 EVALUATION_BATCH = 4  # evaluation.batch_size
 
 
@@ -82,6 +85,7 @@ class Need:
         return self.memory.activations + self.memory.kept
 
 
+@lru_cache(2)
 def built(shape: Shape) -> OnGpu:
     """The model in bfloat16, on no device."""
     config = LlamaConfig(
@@ -153,26 +157,29 @@ def need_of(shape: Shape, spec: PruneSpec, streamed: bool, calibration: TokenBat
     return Need(weights, weights - inside if streamed else weights, memory)
 
 
-def rows(calibration: TokenBatch, evaluated: int) -> list[list[str]]:
-    """A row for each model and method, in GiB."""
-    result = []
+def table(samples: int = SAMPLES, seq_len: int = SEQ_LEN, evaluated: int = EVALUATED) -> str:
+    """A row for each model and method, in GiB; one for all methods of a model that need as much."""
+    calibration = TokenBatch(samples, seq_len)
+    lines = ["| model | weights | method | `offload=none` | `offload=cpu` or `disk` | hidden states | two blocks |"]
+    lines.append("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for label, shape in SHAPES.items():
-        for method in METHODS:
+        methods: dict[tuple[str, ...], list[str]] = {}
+        for method, name in METHODS.items():
             whole, streamed = (need_of(shape, prepared(method), each, calibration, evaluated) for each in (False, True))
-            numbers = (whole.weights, whole.device, streamed.device, whole.hidden, streamed.memory.blocks)
-            result.append([label, method, *(f"{number / 2**30:.1f}" for number in numbers)])
-    return result
+            sizes = (whole.device, streamed.device, whole.hidden, streamed.memory.blocks)
+            methods.setdefault(tuple(f"{size / 2**30:.1f}" for size in sizes), []).append(name)
+        for number, (cells, names) in enumerate(methods.items()):
+            model = ("", "") if number else (label, f"{whole.weights / 2**30:.1f}")
+            lines.append(f"| {' | '.join((*model, ', '.join(names), *cells))} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Print the table."""
-    parser: argparse.ArgumentParser = measure.parser_of_windows(__doc__, samples=128, seq_len=2048)
-    parser.add_argument("--evaluated", type=int, default=166, help="windows; WikiText-2 has 166 of 2048 for Llama 2")
+    parser: argparse.ArgumentParser = measure.parser_of_windows(__doc__, SAMPLES, SEQ_LEN)
+    parser.add_argument("--evaluated", type=int, default=EVALUATED, help="windows that quality is measured on")
     arguments = parser.parse_args()
-    print("| model | method | weights | GPU, none | GPU, cpu or disk | hidden states | two blocks |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for row in rows(TokenBatch(arguments.samples, arguments.seq_len), arguments.evaluated):
-        print(f"| {' | '.join(row)} |")
+    print(table(arguments.samples, arguments.seq_len, arguments.evaluated), end="")
 
 
 if __name__ == "__main__":
