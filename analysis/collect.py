@@ -96,12 +96,12 @@ def rows_of(record: RunRecord, folder: Path) -> list[Row]:
         mean for the mean accuracy), ``dense``, ``pruned``, standard errors where there are some, ``n`` windows or
         documents, and what two comparable numbers have in common (``protocol``); with every configuration key by its
         full name, ``model``, ``pattern``, ``compensation``, ``label``, ``layers`` (pruned matrices), ``seconds.*``,
-        ``memory.*``, what seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``), ``commit``,
-        ``date`` and ``folder``; a mean accuracy has ``averaged``, the metric of each task that it is of. A perplexity has ``kl``
-        (divergence from the dense model in nats per token, infinite where it is not finite), ``top1`` (share of tokens
-        for which both models agree) and ``quantized`` (of the model that the run ends with, quantised), an accuracy
-        ``flips`` (share of documents whose answer changed between right and wrong); they are missing where they
-        were not measured.
+        ``memory.*``, what seconds depend on (``device``, ``threads``, ``processes``, ``reused_statistics``),
+        ``commit``, ``date`` and ``folder``; a mean accuracy has ``averaged``, the metric of each task that it is of. A
+        perplexity has ``kl`` (divergence from the dense model in nats per token, infinite where it is not finite),
+        ``top1`` (share of tokens for which both models agree) and ``quantized`` (of the model that the run ends with,
+        quantised), an accuracy ``flips`` (share of documents whose answer changed between right and wrong); they are
+        missing where they were not measured.
     """
     about = _about(record, folder)
     versions = {name: record.environment.packages.get(name) for name in PACKAGES}
