@@ -163,7 +163,13 @@ def _run_verb(name: str, arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return report_problems(lambda: module.run(parser.parse_args(arguments)))
+
+    def run() -> int:
+        if "" in arguments:  # as a path it would be the working folder
+            parser.error("an argument is empty, as that of a shell's variable that is not set")
+        return module.run(parser.parse_args(arguments))
+
+    return report_problems(run)
 
 
 def _unknown_verb(name: str) -> int:

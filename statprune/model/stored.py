@@ -123,12 +123,13 @@ def _sharded(index: Path) -> StoredCheckpoint:
 def _weight_map(index: Path) -> dict[str, str]:
     """Files by tensor."""
     try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"{index} can't be read ({reason}); get it again") from error
+    files = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ModelError(f"{index} has a weight_map that does not give a file's name for each tensor; get it again")
+        raise ModelError(f"{index} has no weight_map that gives a file's name for each tensor; get it again")
     if not files:
         raise ModelError(f"{index} has a weight_map that names no tensor; get it again")
     return files

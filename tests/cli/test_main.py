@@ -57,6 +57,13 @@ def test_the_module_of_a_verb_has_an_example_and_arguments_and_runs(name):
 
 
 @pytest.mark.parametrize("name", VERBS)
+def test_an_empty_argument_of_a_verb_is_refused(name, capsys):  # as a path it would be the working folder
+    assert verb(name, "") == 1
+    error = capsys.readouterr().err
+    assert "an argument is empty" in error and error.endswith(f"statprune {name} --help lists what there is\n")
+
+
+@pytest.mark.parametrize("name", VERBS)
 def test_the_help_of_a_verb_shows_its_example(name, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         verb(name, "--help")
