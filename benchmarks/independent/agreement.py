@@ -1,12 +1,13 @@
-"""Compare perplexities of statprune with those of the plain implementation beside this file (plain.py).
+"""Compare perplexities of statprune with those of the plain implementation beside this file (plain.py, correction.py).
 
     OMP_NUM_THREADS=1 python -m benchmarks.independent.agreement             # the cells
     OMP_NUM_THREADS=1 python -m benchmarks.independent.agreement --variants  # what moves them: rounding, conventions
     python -m benchmarks.independent.agreement --table                       # beside statprune's, as in the docs
 
 Of statprune only the bundled model and the tokens are used: SmolLM2-135M in float32, 16 calibration windows of 128
-tokens, seed 0, and the first 16 evaluation windows of 128. Every cell is written to agreement.json as soon as it is
-there; cells that stand there are not run again. statprune's values are those of docs/results/data.
+tokens, seed 0 (or the mean of two seeds), and the first 16 evaluation windows of 128. Every cell is written to
+agreement.json as soon as it is there; cells that stand there are not run again. statprune's values are those of
+docs/results/data.
 """
 
 import argparse
@@ -27,13 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
-from benchmarks.independent import plain
+from benchmarks.independent import correction, plain
+from benchmarks.independent.correction import cvr, noisy, with_energy
 from benchmarks.independent.plain import Inputs, Pattern, Solver
 from statprune import calibration_windows, evaluation_windows, load_model
 
 RESULTS = Path(__file__).with_name("agreement.json")
 DATA = Path(__file__).parents[2] / "docs" / "results" / "data"
-HALF, TWO_OF_FOUR = Pattern(0.5), Pattern(0.5, 4)
+HALF, SIXTY, TWO_OF_FOUR, FOUR_OF_EIGHT = Pattern(0.5), Pattern(0.6), Pattern(0.5, 4), Pattern(0.5, 8)
+SECTIONS = {HALF: "50%", SIXTY: "60%", TWO_OF_FOUR: "2:4", FOUR_OF_EIGHT: "4:8"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Cell:
         dtype: of a solver's repeated products; statistics and factorisations are float64.
         held_out: of so many calibration tokens neither Gram matrix nor λ knows.
         noise: relative size of normal noise on the Gram matrix' entries, to see what rounding does.
+        seeds: of the calibration windows; of several, the mean of their perplexities.
     """
 
     solve: Solver | None
@@ -56,12 +60,18 @@ class Cell:
     dtype: torch.dtype = torch.float32
     held_out: int = 0
     noise: float = 0.0
+    seeds: tuple[int, ...] = (0,)
 
 
 def compared(solve: Solver, row: str, column: str = "none", pattern: Pattern = HALF, **others: Any) -> Cell:
-    """A cell beside one of docs/results/data/definitive.csv."""
-    section = "50%" if pattern == HALF else "2:4"
-    return Cell(solve, pattern, ("definitive", section, row, column), **others)
+    """A cell beside one of docs/results/data/definitive.csv, or of sparser.csv."""
+    file = "definitive" if pattern in (HALF, TWO_OF_FOUR) else "sparser"
+    return Cell(solve, pattern, (file, SECTIONS[pattern], row, column), **others)
+
+
+def two_seeds(solve: Solver, file: str, row: str, column: str) -> Cell:
+    """A cell beside the mean of seeds 0 and 1 in one of the paper's tables at bundled scale."""
+    return Cell(solve, HALF, (file, "SmolLM2-135M", row, column), seeds=(0, 1))
 
 
 def gated(score: plain.Score, row: str, pattern: Pattern = HALF) -> Cell:
@@ -71,21 +81,40 @@ def gated(score: plain.Score, row: str, pattern: Pattern = HALF) -> Cell:
 
 CELLS = {
     "dense": Cell(None, ours=("ppl", "50%", "Dense", "SmolLM2-135M")),
+    "Magnitude, 50%": compared(correction.magnitude, "Magnitude"),
     "Wanda, 50%": compared(plain.scored(plain.wanda), "Wanda"),
     "RIA, 50%": compared(plain.scored(plain.ria), "RIA"),
+    "CVR, 50%": compared(plain.scored(cvr()), "CVR"),
     "|W| σ, 50%": compared(plain.scored(plain.stade), "|W| σ"),
     "SparseGPT, 50%": compared(plain.sparsegpt, "SparseGPT", dtype=torch.float64),
     "ADMM, 50%": compared(plain.admm, "ADMM"),
     "ALPS, 50%": compared(plain.alps, "ALPS"),
     "Wanda + swaps, 50%": Cell(plain.with_swaps(plain.wanda), HALF, ("swaps", "50%", "Wanda + swaps", "none")),
+    "Wanda, 60%": compared(plain.scored(plain.wanda), "Wanda", pattern=SIXTY),
+    "CVR, 4:8": compared(plain.scored(cvr()), "CVR", pattern=FOUR_OF_EIGHT),
+    "Magnitude, 2:4": compared(correction.magnitude, "Magnitude", pattern=TWO_OF_FOUR),
     "Wanda, 2:4": compared(plain.scored(plain.wanda), "Wanda", pattern=TWO_OF_FOUR),
+    "CVR, 2:4": compared(plain.scored(cvr()), "CVR", pattern=TWO_OF_FOUR),
+    "SparseGPT, 2:4": compared(plain.sparsegpt, "SparseGPT", pattern=TWO_OF_FOUR, dtype=torch.float64),
     "ADMM, 2:4": compared(plain.admm, "ADMM", pattern=TWO_OF_FOUR),
+    "Wanda + energy, 50%": compared(with_energy(plain.wanda), "Wanda", "energy"),
+    "RIA + energy, 50%": compared(with_energy(plain.ria), "RIA", "energy"),
+    "CVR + energy, 50%": compared(with_energy(cvr()), "CVR", "energy"),
+    "Wanda + energy, 2:4": compared(with_energy(plain.wanda), "Wanda", "energy", TWO_OF_FOUR),
+    "CVR + energy, 2:4": compared(with_energy(cvr()), "CVR", "energy", TWO_OF_FOUR),
+    "CVR + columns, 50%, two seeds": two_seeds(with_energy(cvr(), rows=False), "compensation", "CVR", "columns"),
+    "CVR + rows, 50%, two seeds": two_seeds(with_energy(cvr(), columns=False), "compensation", "CVR", "rows"),
+    "CVR with α = 1, 50%, two seeds": two_seeds(plain.scored(cvr(alpha=1)), "alpha", "CVR", "1"),
     "Wanda + least squares, 50%": gated(plain.wanda, "Wanda"),
     "STADE + least squares, 50%": gated(plain.stade, "STADE"),
     "Wanda + least squares, 2:4": gated(plain.wanda, "Wanda", TWO_OF_FOUR),
 }
 
 VARIANTS: dict[str, Cell] = {
+    "Wanda + energy, 2:4, noise of 1e-7 on the score": Cell(with_energy(noisy(plain.wanda, 1e-7)), TWO_OF_FOUR),
+    "Wanda + energy, 2:4, energies in float32": Cell(with_energy(plain.wanda, dtype=torch.float32), TWO_OF_FOUR),
+    "Wanda, 2:4, noise of 1e-7 on the score": Cell(plain.scored(noisy(plain.wanda, 1e-7)), TWO_OF_FOUR),
+    "Magnitude, 50%, equal weights removed from the first on": Cell(partial(correction.magnitude, begin=0.0)),
     "ADMM, 50%, mask over the whole matrix": Cell(partial(plain.admm, whole=True)),
     "Wanda + least squares, 50%, λ = 0.01": Cell(plain.with_least_squares(plain.wanda)),
     "Wanda + least squares, 2:4, λ = 0.01": Cell(plain.with_least_squares(plain.wanda), TWO_OF_FOUR),
@@ -98,8 +127,8 @@ def statprunes_perplexity(cell: Cell) -> float:
     """Statprune's value of a cell, from the file that a command wrote."""
     assert cell.ours is not None
     file, *place = cell.ours
-    data = pandas.read_csv(DATA / f"{file}.csv").fillna({"section": ""}).set_index(["section", "row", "column"])
-    return float(data.loc[tuple(place), "mean"])
+    data = pandas.read_csv(DATA / f"{file}.csv", dtype={"column": str}).fillna({"section": ""})
+    return float(data.set_index(["section", "row", "column"]).loc[tuple(place), "mean"])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -193,17 +222,18 @@ def measure(cells: dict[str, Cell], only: str) -> None:
     loaded = load_model()
     model = loaded.model.eval()
     dense = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    calibration = calibration_windows(loaded.tokenizer, "bundled", samples=16, seq_len=128, seed=0).ids
     evaluation = evaluation_windows(loaded.tokenizer, "bundled", seq_len=128, max_windows=16).ids
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, cell in cells.items():
         if name in results or only not in name:
             continue
-        model.load_state_dict(dense)
-        began = time.perf_counter()
-        sparsity = prune(model, calibration, cell) if cell.solve else 0.0
-        seconds = time.perf_counter() - began
-        value = perplexity(model, evaluation)
+        began, values = time.perf_counter(), []
+        for seed in cell.seeds:
+            model.load_state_dict(dense)
+            calibration = calibration_windows(loaded.tokenizer, "bundled", samples=16, seq_len=128, seed=seed).ids
+            sparsity = prune(model, calibration, cell) if cell.solve else 0.0
+            values.append(perplexity(model, evaluation))
+        seconds, value = time.perf_counter() - began, sum(values) / len(values)
         results[name] = {
             "perplexity": round(value, 4),
             "sparsity": round(sparsity, 6),
@@ -211,6 +241,8 @@ def measure(cells: dict[str, Cell], only: str) -> None:
             "date": datetime.date.today().isoformat(),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}",
         }
+        if len(values) > 1:
+            results[name]["seeds"] = dict(zip(cell.seeds, (round(each, 4) for each in values), strict=True))
         RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         print(f"{name}: {value:.3f}, {seconds:.0f} s", flush=True)
 
