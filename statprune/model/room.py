@@ -1,4 +1,4 @@
-"""How much room on disk a model takes that is saved, at the most."""
+"""How much room a model takes that is saved: on disk, and in memory while it is written."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,12 +27,9 @@ def saved_bytes(loaded: LoadedModel) -> int:
     Where its blocks are pruned on disk, what pruning writes is the model. A shard that is written again, since tensors
     get the checkpoint's own dtype back, takes as much room beside it.
     """
-    tensors = sum(size_of(parameter) for parameter in loaded.model.parameters())
-    shard = min(tensors, SHARD_BYTES)
+    tensors, shard = _model_bytes(loaded), shard_bytes(loaded)
     streamer, twice = loaded.streamer, 0
     if streamer is not None and isinstance(streamer.source, DiskSource):
-        shard = max(streamer.block_bytes)
-        shard = max(shard, tensors - sum(streamer.block_bytes))  # of all that is no block
         twice = sum(streamer.block_bytes) if _is_written_twice(streamer, streamer.source) else 0
     stored = _stored(loaded) if loaded.source.dtype == "auto" else None
     if stored is None:
@@ -41,6 +38,18 @@ def saved_bytes(loaded: LoadedModel) -> int:
     memory = {FLOATS.get(parameter.dtype, "") for parameter in loaded.model.parameters()}
     changes = any(tensor.holds_floats and tensor.dtype not in memory for tensor in stored.tensors.values())
     return wider + twice + (shard * wider // max(1, tensors) if changes else 0) + BESIDE
+
+
+def shard_bytes(loaded: LoadedModel) -> int:
+    """Bytes of the largest shard, which safetensors has in memory once more while it is written."""
+    tensors, streamer = _model_bytes(loaded), loaded.streamer
+    if streamer is not None and isinstance(streamer.source, DiskSource):
+        return max(*streamer.block_bytes, tensors - sum(streamer.block_bytes))  # or all that is no block
+    return min(tensors, SHARD_BYTES)
+
+
+def _model_bytes(loaded: LoadedModel) -> int:
+    return sum(size_of(parameter) for parameter in loaded.model.parameters())
 
 
 def _stored(loaded: LoadedModel) -> StoredCheckpoint | None:

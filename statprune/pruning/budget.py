@@ -225,6 +225,7 @@ def predict_peak(
     device: torch.device,
     kept: Placement | None = None,
     copies: int = 0,
+    saving: int = 0,
 ) -> PredictedPeak:
     """Peaks from now on: what is held now, and what will be needed.
 
@@ -234,13 +235,15 @@ def predict_peak(
         device: that is computed on.
         kept: placement of those of the dense model; None: the same.
         copies: bytes of dense weights that will wait on the host for a next run of this process.
+        saving: bytes that the host takes to write the model, once its blocks are pruned.
     """
-    host = resident() + copies
     kept = placement if kept is None else kept
+    host = resident() + copies
     if device.type == "cpu":
         where, beside = (Placement.device if own is Placement.host else own for own in (placement, kept))
-        return PredictedPeak(host + need.peak(where, beside), 0)
-    host += need.activations if placement is Placement.host else 0
+        saving += need.kept if beside is Placement.device else 0
+        return PredictedPeak(host + max(need.peak(where, beside), saving), 0)
     host += need.kept if kept is Placement.host else 0
-    host += need.blocks  # on their way, or being written
+    waiting = need.activations if placement is Placement.host else 0
+    host += max(waiting + need.blocks, saving)  # blocks on their way, or being written
     return PredictedPeak(host, torch.cuda.memory_allocated(device) + need.peak(placement, kept))

@@ -16,6 +16,7 @@ from statprune.model.lengths import check_unnamed_limit, probe_window
 from statprune.model.loading import LoadedModel, check_length, check_tokens, open_model
 from statprune.model.matrix import Block
 from statprune.model.quantization import check_quantizable, quantizing_bytes
+from statprune.model.room import shard_bytes
 from statprune.pruning.allocation import check_pattern
 from statprune.pruning.budget import (
     PredictedPeak,
@@ -128,7 +129,7 @@ def prepare(context: RunContext) -> Prepared:
     workload = replace(
         _workload(config, loaded.model, evaluation, zero_shot), quantized=_quantizing(config, loaded, blocks)
     )
-    memory = _plan_memory(context, loaded.model, blocks, workload, load_peak)
+    memory = _plan_memory(context, loaded, blocks, workload, load_peak)
     return Prepared(loaded, blocks, coverage, calibration, evaluation, zero_shot, memory)
 
 
@@ -283,10 +284,10 @@ def _quantizing(config: RunConfig, loaded: LoadedModel, blocks: Sequence[Block])
 
 
 def _plan_memory(
-    context: RunContext, model: "PreTrainedModel", blocks: Sequence[Block], workload: Workload, load_peak: int
+    context: RunContext, loaded: LoadedModel, blocks: Sequence[Block], workload: Workload, load_peak: int
 ) -> MemoryPlan:
     """Where hidden states wait, and the peaks to come; from here on peaks are measured."""
-    settings = context.config.settings
+    settings, model = context.config.settings, loaded.model
     need = memory_need(model, blocks, workload)
     placement = choose_placement(settings.activations, need, model.device)
     kept = choose_kept_placement(settings.activations, placement, need, model.device)
@@ -303,7 +304,8 @@ def _plan_memory(
         )
     restart_peaks(model.device)
     copies = context.bench.bytes_to_copy(blocks) if workload.calibration is not None else 0
-    predicted = predict_peak(need, placement, model.device, kept, copies)
+    saving = shard_bytes(loaded) if context.writes_model else 0
+    predicted = predict_peak(need, placement, model.device, kept, copies, saving)
     on_device = "" if model.device.type == "cpu" else f", {predicted.device / 2**30:.2f} GiB on {model.device}"
     log.info("predicted peak memory %.2f GiB on the host%s", predicted.host / 2**30, on_device)
     if need.kept:
