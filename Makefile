@@ -110,6 +110,9 @@ bench: $(STAMP) $(PEER)/.installed
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.zero_shot
+	$(BIN)/python -m benchmarks.layer_errors
+	$(BIN)/python -m benchmarks.quantization
+	$(BIN)/python -m benchmarks.examples
 	$(BIN)/python -m benchmarks.side_by_side $(PEER)/bin/python
 	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then $(BIN)/python -m benchmarks.gpu; fi
 

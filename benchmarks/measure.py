@@ -166,6 +166,10 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    """Short name of the checkout's commit, marked where files differ from it that are no benchmark's results."""
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    if done.returncode:
+        return None
+    results = f":(exclude){RESULTS.relative_to(ROOT)}"
+    changed = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", ".", results, ":(exclude)*/agreement.json"]
+    return done.stdout.strip() + ("-dirty" if subprocess.run(changed).returncode else "")

@@ -13,6 +13,7 @@ from statprune import calibration_windows, load_model
 from statprune.pruning.loop import prune
 from statprune.walk.discover import find_blocks
 
+RESULT = measure.RESULTS / "phases.json"
 # bytes that each float32 weight must travel: read, and written pruned; with compensation, for columns and for rows,
 # dense and pruned weights are read once more for the energies, and the result is written
 BYTES = {"wanda": 8, "cvr+energy": 8 + 2 * 12, "sparsegpt": 8}
@@ -29,12 +30,18 @@ def main() -> None:
         "calibration": [arguments.samples, arguments.seq_len],
         "rows": rows,
     }
-    measure.write(measure.RESULTS / "phases.json", result)
-    print("| method | observe / forward | propagate / forward | solve, s | solve / floor | all but forwards |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for row in rows:
+    measure.write(RESULT, result)
+    print(table(result), end="")
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as docs/results/speed.md shows them."""
+    lines = ["| method | observe / forward | propagate / forward | solve, s | solve / floor | share outside forwards |"]
+    lines.append(f"| ---{' | ---:' * 5} |")
+    for row in result["rows"]:
         names = ("observe_over_forward", "propagate_over_forward", "solve_seconds", "solve_over_floor", "other_share")
-        print(f"| {row['method']} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |")
+        lines.append(f"| {row['method'].replace('+', ' + ')} | {' | '.join(f'{row[name]:.2f}' for name in names)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _row(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
