@@ -113,6 +113,9 @@ CELLS = {
 VARIANTS: dict[str, Cell] = {
     "Wanda + energy, 2:4, noise of 1e-7 on the score": Cell(with_energy(noisy(plain.wanda, 1e-7)), TWO_OF_FOUR),
     "Wanda + energy, 2:4, energies in float32": Cell(with_energy(plain.wanda, dtype=torch.float32), TWO_OF_FOUR),
+    "Wanda, 2:4, the last of equal scores stays": Cell(
+        plain.scored(correction.with_last_of_equals(plain.wanda)), TWO_OF_FOUR
+    ),
     "Wanda, 2:4, noise of 1e-7 on the score": Cell(plain.scored(noisy(plain.wanda, 1e-7)), TWO_OF_FOUR),
     "Magnitude, 50%, equal weights removed from the first on": Cell(partial(correction.magnitude, begin=0.0)),
     "ADMM, 50%, mask over the whole matrix": Cell(partial(plain.admm, whole=True)),
@@ -139,6 +142,16 @@ def table(results: dict[str, Any]) -> str:
         shown = name.replace("|", "\\|")
         difference = round(100 * (ours / theirs - 1), 2) + 0.0  # not -0.00
         lines.append(f"| {shown} | {ours:.3f} | {theirs:.3f} | {difference:+.2f}% |")
+    return "\n".join(lines) + "\n"
+
+
+def variants_table(results: dict[str, Any]) -> str:
+    """What moves the cells, as docs/results/agreement.md shows it."""
+    lines = ["| cell | as above | changed | difference |", "| --- | --- | --- | --- |"]
+    for name in filter(results.__contains__, VARIANTS):
+        cell = next(own for own in CELLS if name.startswith(f"{own}, "))
+        before, after = results[cell]["perplexity"], results[name]["perplexity"]
+        lines.append(f"| {name} | {before:.3f} | {after:.3f} | {100 * (after / before - 1):+.2f}% |")
     return "\n".join(lines) + "\n"
 
 

@@ -32,6 +32,16 @@ def noisy(score: Score, share: float) -> Score:
     return changed
 
 
+def with_last_of_equals(score: Score) -> Score:
+    """A score that grows along the row by less than scores differ, so that of equal ones the last stays."""
+
+    def changed(weight: Tensor, inputs: Inputs) -> Tensor:
+        values = score(weight, inputs)
+        return values * (1 + 1e-12 * torch.arange(values.shape[1]) / values.shape[1])
+
+    return changed
+
+
 def magnitude(weight: Tensor, inputs: Inputs, pattern: Pattern, begin: float = 0.5) -> Tensor:
     """The highest |W_ij| stay, over the whole matrix or within N:M groups.
 

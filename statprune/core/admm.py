@@ -74,8 +74,8 @@ class Admm(Method):
     (``conjugate_gradients``): what is left is least squares' solution on it but for rounding.
 
     A round is one product of the weight with a matrix that is inverted once for all matrices with the input. ALPS
-    (Meng et al., arXiv 2406.07831) is the same iteration with ρ growing until the support stands still, some thirty
-    rounds, at full sparsity from the first.
+    (Meng et al., arXiv 2406.07831) is the same iteration with ρ growing until the support stands still, at full
+    sparsity from the first round.
 
     ``statistics=rows`` needs no matrix of channels by channels: G̃ is that of the sampled rows, each channel in units
     of its norm over all tokens, and λI draws a covariance of few rows towards its diagonal, which all tokens have told.

@@ -57,7 +57,7 @@ class FidelityResult:
     """How far the pruned model's predictions are from the dense model's on one dataset; means over its windows.
 
     Attributes:
-        divergence: Kullback-Leibler divergence from the dense model's next-token distribution; None where it
+        divergence: Kullback-Leibler divergence (KL) from the dense model's next-token distribution; None where it
             is not finite [nats per token].
         agreement: share of tokens for which both models find the same next token most likely; None where the
             divergence is [fraction].

@@ -12,8 +12,8 @@ def return_freed_blocks(size: int, keep_at_most: int | None = None) -> None:
     """Return freed blocks of at least ``size`` bytes to the system at once.
 
     By default glibc keeps blocks below a threshold that it raises up to 32 MiB, and blocks that come and go fragment
-    that memory: 32 decoder blocks of 51 MiB took 1.6 GiB where 4 took 1.1; with 1 MiB here both take 0.7. Taking
-    memory anew costs time, which is why blocks below a few MiB are better kept.
+    that memory: it then grows with the number of decoder blocks (benchmarks/growth.py). Taking memory anew costs
+    time, which is why blocks below a few MiB are better kept.
 
     Args:
         size: smallest block that is returned at once, in bytes.

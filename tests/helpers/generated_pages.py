@@ -2,14 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas
 
-from benchmarks import layer_errors
+from benchmarks import layer_errors, measure, memory, phases, quantization
 from benchmarks.independent import agreement
 from statprune.cli.record_page import record_page
 from statprune.cli.reference_page import keys_table, reference_page
@@ -17,7 +18,8 @@ from statprune.config.reference import ALLOCATION, Reference
 from tests.helpers.pages import DOCS, ROOT
 
 RESULTS = DOCS / "results" / "comparison.md"
-FRONT = DOCS / "results" / "data" / "front.csv"
+DATA = DOCS / "results" / "data"
+FRONT = DATA / "front.csv"
 MARKED = re.compile(r"<!-- (options|results): (.+?) -->\n(?:.*?\n)??<!-- end -->\n", re.DOTALL)
 SETTING = "SmolLM2-135M, bundled text, 16×128, seed 0"
 GROUPS = {"allocation": ALLOCATION}
@@ -44,9 +46,9 @@ def generated_pages() -> Iterator[tuple[Path, str]]:
     ]
     yield DOCS / "reference" / "options.md", reference_page(reference.keys, own)
     yield DOCS / "reference" / "record.md", record_page()
-    others = (DOCS / "guide" / "choosing.md", RESULTS, RESULTS.with_name("agreement.md"))
-    for path in (*sorted((DOCS / "methods").glob("*.md")), *others):
-        yield path, filled(path.read_text(encoding="utf-8"))
+    for path in sorted(DOCS.rglob("*.md")):
+        if MARKED.search(text := path.read_text(encoding="utf-8")):
+            yield path, filled(text)
 
 
 def filled(text: str) -> str:
@@ -63,15 +65,27 @@ def _made(kind: str, name: str) -> str:
     if kind == "options":
         return "".join(options_table(*choice.split("=")) for choice in name.split(", "))
     what, _, column = name.partition(" ")
-    if what == "choices":
-        return choices_table()
-    if what == "agreement":
-        return f"\n{agreement.table(json.loads(agreement.RESULTS.read_text(encoding='utf-8')))}\n"
-    if what == "seconds":
-        return seconds_table()
-    if what == "errors":
-        return f"\n{layer_errors.table(column, json.loads(layer_errors.RESULT.read_text(encoding='utf-8')))}\n"
-    return mask_table(column.split("; ")) if what == "mask" else correction_table(column)
+    made: dict[str, Callable[[], str]] = {
+        "choices": choices_table,
+        "seconds": seconds_table,
+        "mask": lambda: mask_table(column.split("; ")),
+        "correction": lambda: correction_table(column),
+        "agreement": lambda: agreement.table(_result(agreement.RESULTS)),
+        "reference": reference_table,
+        "wikitext2": wikitext2_table,
+        "variants": lambda: agreement.variants_table(_result(agreement.RESULTS)),
+        "errors": lambda: layer_errors.table(column, _result(layer_errors.RESULT)),
+        "memory": memory.table,
+        "phases": lambda: phases.table(_result(phases.RESULT)),
+        "gpu": gpu_table,
+        "tried": lambda: quantization.tried_table(_result(quantization.RESULT)),
+        "quantised": lambda: quantization.perplexities_table(_result(quantization.RESULT)),
+    }
+    return f"\n{made[what]()}\n"
+
+
+def _result(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def options_table(group: str, name: str) -> str:
@@ -105,7 +119,7 @@ def mask_table(masks: list[str]) -> str:
         for mask in masks
     ]
     title = f"Perplexity of {SETTING} (dense {dense()}), by compensation:"
-    return f"\n{title}\n\n{_table(('pattern', *corrections), rows)}\n"
+    return f"{title}\n\n{_table(('pattern', *corrections), rows)}"
 
 
 def correction_table(correction: str) -> str:
@@ -117,7 +131,7 @@ def correction_table(correction: str) -> str:
         for pattern in PATTERNS
         for own in ("none", correction)
     ]
-    return f"\nPerplexity of {SETTING} (dense {dense()}), by mask:\n\n{_table(('pattern', *masks), rows)}\n"
+    return f"Perplexity of {SETTING} (dense {dense()}), by mask:\n\n{_table(('pattern', *masks), rows)}"
 
 
 def choices_table() -> str:
@@ -130,7 +144,7 @@ def choices_table() -> str:
         ]
         seconds = runs[(runs["method"] == method) & (runs["method.statistics"].fillna("gram") == statistics)]
         rows.append((shown, *quality[:2], *(f"{own:.0f}" for own in seconds["seconds of pruning"]), *quality[2:]))
-    return f"\n{_table(('', '50%', 'KL', 'seconds', '2:4', 'KL'), rows)}\n"
+    return _table(("", "50%", "KL", "seconds", "2:4", "KL"), rows)
 
 
 def seconds_table() -> str:
@@ -145,7 +159,40 @@ def seconds_table() -> str:
         )
         for _, run in runs.iterrows()
     ]
-    return f"\n{_table(('', 'seconds', 'perplexity', 'KL'), rows)}\n"
+    return _table(("", "seconds", "perplexity", "KL"), rows)
+
+
+def reference_table() -> str:
+    """Perplexities beside those of a plain implementation, of which only the numbers are known."""
+    ours = pandas.read_csv(DATA / "agreement.csv").set_index("row")["mean"]
+    theirs = pandas.read_csv(DATA / "reference.csv").set_index("row")["perplexity"]
+    assert list(ours.index) == list(theirs.index)
+    rows = [
+        (row, f"{own:.4f}", f"{theirs[row]:.4f}", f"{100 * (own / theirs[row] - 1):+.2f}%") for row, own in ours.items()
+    ]
+    return _table(("", "statprune", "reference", "difference"), rows)
+
+
+def wikitext2_table() -> str:
+    """The comparison's best methods on another text, patterns side by side."""
+    data = pandas.read_csv(DATA / "wikitext2.csv")
+    values = data.set_index(["section", "row"])["mean"]
+    rows = [(row, *(f"{values[pattern, row]:.2f}" for pattern in PATTERNS)) for row in dict.fromkeys(data["row"])]
+    return _table(("", *PATTERNS), rows)
+
+
+def gpu_table() -> str:
+    """Seconds of methods on a GPU beside a plain forward, from what the prepared check has written."""
+    result = _result(measure.RESULTS / "gpu" / "speed.json")
+    rows = []
+    for row in result["rows"]:
+        seconds = (row["seconds"], row["over_one_forward"], row["over_two_forwards"])
+        seconds += (row["phases"]["observe"], row["phases"]["solve"])
+        name = f"{row['method'].replace('+energy', ' + energy')}, `{row['propagation']}`"
+        peak = f"{row['peak_gib']:.1f} ({row['predicted_gib']:.1f})"
+        rows.append((name, *(f"{own:.2f}" for own in seconds), peak))
+    titles = ("seconds", "over one forward", "over two", "observe", "solve", "peak (predicted), GiB")
+    return _table(("method, propagation", *titles), rows)
 
 
 @cache
