@@ -134,14 +134,18 @@ def statprunes_perplexity(cell: Cell) -> float:
     return float(data.set_index(["section", "row", "column"]).loc[tuple(place), "mean"])
 
 
+def difference(value: float, base: float) -> str:
+    """Of a value to another, in percent."""
+    return f"{round(100 * (value / base - 1), 2) + 0.0:+.2f}%"  # not -0.00
+
+
 def table(results: dict[str, Any]) -> str:
     """The cells as docs/results/agreement.md shows them."""
     lines = ["| cell | statprune | independent | difference |", "| --- | --- | --- | --- |"]
     for name, cell in CELLS.items():
         theirs, ours = results[name]["perplexity"], statprunes_perplexity(cell)
         shown = name.replace("|", "\\|")
-        difference = round(100 * (ours / theirs - 1), 2) + 0.0  # not -0.00
-        lines.append(f"| {shown} | {ours:.3f} | {theirs:.3f} | {difference:+.2f}% |")
+        lines.append(f"| {shown} | {ours:.3f} | {theirs:.3f} | {difference(ours, theirs)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -151,7 +155,7 @@ def variants_table(results: dict[str, Any]) -> str:
     for name in filter(results.__contains__, VARIANTS):
         cell = next(own for own in CELLS if name.startswith(f"{own}, "))
         before, after = results[cell]["perplexity"], results[name]["perplexity"]
-        lines.append(f"| {name} | {before:.3f} | {after:.3f} | {100 * (after / before - 1):+.2f}% |")
+        lines.append(f"| {name} | {before:.3f} | {after:.3f} | {difference(after, before)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -168,7 +168,7 @@ def reference_table() -> str:
     theirs = pandas.read_csv(DATA / "reference.csv").set_index("row")["perplexity"]
     assert list(ours.index) == list(theirs.index)
     rows = [
-        (row, f"{own:.4f}", f"{theirs[row]:.4f}", f"{100 * (own / theirs[row] - 1):+.2f}%") for row, own in ours.items()
+        (row, f"{own:.4f}", f"{theirs[row]:.4f}", agreement.difference(own, theirs[row])) for row, own in ours.items()
     ]
     return _table(("", "statprune", "reference", "difference"), rows)
 
