@@ -23,6 +23,7 @@ def rows(table, **by_model):
             "seed": cell.seed,
         }
         row |= {"device": "cpu", "calibration.source": "c4", "pruned": 0.5, "n": 9}
+        row |= {"date": "2026-11-28T00:00:00+00:00", "commit": "75b65ac", "threads": 1}
         made.append(row | by_model[MODELS[cell.place[2]]])
     return {cell: str(number) for number, cell in enumerate(table.cells)}, pandas.DataFrame(made)
 
