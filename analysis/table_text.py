@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from statprune.analysis.measures import MEASURES, higher_is_better
@@ -122,8 +122,7 @@ def to_csv(built: Built) -> str:
         numbers = [entry.mean, entry.deviation, entry.seeds, *ends, entry.published, entry.delta]
         known = built.table.provenance.get(place)
         about = (known.origin, known.protocol, known.other_values) if known is not None else (None,) * 3
-        made = entry.made
-        by = (made.date, made.commit, made.device, made.threads) if made is not None else (None,) * 4
+        by = astuple(entry.made) if entry.made is not None else (None,) * 4
         writer.writerow([*place, *numbers, *about, *by])
     return file.getvalue()
 

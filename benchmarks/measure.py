@@ -170,6 +170,5 @@ def _commit() -> str | None:
     done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     if done.returncode:
         return None
-    results = f":(exclude){RESULTS.relative_to(ROOT)}"
-    changed = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", ".", results, ":(exclude)*/agreement.json"]
+    changed = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", ".", ":(exclude)benchmarks/*.json"]
     return done.stdout.strip() + ("-dirty" if subprocess.run(changed).returncode else "")

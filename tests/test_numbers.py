@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from benchmarks import examples, side_by_side
-from tests.helpers.generated_pages import cells
+from tests.helpers.generated_pages import cells, marked_cells
 from tests.helpers.pages import name_of, pages
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def tables_of_study(name):
     parts = re.split(r"\n(?=\*\*)", text)
     for part in parts[1:] or parts:
         section = part.partition("\n")[0].strip("*") if part.startswith("**") else ""
-        head, _, *rows = [re.split(r" *(?<!\\)\| *", line)[1:-1] for line in part.splitlines() if line.startswith("|")]
+        head, _, *rows = [marked_cells(line) for line in part.splitlines() if line.startswith("|")]
         for row in rows:
             yield from ((section, row[0], *own) for own in zip(head[1:], row[1:], strict=True))
 

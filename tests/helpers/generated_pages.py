@@ -217,10 +217,14 @@ def dense() -> str:
     return match[1]
 
 
+def marked_cells(line: str) -> list[str]:
+    """The cells of a table's line as they are written."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
 def cells(line: str) -> list[str]:
     """The cells of a table's line without their marks: the best, the second, not apart from the reference."""
-    cells = re.split(r"(?<!\\)\|", line)[1:-1]
-    return [re.sub(r"\*\*|</?u>|≈", "", cell).strip() for cell in cells]
+    return [re.sub(r"\*\*|</?u>|≈", "", cell).strip() for cell in marked_cells(line)]
 
 
 def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
