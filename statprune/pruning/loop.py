@@ -195,15 +195,15 @@ class _Loop:
         release_free_memory()
         self.clock.lap("propagate")
 
-    def _observe(self, block: Block, batches: Sequence[Batch], advance: bool) -> Mapping[str, InputStatistics]:
+    def _observe(self, block: Block, batches: Sequence[Batch], advance: bool) -> dict[str, InputStatistics]:
         collected = self.collected
         if collected is not None and block.index in collected.blocks:
-            return collected.blocks[block.index]
+            return dict(collected.blocks[block.index])
         kind = self.spec.statistics_kind if collected is None else collected.kind
         experts, precision = self.spec.min_expert_tokens, self.spec.gram_precision
         statistics = observe(block, batches, kind, self.sample_index, advance, experts, precision)
         if collected is not None:
-            collected.blocks[block.index] = statistics
+            collected.blocks[block.index] = dict(statistics)
         return statistics
 
     def _prune_in_lockstep(self, block: Block, batches: list[Batch], reports: list[PendingReport]) -> bool:
@@ -225,18 +225,22 @@ class _Loop:
         self,
         block: Block,
         matrices: Sequence[PrunableMatrix],
-        statistics: Mapping[str, InputStatistics],
+        statistics: dict[str, InputStatistics],
         reports: list[PendingReport],
     ) -> None:
-        """Prune matrices, each in one of the processes, which sends it to the others."""
+        """Prune matrices, each in one of the processes, which sends it to the others; takes their statistics out."""
         self.clock.lap("observe")
         owners = assign_owners([matrix.weights * matrix.in_features**0.5 for matrix in matrices])
         for matrix, owner in zip(matrices, owners, strict=True):
+            inputs = statistics.pop(matrix.name)  # a Gram matrix and its factor are gone once no matrix needs them
             if owner == rank():
                 pattern = self.patterns[block.full_name(matrix)]
-                reports.append(_prune_matrix(block, matrix, statistics[matrix.name], pattern, self.spec))
+                reports.append(_prune_matrix(block, matrix, inputs, pattern, self.spec))
+            del inputs
         for matrix, owner in zip(matrices, owners, strict=True):
             broadcast(matrix.stored, owner)
+        if self.clock.device.type == "cpu":
+            release_free_memory()  # what solving leaves free lies in pieces that the next forward can't use
         self.clock.lap("solve")
 
 

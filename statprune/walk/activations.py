@@ -73,6 +73,35 @@ class OnDevice:
         return self
 
 
+class OnePiece:
+    """Memory on a CPU for the hidden states of all windows together.
+
+    A batch's own tensor would wait amid smaller ones that come and go, and fragment the memory of the allocator.
+
+    Args:
+        windows: how many there are.
+    """
+
+    def __init__(self, windows: int):
+        self._windows, self._used = windows, 0
+        self._memory: Tensor | None = None
+
+    def hold(self, hidden: Tensor, windows: int) -> Tensor:
+        """A contiguous copy of one batch's hidden states; a tensor of its own where it does not fit.
+
+        Args:
+            hidden: of so many windows, any shape.
+            windows: of this batch.
+        """
+        if self._memory is None:
+            self._memory = hidden.new_empty(hidden.numel() // windows * self._windows)
+        first, last = self._used, self._used + hidden.numel()
+        if last > len(self._memory) or hidden.dtype != self._memory.dtype:
+            return hidden.clone(memory_format=torch.contiguous_format)
+        self._used = last
+        return self._memory[first:last].view(hidden.shape).copy_(hidden)
+
+
 class OnHost:
     """Hidden states in page-locked memory of the host, copied both ways by a stream of their own."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from statprune.errors import ModelError
 from statprune.model.matrix import Block
-from statprune.walk.activations import OnDevice, StoredHidden, StoreHidden
+from statprune.walk.activations import OnDevice, OnePiece, StoredHidden, StoreHidden
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -151,14 +151,18 @@ def capture(
         ModelError: the blocks are another model's.
     """
     batches: list[Batch] = []
+    together = OnePiece(len(windows)) if store is OnDevice and model.device.type == "cpu" else None
     for ids in windows.split(batch_size):
         captured = _Capture(blocks, batches[0] if batches else None)
         with _replaced(blocks, captured.forward), suppress(_Stop):
             model(input_ids=ids.to(model.device), use_cache=False)
         if len(captured.calls) < len(blocks) or captured.first_hidden is None:
             raise ModelError(f"{type(model).__name__} does not call these blocks; find them in this very model")
-        stored = store(captured.first_hidden.clone(memory_format=torch.contiguous_format))
-        batches.append(Batch(stored, len(ids), ids.numel(), captured.calls))
+        if together is not None:
+            hidden = together.hold(captured.first_hidden, len(ids))
+        else:
+            hidden = captured.first_hidden.clone(memory_format=torch.contiguous_format)
+        batches.append(Batch(store(hidden), len(ids), ids.numel(), captured.calls))
     return batches
 
 
