@@ -230,6 +230,7 @@ class _Loop:
     ) -> None:
         """Prune matrices, each in one of the processes, which sends it to the others; takes their statistics out."""
         self.clock.lap("observe")
+        self._release()
         owners = assign_owners([matrix.weights * matrix.in_features**0.5 for matrix in matrices])
         for matrix, owner in zip(matrices, owners, strict=True):
             inputs = statistics.pop(matrix.name)  # a Gram matrix and its factor are gone once no matrix needs them
@@ -237,11 +238,15 @@ class _Loop:
                 pattern = self.patterns[block.full_name(matrix)]
                 reports.append(_prune_matrix(block, matrix, inputs, pattern, self.spec))
             del inputs
+            self._release()
         for matrix, owner in zip(matrices, owners, strict=True):
             broadcast(matrix.stored, owner)
-        if self.clock.device.type == "cpu":
-            release_free_memory()  # what solving leaves free lies in pieces that the next forward can't use
         self.clock.lap("solve")
+
+    def _release(self) -> None:
+        """Return what a forward or a matrix left free on a CPU: it lies in pieces that what follows can't use."""
+        if self.clock.device.type == "cpu":
+            release_free_memory()
 
 
 def _output_errors(dense: Tensor, weight: Tensor, statistics: InputStatistics, spec: PruneSpec) -> Diagnostics:
