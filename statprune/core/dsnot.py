@@ -108,11 +108,24 @@ class DSnoT(Refinement):
             lowest, u = score.masked_fill(~is_candidate, torch.inf).min(1)
             after = error + share[rows, u] - share[rows, v]
             is_active &= best.isfinite() & lowest.isfinite() & (after.abs() < error.abs())
-            index = rows[is_active]
-            keep[index, u[index]], keep[index, v[index]] = False, True
-            may_return[index, v[index]] = False
+            _set_where(is_active, keep, u, False)
+            _set_where(is_active, keep, v, True)
+            _set_where(is_active, may_return, v, False)
             error = torch.where(is_active, after, error)
             swaps += is_active.sum()
         stopped = (~is_active | (error.abs() <= self.threshold)).sum()
         numbers = {"swaps": swaps, "error_before": before.mean(), "error_after": error.abs().mean()}
         return Solution(value * keep, keep, {**numbers, "rows_stopped": stopped})
+
+
+def _set_where(is_active: Tensor, mask: Tensor, column: Tensor, value: bool) -> None:
+    """Set one entry of each active row, in place; a GPU is not waited for, as it is where rows are selected.
+
+    Args:
+        is_active: of the rows, bool, (rows,).
+        mask: bool, (rows, columns).
+        column: of each row's entry, (rows,).
+        value: what it becomes.
+    """
+    at = column[:, None]
+    mask.scatter_(1, at, mask.gather(1, at).masked_fill(is_active[:, None], value))

@@ -10,7 +10,8 @@ _STEPS = 2  # products that tensor cores add to each other, which truncate; more
 _SHAPES = ((64, 3), (64, 2), (32, 2))  # tokens multiplied at a time, and stages; those that need most memory first
 
 
-@triton.jit
+# a constant 1 would take away the inner loop, and the outer one's stages need more memory than a GPU has
+@triton.jit(do_not_specialize=["windows", "tokens"])
 def _products_kernel(  # noqa: PLR0913 - a kernel takes pointers, sizes and strides one by one
     inputs_ptr: tl.tensor,
     gram_ptr: tl.tensor,
@@ -83,5 +84,9 @@ def _shape(inputs: Tensor) -> tuple[int, int]:
     if not inputs.is_cuda:
         return _SHAPES[0]
     room: int = triton.runtime.driver.active.utils.get_device_properties(inputs.device.index)["max_shared_mem"]
-    fitting = [(depth, stages) for depth, stages in _SHAPES if stages * _STEPS * 2 * depth * TILE * 2 <= room]
-    return (*fitting, _SHAPES[-1])[0]
+    return next((shape for shape in _SHAPES if room_needed(*shape) <= room), _SHAPES[-1])
+
+
+def room_needed(depth: int, stages: int) -> int:
+    """Bytes of shared memory for the tiles of both operands, in all stages."""
+    return stages * _STEPS * 2 * depth * TILE * 2

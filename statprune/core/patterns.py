@@ -122,11 +122,12 @@ class Unstructured(Pattern):
             return ~smallest(score, round_down(self.ratio * columns))
         total = round_down(self.ratio * score.numel())
         keep = torch.empty_like(score, dtype=torch.bool)
-        loses_one_more = (torch.arange(rows + 1) * total // rows).diff() > total // rows
-        for chosen_rows, count in ((~loses_one_more, total // rows), (loses_one_more, total // rows + 1)):
-            if chosen_rows.any():
-                index = chosen_rows.nonzero()[:, 0].to(score.device)
-                keep[index] = ~smallest(score[index], count)
+        count, more = divmod(total, rows)
+        ends = torch.arange(rows + 1, device=score.device) * total // rows
+        order = (ends.diff() > count).to(torch.int8).argsort(stable=True)  # on a GPU, without waiting for it
+        for index, lost in ((order[: rows - more], count), (order[rows - more :], count + 1)):
+            if len(index):
+                keep[index] = ~smallest(score[index], lost)
         return keep
 
     def partial(self, share: float) -> "Unstructured":

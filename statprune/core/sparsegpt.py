@@ -57,7 +57,7 @@ def inverse_factor(gram: Tensor, damping: float, is_dead: Tensor | None = None) 
 def _factor_of_inverse(gram: Tensor, damping: float, is_dead: Tensor | None) -> tuple[Tensor, Tensor]:
     """U of (G + λI)⁻¹ = UᵀU, and 0 where it could be factorised. One matrix of memory: all three steps are in place."""
     work = _damped(column_major_copy(gram, torch.float64), damping, is_dead)
-    info = torch.empty((), dtype=torch.int32)
+    info = torch.empty((), dtype=torch.int32, device=work.device)
     torch.linalg.cholesky_ex(work, out=(work, info))
     if info == 0:
         torch.cholesky_inverse(work, out=work)

@@ -83,9 +83,8 @@ class InputStatistics:
         if rows.shape[0] == 0:
             return
         if self._sample_index is not None and self._sample_on_device is not None:
-            first, last = torch.searchsorted(
-                self._sample_index, torch.tensor([self.count, self.count + rows.shape[0]])
-            ).tolist()
+            ends = torch.tensor([self.count, self.count + rows.shape[0]], device="cpu")
+            first, last = torch.searchsorted(self._sample_index, ends).tolist()
             if first < last:
                 expected = len(self._sample_index) if inputs.ndim == 3 else 0  # an expert sees few of all tokens
                 self._rows.append(rows[self._sample_on_device[first:last] - self.count], expected)
@@ -152,7 +151,7 @@ class InputStatistics:
             from statprune.core.statistics_triton import shifted_sums
 
             # near the mean; a window's first token is no example of the others
-            shift = self._mean if self.count else rows[len(rows) // 2].to(torch.float64)
+            shift = self._mean if self.count else rows[len(rows) // 2].to(torch.float64).contiguous()
             total, squares = shifted_sums(rows, shift)
             deviation = total / len(rows)
             self._merge(len(rows), shift + deviation, (squares - total * deviation).clamp_min_(0))

@@ -156,7 +156,7 @@ class C4(HubDataset):
         too_short: set[int] = set()
         for _ in range(samples):
             for _ in range(DRAWS):
-                number = int(torch.randint(0, len(texts), (1,), generator=generator))
+                number = int(torch.randint(0, len(texts), (1,), generator=generator, device="cpu"))
                 if number in too_short:
                     continue
                 ids = tokenize(texts[number])
@@ -167,9 +167,9 @@ class C4(HubDataset):
                 raise DataError(
                     f"none of {DRAWS} drawn C4 documents is longer than calibration.seq_len={seq_len} tokens; lower it"
                 )
-            start = int(torch.randint(0, len(ids) - seq_len - 1, (1,), generator=generator))
+            start = int(torch.randint(0, len(ids) - seq_len - 1, (1,), generator=generator, device="cpu"))
             digest.update(texts[number].encode())
-            windows.append(torch.tensor(ids[start : start + seq_len]))
+            windows.append(torch.tensor(ids[start : start + seq_len], device="cpu"))
             starts.append([number, start])
         origin = TextOrigin(tokenize.source, digest.hexdigest(), starts=starts, skipped_rows=self.skipped_rows)
         return Windows(torch.stack(windows), origin)

@@ -113,7 +113,7 @@ class Tokenize:
         ids = self(text) if adds_special_tokens else self._plain(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
         origin = TextOrigin(self.source, digest, text_tokens=len(ids), skipped_rows=skipped_rows)
-        return Windows(torch.tensor(ids, dtype=torch.long), origin)
+        return Windows(torch.tensor(ids, dtype=torch.long, device="cpu"), origin)
 
     def counted(self, windows: Windows) -> Windows:
         """The windows, and in their origin how many of them begin with BOS."""
@@ -144,7 +144,7 @@ def random_windows(text: Windows, samples: int, seq_len: int, generator: Generat
             f"the calibration text has {len(ids)} tokens, too few for windows of calibration.seq_len={seq_len}; "
             "give a longer text or a smaller seq_len"
         )
-    starts = torch.randint(0, len(ids) - seq_len - 1, (samples,), generator=generator).tolist()
+    starts = torch.randint(0, len(ids) - seq_len - 1, (samples,), generator=generator, device="cpu").tolist()
     windows = torch.stack([ids[start : start + seq_len] for start in starts])
     return Windows(windows, replace(text.origin, starts=starts))
 

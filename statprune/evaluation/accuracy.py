@@ -227,7 +227,7 @@ def paired_stderr(task: str, metric: str, dense: Answers, pruned: Answers) -> fl
         differences.append(other - value)
     if len(differences) < 2:
         return None
-    spread = torch.tensor(differences, dtype=torch.float64).std(correction=1)
+    spread = torch.tensor(differences, dtype=torch.float64, device="cpu").std(correction=1)
     return float(spread) / math.sqrt(len(differences))
 
 

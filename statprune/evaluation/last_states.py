@@ -132,4 +132,4 @@ class FidelityMeter:
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(values)).cpu() if values else torch.empty(0, dtype=torch.float64)
+    return torch.stack(list(values)).cpu() if values else torch.empty(0, dtype=torch.float64, device="cpu")

@@ -121,8 +121,8 @@ def agreement(pairs: Iterable[tuple[Tensor, Tensor]], tolerance: float) -> Agree
         difference = (found - dense).double()
         ratios = difference.norm(dim=-1) / dense.double().norm(dim=-1)
         # unlike Python's max, PyTorch's hands NaN on
-        relative = float(torch.cat([ratios.reshape(-1), torch.tensor([relative])]).max())
-        largest = float(torch.cat([difference.abs().reshape(-1), torch.tensor([largest])]).max())
+        relative = float(torch.cat([ratios.reshape(-1), torch.tensor([relative], device="cpu")]).max())
+        largest = float(torch.cat([difference.abs().reshape(-1), torch.tensor([largest], device="cpu")]).max())
         same += int((found.argmax(-1) == dense.argmax(-1)).sum())
         positions += ratios.numel()
         is_finite = is_finite and bool(dense.isfinite().all())
@@ -141,7 +141,7 @@ def make_prompts(tokenizer: "PreTrainedTokenizerBase | None", count: int, length
     ids, reason = _text_ids(tokenizer, vocabulary)
     if ids is None:
         generator = torch.Generator().manual_seed(SEED)
-        drawn = torch.randint(vocabulary, (count, length), generator=generator)
+        drawn = torch.randint(vocabulary, (count, length), generator=generator, device="cpu")
         return Prompts(drawn, f"random token ids of seed {SEED}, because {reason}")
     repeated = ids.repeat(-(-count * length // len(ids)))[: count * length]
     return Prompts(repeated.view(count, length), f"the {TEXT} evaluation text")

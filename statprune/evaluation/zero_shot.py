@@ -98,7 +98,8 @@ class ZeroShot:
                 "mend the task, or leave it out of evaluation.tasks"
             ) from error
         tokens = prompt_tokens(rehearsal, prompts_of(results))
-        check_tokens(model, torch.tensor([tokens.smallest, tokens.largest]), "a prompt of evaluation.tasks")
+        ends = torch.tensor([tokens.smallest, tokens.largest], device="cpu")
+        check_tokens(model, ends, "a prompt of evaluation.tasks")
         self._check_options(results)
         dtype = str(model.dtype).removeprefix("torch.")
         self.plan = self._planned(rehearsal, results, self._protocol(rehearsal, results, dtype, tokens.with_bos))

@@ -39,7 +39,7 @@ def check_unnamed_limit(model: "PreTrainedModel", length: int, what: str) -> Non
 def probe_window(model: "PreTrainedModel") -> Tensor:
     """Token ids of one window that the model can read, (1, tokens), where no text is at hand."""
     length = min(PROBE_TOKENS, positions(model) or PROBE_TOKENS)
-    return torch.arange(length)[None] % vocabulary_size(model)
+    return torch.arange(length, device="cpu")[None] % vocabulary_size(model)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ def pruned_parts(
     from transformers.core_model_loading import revert_weight_conversion
 
     tensors = block.module.state_dict()
-    marks = {name: torch.zeros(tensor.shape, dtype=torch.uint8) for name, tensor in tensors.items()}
+    marks = {name: torch.zeros(tensor.shape, dtype=torch.uint8, device="cpu") for name, tensor in tensors.items()}
     for matrix in matrices:
         replace(matrix, parameter=marks[matrix.parameter_name]).stored.fill_(1)
     stored = revert_weight_conversion(model, {f"{block.path}.{name}": mark for name, mark in marks.items()})

@@ -114,9 +114,9 @@ def absence(form: SparseForm, device: torch.device, dtype: torch.dtype) -> str |
     if form.device != device.type:
         return f"it is for {'a CUDA GPU' if form.device == 'cuda' else 'a CPU'}"
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(TRIAL, TRIAL, generator=generator)
+    values = torch.randn(TRIAL, TRIAL, generator=generator, device="cpu")
     values.view(TRIAL, -1, 4)[:, :, ::3] = 0
-    inputs = torch.randn(2, TRIAL // 2, TRIAL, generator=generator).to(device, dtype)
+    inputs = torch.randn(2, TRIAL // 2, TRIAL, generator=generator, device="cpu").to(device, dtype)
     weight = values.to(device, dtype)
     if reason := form.problem(weight):
         return reason

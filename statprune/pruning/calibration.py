@@ -28,7 +28,8 @@ def own_sample(windows: Tensor, rows: int, seed: int) -> Tensor:
         rows: how many tokens are sampled in all.
         seed: of the generator that draws them.
     """
-    order = torch.randperm(windows.numel(), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)  # whatever device tensors are made on by default
+    order = torch.randperm(windows.numel(), generator=generator, device="cpu")
     sample = order[:rows].sort().values
     part, length = own_part(len(windows)), windows.shape[1]
     first, last = part.start * length, part.stop * length

@@ -134,7 +134,7 @@ class PendingBlock:
         ]
         if self._on_gpu:
             stacked = torch.stack([number.detach().double().reshape(()) for number in self._on_gpu])
-            self._host = torch.empty(len(stacked), dtype=torch.float64, pin_memory=True)
+            self._host = torch.empty(len(stacked), dtype=torch.float64, device="cpu", pin_memory=True)
             self._host.copy_(stacked, non_blocking=True)
             self._copied = torch.cuda.current_stream(stacked.device).record_event()
 

@@ -50,7 +50,7 @@ class Codec(Generic[T]):
 def _losses_from_json(values: Mapping[str, Any]) -> dict[str, Tensor]:
     if not values or not all(math.isfinite(sum(losses)) for losses in values.values()):
         raise ValueError("not finite")
-    return {source: torch.tensor(losses, dtype=torch.float64) for source, losses in values.items()}
+    return {source: torch.tensor(losses, dtype=torch.float64, device="cpu") for source, losses in values.items()}
 
 
 def _losses_to_json(losses: dict[str, Tensor]) -> dict[str, list[float]]:

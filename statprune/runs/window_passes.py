@@ -62,7 +62,7 @@ class _Pass:
             if not len(ids):
                 if states is not None:
                     states[self.source] = []
-                return torch.empty(0, dtype=torch.float64)
+                return torch.empty(0, dtype=torch.float64, device="cpu")
             if self.prepared.loaded.streamer is None:
                 if states is None:
                     return window_losses(model, ids, batch_size, advance, on_logits)

@@ -79,17 +79,17 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device):
-        self._is_gpu = device.type == "cuda"
+        self._device, self._is_gpu = device, device.type == "cuda"
         self._elapsed = 0.0
         if self._is_gpu:
             self._first, self._last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            self._first.record()
+            self._first.record(torch.cuda.current_stream(device))  # the current device need not be this one
         self._start = time.perf_counter()
 
     def stop(self) -> None:
         """The work has been handed to the device."""
         if self._is_gpu:
-            self._last.record()
+            self._last.record(torch.cuda.current_stream(self._device))
         self._elapsed = time.perf_counter() - self._start
 
     def seconds(self) -> float:

@@ -174,7 +174,8 @@ class OnDisk:
         if OnDisk._last_write is not None:
             last, OnDisk._last_write = OnDisk._last_write, None
             _wait_for(last)  # one at a time waits in memory to be written
-        self._writing = OnDisk._last_write = self._thread.submit(self._write, hidden.detach())
+        computed = torch.cuda.current_stream(hidden.device).record_event() if hidden.is_cuda else None
+        self._writing = OnDisk._last_write = self._thread.submit(self._write, hidden.detach(), computed)
 
     def send(self) -> None:
         """Start reading the file."""
@@ -199,7 +200,9 @@ class OnDisk:
         """A new store in the same folder."""
         return OnDisk(hidden, self._path.parent)
 
-    def _write(self, hidden: Tensor) -> None:
+    def _write(self, hidden: Tensor, computed: torch.cuda.Event | None) -> None:
+        if computed is not None:  # by the caller's stream, which need not be this thread's
+            torch.cuda.current_stream(hidden.device).wait_event(computed)
         values = hidden.cpu().contiguous().flatten().view(torch.uint8).numpy()
         with self._path.open("wb") as file:  # not through a memory map, where a full disk kills the process
             file.write(values.data)  # numpy's own tofile does not say why it fails

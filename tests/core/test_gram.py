@@ -119,7 +119,8 @@ def test_tf32_multiplies_rounded_inputs_and_adds_in_float32(device):
     values = inputs(3, 200, STRIP + 3, torch.float32, device)
     own = gram_of(values, precision=GramPrecision.tf32)
     wanted = exact(naively_rounded(values))
-    assert (own - wanted).norm() <= 1e-6 * wanted.norm()
+    # tensor cores truncate what they add
+    assert (own - wanted).norm() <= (1e-6 if device == "cpu" else 4e-6) * wanted.norm()
     assert 1e-5 * wanted.norm() < (own - exact(values)).norm() < 2**-10 * wanted.norm()
     assert torch.equal(gram_of(values), gram_of(values.clone()))  # the next one is float32 again
     assert (gram_of(values) - exact(values)).norm() <= 1e-6 * wanted.norm()

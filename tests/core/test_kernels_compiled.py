@@ -13,13 +13,28 @@ from triton.compiler import ASTSource
 
 from statprune.core import gram_triton, selection_triton, sparsegpt_triton, statistics_triton
 
-def compiled(kernel, capability, constants, types, **options):
-    names = kernel.arg_names
-    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    values = {(names.index(name),): value for name, value in constants.items()}
+ROOM = {80: 166912, 90: 232448}  # bytes of shared memory that a block can have on an A100, an H100 or an H200
+
+def compiled(kernel, capability, constants, types, fits=True, **options):
     target = GPUTarget("cuda", capability, 32)
-    built = triton.compile(ASTSource(kernel, signature, values), target=target, options=options)
-    assert len(built.asm["cubin"]) > 0, kernel
+
+    def build(constants, divisible):
+        names = kernel.arg_names
+        signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+        values = {(names.index(name),): value for name, value in constants.items()}
+        attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in divisible}
+        built = triton.compile(ASTSource(kernel, signature, values, attributes), target=target, options=options)
+        assert len(built.asm["cubin"]) > 0, kernel
+        assert not fits or built.metadata.shared <= ROOM[capability], (kernel, constants, built.metadata.shared)
+
+    build(constants, ())
+    # as launches specialise it: sizes and strides that 16 divides, and sizes that are 1
+    sizes = [own.name for own in kernel.params if own.name not in {*types, *constants} and not own.do_not_specialize]
+    pointers = [name for name in kernel.arg_names if name in types]
+    build(constants, [*pointers, *sizes])
+    if capability == 90:
+        for size in sizes:
+            build(constants | {size: 1}, [*pointers, *(name for name in sizes if name != size)])
     print("compiled")
 
 scores = {"score_ptr": "*fp32", "threshold_ptr": "*fp32", "chosen_ptr": "*i1"}
@@ -37,7 +52,8 @@ for capability in (80, 90):
     for depth, stages in gram_triton._SHAPES:
         tiles = {"tile": gram_triton.TILE, "depth": depth, "steps": gram_triton._STEPS}
         types = {"inputs_ptr": "*bf16", "gram_ptr": "*fp64"}
-        compiled(gram_triton._products_kernel, capability, tiles, types, num_warps=8, num_stages=stages)
+        fits = gram_triton.room_needed(depth, stages) <= ROOM[capability]
+        compiled(gram_triton._products_kernel, capability, tiles, types, fits, num_warps=8, num_stages=stages)
     for n, m in ((0, 0), (2, 4)):
         tiles = {"n": n, "m": m, "row_tile": 4, "column_tile": 128}
         compiled(sparsegpt_triton._columns_kernel, capability, tiles, solving, num_warps=1, enable_fp_fusion=False)
