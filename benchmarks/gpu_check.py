@@ -3,15 +3,15 @@
     benchmarks/gpu_check.sh [FOLDER]                        everything, with the tests that need a GPU
     python -m benchmarks.gpu_check SECTION … --output FOLDER
 
-Every section writes a file of its own as soon as it is done, so that an interrupted check keeps what it has found.
+Every section has a file of its own, which is written anew with every row, so that an interrupted check keeps what it
+has found. Where something misses its target the exit status is 1.
 """
 
 import argparse
-import copy
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks import gpu, measure
+from benchmarks import gpu, gpu_agreement, measure
+from benchmarks.gpu_findings import Findings, over
 from benchmarks.methods import prepared
 from statprune import (
     LoadedModel,
@@ -28,14 +29,10 @@ from statprune import (
     PruneRuntime,
     PruneSpec,
     Unstructured,
-    calibration_windows,
-    evaluation_windows,
     find_blocks,
     get_method,
     load_model,
-    window_losses,
 )
-from statprune import prune as prune_by_name
 from statprune.model.loading import ModelSource
 from statprune.model.offload import HostSource, Streamer
 from statprune.pruning.budget import TokenBatch, Workload, memory_need
@@ -43,77 +40,20 @@ from statprune.pruning.calibration import automatic_batch_size
 from statprune.pruning.loop import prune
 from statprune.walk.activations import Placement
 
-# method, compensation, pattern: one of each kind of computation
-COMPARED: dict[str, tuple[str, str | None, float | str]] = {
-    "magnitude": ("magnitude", None, 0.5),
-    "wanda": ("wanda", None, 0.5),
-    "wanda 2:4": ("wanda", None, "2:4"),
-    "ria": ("ria", None, 0.5),
-    "cvr + energy": ("cvr", "energy", 0.5),
-    "wanda + moments": ("wanda", "moments", 0.5),
-    "wanda + least squares": ("wanda", "least_squares", 0.5),
-    "sparsegpt": ("sparsegpt", None, 0.5),
-    "sparsegpt 2:4": ("sparsegpt", None, "2:4"),
-    "admm": ("admm", None, 0.5),
-}
-IN_BFLOAT16 = ("wanda", "cvr + energy", "sparsegpt")
-BLOCKS = 4  # of a large shape: as long as its ratios to the plain forward do not change
+BLOCKS, WHOLE = 4, 32  # blocks of a large shape that are timed, and those of the model whose shape it is
 VOCABULARY = 32000
+# most seconds over the forwards: two, but for sequential
+TARGETS = {
+    ("cvr+energy", "pruned"): 1.1,
+    ("cvr+energy", "sequential"): 1.25,
+    ("wanda + 64 scales", "pruned"): 1.2,
+    ("sparsegpt", "pruned"): 2.0,
+}
+MOST_OVER_PREDICTED, MOST_OVER_LARGER, MOST_STREAMED_GIB = 1.25, 1.2, 24.0
 
 
-@dataclass(frozen=True)
-class Pruned:
-    """What one device made of the bundled model.
-
-    Attributes:
-        perplexity: of the pruned model.
-        masks: where the blocks' pruned matrices are zero, by name, on the host.
-    """
-
-    perplexity: float
-    masks: dict[str, Tensor]
-
-
-def agreement() -> dict[str, Any]:
-    """Masks and perplexities of the bundled model, pruned on a CPU and on the GPU."""
-    rows = []
-    for dtype, names in (("float32", tuple(COMPARED)), ("bfloat16", IN_BFLOAT16)):
-        loaded = load_model(dtype=dtype)
-        windows = calibration_windows(loaded.tokenizer, samples=4, seq_len=256).ids
-        evaluated = evaluation_windows(loaded.tokenizer, seq_len=256, max_windows=8).ids
-        for name in names:
-            on_cpu, on_gpu = (_pruned(loaded, name, device, windows, evaluated) for device in ("cpu", "cuda"))
-            rows.append({"dtype": dtype, "method": name, **_compared(on_cpu, on_gpu)})
-            print(rows[-1], flush=True)
-    return {"what": "bundled model, 4 windows of 256, evaluated on 8 of 256", "rows": rows}
-
-
-def _pruned(loaded: LoadedModel, name: str, device: str, windows: Tensor, evaluated: Tensor) -> Pruned:
-    method, compensation, pattern = COMPARED[name]
-    model = copy.deepcopy(loaded.model).to(device)  # type: ignore[arg-type]  # transformers wraps it without its types
-    prune_by_name(model, method, pattern, windows=windows, compensation=compensation)
-    blocks = find_blocks(model, windows[:1])
-    masks = {block.full_name(matrix): (matrix.stored == 0).cpu() for block in blocks for matrix in block.matrices}
-    return Pruned(window_losses(model, evaluated).mean().exp().item(), masks)
-
-
-def _compared(on_cpu: Pruned, on_gpu: Pruned) -> dict[str, Any]:
-    """How far two results are apart: perplexities, and entries of the masks in the first block and in all of them."""
-    different = {name: int((mask != on_gpu.masks[name]).sum()) for name, mask in on_cpu.masks.items()}
-    first = [name for name in different if ".layers.0." in name]
-    return {
-        "cpu": on_cpu.perplexity,
-        "gpu": on_gpu.perplexity,
-        "apart": on_gpu.perplexity / on_cpu.perplexity - 1,
-        "mask_entries_first_block": sum(different[name] for name in first),
-        "mask_entries": sum(different.values()),
-        "of": sum(mask.numel() for mask in on_cpu.masks.values()),
-    }
-
-
-def placements() -> dict[str, Any]:
+def placements(findings: Findings) -> None:
     """Whether every place for blocks and for hidden states gives the same weights, bit for bit."""
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         config = LlamaConfig(
@@ -125,21 +65,21 @@ def placements() -> dict[str, Any]:
         windows = torch.randint(1000, (16, 256))
         for name in ("cvr+energy", "sparsegpt"):
             first: dict[str, Tensor] | None = None
-            for offload in ("none", "cpu", "disk"):
-                for placement in (Placement.device, Placement.host, Placement.disk):
-                    own = _weights(folder, name, offload, placement, windows)
-                    first = first or own
-                    is_equal = all(torch.equal(own[key], first[key]) for key in first)
-                    rows.append({"method": name, "offload": offload, "activations": placement.name, "equal": is_equal})
-                    print(rows[-1], flush=True)
-    return {"what": "random Llama, bfloat16, beside offload=none with activations on the device", "rows": rows}
+            places = (Placement.device, Placement.host, Placement.disk)
+            for offload, placement in itertools.product(("none", "cpu", "disk"), places):
+                own = _weights(folder, name, offload, placement, windows)
+                first = first or own
+                is_equal = all(torch.equal(own[key], first[key]) for key in first)
+                row = {"method": name, "offload": offload, "activations": placement.name, "equal": is_equal}
+                findings.add(row, None if is_equal else "the weights are other bits")
 
 
 def _weights(folder: str, name: str, offload: str, placement: Placement, windows: Tensor) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory() as waiting, tempfile.TemporaryDirectory() as new:
         loaded = load_model(folder, device="cuda", offload=offload, folder=Path(new))
         blocks = find_blocks(loaded, windows[:1])
-        prune(loaded, windows, prepared(name), PruneRuntime(placement=placement, folder=Path(waiting)), blocks)
+        runtime = PruneRuntime(4, placement=placement, folder=Path(waiting))  # hidden states of four batches move
+        prune(loaded, windows, prepared(name), runtime, blocks)
         weights: dict[str, Tensor] = {}
         for block in blocks:
             with block.loaded():
@@ -149,51 +89,73 @@ def _weights(folder: str, name: str, offload: str, placement: Placement, windows
         return weights
 
 
-def speed(samples: int = 128, seq_len: int = 2048) -> dict[str, Any]:
+def speed(findings: Findings, samples: int = 128, seq_len: int = 2048) -> None:
     """Seconds of pruning over those of the plain forward, and the peak of memory over the predicted one."""
     windows = torch.randint(VOCABULARY, (samples, seq_len))
-    rows = []
     for name, spec in _timed():
         loaded = _few_blocks("7b")
         blocks = find_blocks(loaded, windows[:1])
         prune(loaded, windows[:8], spec, PruneRuntime(), blocks)  # kernels are built, and libraries loaded
         forward = min(_forward_seconds(loaded, windows) for _ in range(2))
-        held = torch.cuda.memory_allocated()
-        predicted = held + memory_need(loaded.model, blocks, _workload(spec, windows)).peak(Placement.device)
+        predicted = _predicted_peak(loaded, spec, windows)
         torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         phases = prune(loaded, windows, spec, PruneRuntime(), blocks).seconds
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        rows.append(
-            {
-                "method": name,
-                "propagation": spec.propagation.value,
-                "seconds": seconds,
-                "forward": forward,
-                "over_one_forward": seconds / forward,
-                "over_two_forwards": seconds / forward / 2,
-                "phases": phases,
-                "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
-                "predicted_gib": predicted / 2**30,
-            }
-        )
-        print(rows[-1], flush=True)
+        forwards = 1 if spec.propagation.value == "sequential" else 2
+        at_32 = over_forwards_of_32_blocks(phases, forward, forwards)
+        peak = torch.cuda.max_memory_allocated()
+        row = {
+            "method": name,
+            "propagation": spec.propagation.value,
+            "seconds": seconds,
+            "forward": forward,
+            "over_one_forward": seconds / forward,
+            "over_two_forwards": seconds / forward / 2,
+            "over_its_forwards_of_32_blocks": at_32,
+            "phases": phases,
+            "peak_gib": peak / 2**30,
+            "predicted_gib": predicted / 2**30,
+        }
+        target = TARGETS.get((name, spec.propagation.value))
+        slow = over("the ratio to the forwards, of 32 blocks,", at_32, target) if target else None
+        findings.add(row, slow, over("the peak over the predicted one", peak / predicted, MOST_OVER_PREDICTED))
         del loaded, blocks
         torch.cuda.empty_cache()
-    return {"what": f"{BLOCKS} blocks of Llama 2 7B's shape, bfloat16, {samples} windows of {seq_len}", "rows": rows}
 
 
-def _few_blocks(shape: str) -> LoadedModel:
+def over_forwards_of_32_blocks(phases: dict[str, float], forward: float, forwards: int) -> float:
+    """What a few blocks tell of a 7B model's 32: the last block is never propagated, and is one of them there, too.
+
+    Args:
+        phases: seconds of pruning ``BLOCKS`` blocks.
+        forward: seconds of the plain forward through them.
+        forwards: how many of those 32 blocks' pruning is compared with.
+    """
+    per_block = (phases["observe"] + phases["solve"]) * WHOLE / BLOCKS
+    propagated = phases.get("propagate", 0.0) * (WHOLE - 1) / (BLOCKS - 1)
+    return (per_block + propagated) / (forwards * forward * WHOLE / BLOCKS)
+
+
+def _predicted_peak(loaded: LoadedModel, spec: PruneSpec, windows: Tensor) -> int:
+    """Bytes that the device should hold at most while this is pruned."""
+    blocks = find_blocks(loaded, windows[:1])
+    need = memory_need(loaded.model, blocks, _workload(spec, windows))
+    return torch.cuda.memory_allocated() + need.peak(Placement.device)
+
+
+def _few_blocks(shape: str, blocks: int = BLOCKS) -> LoadedModel:
     hidden, intermediate, _, heads, pairs, vocabulary, _ = gpu.SHAPES[shape]
-    name = f"{shape}, {BLOCKS} blocks"
-    gpu.SHAPES[name] = (hidden, intermediate, BLOCKS, heads, pairs, vocabulary, False)
+    name = f"{shape}, {blocks} blocks"
+    gpu.SHAPES[name] = (hidden, intermediate, blocks, heads, pairs, vocabulary, False)
     return gpu.build(name, "cuda")
 
 
 def _timed() -> list[tuple[str, PruneSpec]]:
     scales = PruneSpec(get_method("wanda"), Unstructured(0.5), Moments(groups=64))
-    named = [("cvr+energy", "pruned"), ("cvr+energy", "sequential"), ("sparsegpt", "pruned"), ("admm", "pruned")]
+    pruned = [(name, "pruned") for name in ("cvr+energy", "sparsegpt", "wanda", "admm")]
+    named = [*pruned[:1], ("cvr+energy", "sequential"), *pruned[1:]]
     return [*((name, prepared(name, propagation=how)) for name, how in named), ("wanda + 64 scales", scales)]
 
 
@@ -233,12 +195,26 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def streaming(samples: int = 32, seq_len: int = 2048) -> dict[str, Any]:
-    """A few blocks of a 70B shape whose weights wait on the host: the run, its computation alone, its copies alone."""
-    windows = torch.randint(VOCABULARY, (samples, seq_len))
-    loaded = _few_blocks("70b")
+def streaming(findings: Findings, samples: int = 32, seq_len: int = 2048) -> None:
+    """Blocks of a 70B shape whose weights wait on the host: the run, its computation alone, its copies alone.
+
+    The first block's way to the GPU and the last one's way back overlap nothing. Of eight blocks they are half as much
+    as of four, and of 80 a twentieth: the seconds that four blocks more take are what most blocks of a model take.
+    """
+    rows = [_streamed(blocks, torch.randint(VOCABULARY, (samples, seq_len))) for blocks in (BLOCKS, 2 * BLOCKS)]
+    for row in rows:
+        findings.add(row, over("the peak in GiB", row["peak_gib"], MOST_STREAMED_GIB))
+    more = {key: rows[1][key] - rows[0][key] for key in ("seconds", "computation", "copies")}
+    ratio = more["seconds"] / max(more["computation"], more["copies"])
+    row = {"blocks": f"{2 * BLOCKS} less {BLOCKS}", **more, "over_the_larger": ratio}
+    findings.add(row, over("streaming over the larger of computing and copying", ratio, MOST_OVER_LARGER))
+
+
+def _streamed(count: int, windows: Tensor) -> dict[str, Any]:
+    loaded = _few_blocks("70b", count)
     spec, runtime = prepared("cvr+energy"), PruneRuntime()
     prune(loaded, windows[:8], spec, runtime)
+    forward = min(_forward_seconds(loaded, windows) for _ in range(2))
     alone = _seconds(lambda: prune(loaded, windows, spec, runtime))
     modules = list(loaded.model.model.layers.cpu())
     torch.cuda.empty_cache()
@@ -246,15 +222,20 @@ def streaming(samples: int = 32, seq_len: int = 2048) -> dict[str, Any]:
     streamed = LoadedModel(loaded.model, loaded.tokenizer, streamer, ModelSource("random"))
     copies = _seconds(lambda: _copy_all(streamer))
     copies = _seconds(lambda: _copy_all(streamer))  # the first time reserves memory that is pinned
+    predicted = _predicted_peak(streamed, spec, windows)
     torch.cuda.reset_peak_memory_stats()
     seconds = _seconds(lambda: prune(streamed, windows, spec, runtime))
+    peak = torch.cuda.max_memory_allocated()
+    streamer.close()
     return {
-        "what": f"{BLOCKS} blocks of Llama 2 70B's shape, bfloat16, {samples} windows of {seq_len}, cvr + energy",
+        "blocks": count,
+        "forward": forward,
         "seconds": seconds,
         "computation": alone,
         "copies": copies,
         "over_the_larger": seconds / max(alone, copies),
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "peak_gib": peak / 2**30,
+        "predicted_gib": predicted / 2**30,
     }
 
 
@@ -266,10 +247,9 @@ def _copy_all(streamer: Streamer) -> None:
     streamer.settle()
 
 
-def profile(samples: int = 16, seq_len: int = 2048) -> dict[str, Any]:
+def profile(findings: Findings, samples: int = 16, seq_len: int = 2048) -> None:
     """The twenty kernels that take most time, and how often the host waited for the GPU."""
     windows = torch.randint(VOCABULARY, (samples, seq_len))
-    rows = {}
     for name in ("cvr+energy", "sparsegpt"):
         loaded = _few_blocks("7b")
         blocks = find_blocks(loaded, windows[:1])
@@ -282,24 +262,21 @@ def profile(samples: int = 16, seq_len: int = 2048) -> dict[str, Any]:
         events = [event for event in averages if event.device_type.name == "CUDA"]
         events.sort(key=lambda event: -event.self_device_time_total)
         waits = {event.key: event.count for event in averages if "Synchronize" in event.key}
-        rows[name] = {
-            "kernels": [_kernel(event) for event in events[:20]],
-            "waits": waits,
-        }
-        print(name, waits, *map(_kernel, events[:20]), sep="\n  ", flush=True)
-    return {"what": f"{BLOCKS} blocks of a 7B shape, {samples} windows of {seq_len}: kernel, calls, ms", "rows": rows}
+        kernels = [_kernel(event) for event in events[:20]]
+        findings.add({"method": name, "waits": waits, "kernels": kernels}, None if kernels else "no kernel was seen")
 
 
 def _kernel(event: Any) -> tuple[str, int, float]:  # noqa: ANN401 - the profiler's own
     return event.key[:80], event.count, round(event.self_device_time_total / 1e3, 2)
 
 
-SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {
-    "placements": placements,
-    "speed": speed,
-    "streaming": streaming,
-    "profile": profile,
-    "agreement": agreement,
+SHAPE = f"{BLOCKS} blocks of Llama 2 7B's shape, bfloat16"
+SECTIONS: dict[str, tuple[Callable[[Findings], None], str]] = {
+    "speed": (speed, f"{SHAPE}, 128 windows of 2048"),
+    "agreement": (gpu_agreement.agreement, gpu_agreement.WHAT),
+    "placements": (placements, "random Llama, bfloat16, beside offload=none with activations on the device"),
+    "streaming": (streaming, "blocks of Llama 2 70B's shape, bfloat16, 32 windows of 2048, cvr + energy"),
+    "profile": (profile, f"{SHAPE}, 16 windows of 2048: kernel, calls, ms"),
 }
 
 
@@ -311,11 +288,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device here; run this on a machine with a GPU")
+    problems = []
     for name in arguments.sections or SECTIONS:
-        start = time.perf_counter()
-        result = {**SECTIONS[name](), "seconds_of_the_check": time.perf_counter() - start}
-        machine = measure.machine(("statprune", "torch", "transformers", "triton"))
-        measure.write(arguments.output / f"{name}.json", {"machine": machine, **result})
+        section, what = SECTIONS[name]
+        findings = Findings(arguments.output / f"{name}.json", what)
+        section(findings)
+        problems += [f"{name}: {problem}" for problem in findings.problems]
+    if problems:
+        raise SystemExit("\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,12 @@ from tests.helpers.triton import DEVICE, kernels
 
 kernel = kernels("sparsegpt_triton")
 
+
+@pytest.fixture(autouse=True)
+def _the_loop_is_no_kernel(monkeypatch):
+    monkeypatch.setattr("statprune.core.sparsegpt.has_kernel", lambda _: False)  # a GPU would compare it with itself
+
+
 NOFM = [NofM(2, 4), NofM(4, 8), NofM(1, 4)]
 PATTERNS = [Unstructured(0.5), *NOFM]
 
@@ -147,7 +153,13 @@ def test_kernel_refuses_columns_that_groups_do_not_divide():
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_compiled_kernel_matches_the_loop_at_full_size(pattern):
     weight, factor = make(4096, 128)
-    check(weight, factor, pattern)
+    expected, block = weight.clone(), weight.clone()
+    expected_keep, expected_errors = _solve_block(expected, factor, pattern)
+    keep, errors = solve(block, factor, pattern)
+    same = (keep == expected_keep).all(1)  # of 131,072 groups, rounding may exchange two scores of a few
+    assert same.float().mean() >= 0.99
+    torch.testing.assert_close(block[same], expected[same], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(errors[same], expected_errors[same], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pattern", [Unstructured(0.5), NofM(2, 4)], ids=str)

@@ -80,7 +80,7 @@ def test_every_propagation_prunes_as_on_a_cpu(propagation):
 @pytest.mark.parametrize("method", ["cvr", "sparsegpt"])
 def test_no_placement_changes_a_bit(method, tmp_path):
     own = spec(method, compensation="energy")
-    first = weights(tiny_llama().bfloat16().cuda(), own)
+    first = weights(tiny_llama().bfloat16().cuda(), own, PruneRuntime(batch_size=2))
     for placement in (Placement.host, Placement.disk):
         runtime = PruneRuntime(batch_size=2, placement=placement, folder=tmp_path)
         other = weights(tiny_llama().bfloat16().cuda(), own, runtime)
