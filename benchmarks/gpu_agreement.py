@@ -23,8 +23,10 @@ from statprune import (
 from statprune.core.methods import ScoreMethod
 from statprune.core.patterns import Group
 
-WHAT = "bundled model, 4 windows of 256, evaluated on 8 of 256"
-MOST_APART = 0.005  # of perplexity, float32
+WHAT = "bundled model, 4 windows of 256, evaluated on 4 of 256"
+# of perplexity, float32. On a CPU, weights that were changed by a ten-millionth moved Wanda's by 0.6% and SparseGPT's by
+# 0.8% (2026-11-29, one run each, 8 windows; no file is kept): where it is missed, look at the first block first.
+MOST_APART = 0.005
 TIE = 1e-4  # of a score: further apart than rounding of the first block's inputs can move two
 
 # method, compensation, pattern: one of each kind of computation; what matters most comes first
@@ -43,6 +45,7 @@ COMPARED: dict[str, tuple[str, str | None, float | str]] = {
     "alps": ("alps", None, 0.5),
 }
 DTYPES = ("float32", "bfloat16")
+IN_BFLOAT16 = 8  # of the methods, the first; a CPU takes seconds for each
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ def agreement(findings: Findings) -> None:
     loaded = {dtype: load_model(dtype=dtype) for dtype in DTYPES}
     tokenizer = loaded[DTYPES[0]].tokenizer
     windows = calibration_windows(tokenizer, samples=4, seq_len=256).ids
-    evaluated = evaluation_windows(tokenizer, seq_len=256, max_windows=8).ids
-    for name, dtype in itertools.product(COMPARED, DTYPES):
+    evaluated = evaluation_windows(tokenizer, seq_len=256, max_windows=4).ids
+    for (index, name), dtype in itertools.product(enumerate(COMPARED), DTYPES):
+        if dtype == "bfloat16" and index >= IN_BFLOAT16:
+            continue
         on_cpu, on_gpu = (_pruned(loaded[dtype], name, device, windows, evaluated) for device in ("cpu", "cuda"))
         row = {"dtype": dtype, "method": name, **compared(on_cpu, on_gpu)}
         problem = over("the perplexities' difference", abs(row["apart"]), MOST_APART) if dtype == "float32" else None
