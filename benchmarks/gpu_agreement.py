@@ -24,8 +24,8 @@ from statprune.core.methods import ScoreMethod
 from statprune.core.patterns import Group
 
 WHAT = "bundled model, 4 windows of 256, evaluated on 4 of 256"
-# of perplexity, float32. On a CPU, weights that were changed by a ten-millionth moved Wanda's by 0.6% and SparseGPT's by
-# 0.8% (2026-11-29, one run each, 8 windows; no file is kept): where it is missed, look at the first block first.
+# of perplexity, float32. On a CPU, weights that were changed by a ten-millionth moved Wanda's by 0.6% and SparseGPT's
+# by 0.8% (2026-11-29, one run each, 8 windows; no file is kept): where it is missed, look at the first block first.
 MOST_APART = 0.005
 TIE = 1e-4  # of a score: further apart than rounding of the first block's inputs can move two
 
