@@ -1,6 +1,7 @@
 """The prepared GPU check, as far as it can be tried without one."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def test_the_ratio_of_32_blocks_counts_what_the_last_block_leaves_out():
     phases = {"observe": 8.0, "solve": 4.0, "propagate": 6.0}
     assert over_forwards_of_32_blocks(phases, 8.0, 2) == pytest.approx((32 * 3 + 31 * 2) / (2 * 32 * 2))
     assert over_forwards_of_32_blocks({"observe": 8.0, "solve": 4.0}, 8.0, 1) == pytest.approx(1.5)
+
+
+def test_the_docs_say_what_the_recorded_phases_give_for_32_blocks():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "gpu" / "speed.json").read_text())["rows"]
+    ratios = {}
+    for row in rows:
+        forwards = 1 if row["propagation"] == "sequential" else 2
+        ratios[row["method"], forwards] = f"{over_forwards_of_32_blocks(row['phases'], row['forward'], forwards):.2f}"
+    two = [ratios[name, 2] for name in ("cvr+energy", "wanda + 64 scales", "sparsegpt")]
+    for page in ("start/gpu.md", "results/speed.md"):
+        text = " ".join((ROOT / "docs" / page).read_text().split())
+        told = re.search(r"give (\S+) times two forwards for .*?, (\S+) with 64 scales, (\S+) for SparseGPT", text)
+        assert told and list(told.groups()) == two, page
+        assert f"and {ratios['cvr+energy', 1]} times one forward for `sequential`" in text
 
 
 def test_scores_that_two_masks_choose_between():
