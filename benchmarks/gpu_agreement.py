@@ -1,7 +1,7 @@
 """Masks and perplexities of the bundled model, pruned on a CPU and on a GPU."""
 
 import copy
-import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from statprune import (
 )
 from statprune.core.methods import ScoreMethod
 from statprune.core.patterns import Group
+from statprune.core.statistics import InputStatistics
+from statprune.model.matrix import Block
 
 WHAT = "bundled model, 4 windows of 256, evaluated on 4 of 256"
 # of perplexity, float32. On a CPU, weights that were changed by a ten-millionth moved Wanda's by 0.6% and SparseGPT's
@@ -67,15 +69,18 @@ def agreement(findings: Findings) -> None:
     tokenizer = loaded[DTYPES[0]].tokenizer
     windows = calibration_windows(tokenizer, samples=4, seq_len=256).ids
     evaluated = evaluation_windows(tokenizer, seq_len=256, max_windows=4).ids
-    for (index, name), dtype in itertools.product(enumerate(COMPARED), DTYPES):
-        if dtype == "bfloat16" and index >= IN_BFLOAT16:
-            continue
+    block = find_blocks(loaded["float32"], windows[:1])[0]
+    seen = statistics(loaded["float32"], windows=windows, blocks=[0])
+    rows = [(name, dtype) for index, name in enumerate(COMPARED) for dtype in DTYPES[: 1 + (index < IN_BFLOAT16)]]
+    for name, dtype in rows:
         on_cpu, on_gpu = (_pruned(loaded[dtype], name, device, windows, evaluated) for device in ("cpu", "cuda"))
-        row = {"dtype": dtype, "method": name, **compared(on_cpu, on_gpu)}
-        problem = over("the perplexities' difference", abs(row["apart"]), MOST_APART) if dtype == "float32" else None
-        gap = _widest_gap(loaded[dtype], name, windows, on_cpu, on_gpu) if dtype == "float32" else None
-        row["widest_gap_of_exchanged_scores"] = gap
-        findings.add(row, problem, over("the widest gap of exchanged scores", gap, TIE) if gap is not None else None)
+        row = {"dtype": dtype, "method": name, **compared(on_cpu, on_gpu), "widest_gap_of_exchanged_scores": None}
+        if dtype != "float32":
+            findings.add(row)
+            continue
+        gap = row["widest_gap_of_exchanged_scores"] = _widest_gap(name, block, seen, on_cpu, on_gpu)
+        apart = over("the perplexities' difference", abs(row["apart"]), MOST_APART)
+        findings.add(row, apart, None if gap is None else over("the widest gap of exchanged scores", gap, TIE))
 
 
 def _pruned(loaded: LoadedModel, name: str, device: str, windows: Tensor, evaluated: Tensor) -> Pruned:
@@ -101,7 +106,9 @@ def compared(on_cpu: Pruned, on_gpu: Pruned) -> dict[str, Any]:
     }
 
 
-def _widest_gap(loaded: LoadedModel, name: str, windows: Tensor, on_cpu: Pruned, on_gpu: Pruned) -> float | None:
+def _widest_gap(
+    name: str, block: Block, seen: Mapping[str, InputStatistics], on_cpu: Pruned, on_gpu: Pruned
+) -> float | None:
     """How unlike, at most, scores are that the devices choose between in the first block.
 
     None for methods that have no score, and for N:M, whose rows are many groups.
@@ -110,8 +117,6 @@ def _widest_gap(loaded: LoadedModel, name: str, windows: Tensor, on_cpu: Pruned,
     method = get_method(method_name)
     if not isinstance(method, ScoreMethod) or pattern != 0.5:
         return None
-    block = find_blocks(loaded.model, windows[:1])[0]
-    seen = statistics(loaded.model, windows=windows, blocks=[0])
     gaps = [0.0]
     for matrix in block.matrices:
         full = block.full_name(matrix)

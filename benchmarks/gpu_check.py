@@ -11,7 +11,7 @@ import argparse
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from statprune import (
     load_model,
 )
 from statprune.model.loading import ModelSource
+from statprune.model.matrix import Block
 from statprune.model.offload import HostSource, Streamer
 from statprune.pruning.budget import TokenBatch, Workload, memory_need
 from statprune.pruning.calibration import automatic_batch_size
@@ -97,7 +98,7 @@ def speed(findings: Findings, samples: int = 128, seq_len: int = 2048) -> None:
         blocks = find_blocks(loaded, windows[:1])
         prune(loaded, windows[:8], spec, PruneRuntime(), blocks)  # kernels are built, and libraries loaded
         forward = min(_forward_seconds(loaded, windows) for _ in range(2))
-        predicted = _predicted_peak(loaded, spec, windows)
+        predicted = _predicted_peak(loaded, blocks, spec, windows)
         torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         phases = prune(loaded, windows, spec, PruneRuntime(), blocks).seconds
@@ -138,9 +139,8 @@ def over_forwards_of_32_blocks(phases: dict[str, float], forward: float, forward
     return (per_block + propagated) / (forwards * forward * WHOLE / BLOCKS)
 
 
-def _predicted_peak(loaded: LoadedModel, spec: PruneSpec, windows: Tensor) -> int:
+def _predicted_peak(loaded: LoadedModel, blocks: Sequence[Block], spec: PruneSpec, windows: Tensor) -> int:
     """Bytes that the device should hold at most while this is pruned."""
-    blocks = find_blocks(loaded, windows[:1])
     need = memory_need(loaded.model, blocks, _workload(spec, windows))
     return torch.cuda.memory_allocated() + need.peak(Placement.device)
 
@@ -222,7 +222,7 @@ def _streamed(count: int, windows: Tensor) -> dict[str, Any]:
     streamed = LoadedModel(loaded.model, loaded.tokenizer, streamer, ModelSource("random"))
     copies = _seconds(lambda: _copy_all(streamer))
     copies = _seconds(lambda: _copy_all(streamer))  # the first time reserves memory that is pinned
-    predicted = _predicted_peak(streamed, spec, windows)
+    predicted = _predicted_peak(streamed, find_blocks(streamed, windows[:1]), spec, windows)
     torch.cuda.reset_peak_memory_stats()
     seconds = _seconds(lambda: prune(streamed, windows, spec, runtime))
     peak = torch.cuda.max_memory_allocated()

@@ -1,6 +1,5 @@
 """What a section of the GPU check found: a file that is written anew with every row, and whatever missed its target."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ class Findings:
         """Keep a row, print it, and keep what is wrong with it; None is nothing."""
         self.rows.append(row)
         self.problems += [problem for problem in problems if problem]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         result = {
             "machine": self._machine,
             "what": self._what,
@@ -35,7 +33,7 @@ class Findings:
             "problems": self.problems,
             "seconds_of_the_check": time.perf_counter() - self._start,
         }
-        self._path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        measure.save(self._path, result)
         print(row, *(f"WRONG: {problem}" for problem in problems if problem), sep="\n  ", flush=True)
 
 

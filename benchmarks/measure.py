@@ -153,9 +153,14 @@ def machine(packages: tuple[str, ...]) -> dict[str, Any]:
 
 def write(path: Path, result: dict[str, Any]) -> None:
     """Write a result as JSON, and say where."""
+    save(path, result)
+    print(f"written: {path}")
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {path}")
 
 
 def _version(name: str) -> str | None:

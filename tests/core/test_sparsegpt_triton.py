@@ -38,11 +38,19 @@ def solve(block, factor, pattern):
     return kernel.solve_block(block, factor, pattern.select((block / factor.diagonal()).square()), None)
 
 
+def both(weight, factor, pattern):
+    """Mask, block and errors of the loop, and those of the kernel, on copies of ``weight``."""
+    results = []
+    for solver in (_solve_block, solve):
+        block = weight.clone()
+        keep, errors = solver(block, factor, pattern)
+        results.append((keep, block, errors))
+    return results
+
+
 def check(weight, factor, pattern):
-    """Both on copies of ``weight``: the masks are the same, the rest is but for rounding."""
-    expected, block = weight.clone(), weight.clone()
-    expected_keep, expected_errors = _solve_block(expected, factor, pattern)
-    keep, errors = solve(block, factor, pattern)
+    """The masks are the same, the rest is but for rounding."""
+    (expected_keep, expected, expected_errors), (keep, block, errors) = both(weight, factor, pattern)
     assert keep.dtype == torch.bool
     assert torch.equal(keep, expected_keep)
     torch.testing.assert_close(block, expected, rtol=1e-5, atol=1e-6)
@@ -152,10 +160,7 @@ def test_kernel_refuses_columns_that_groups_do_not_divide():
 @pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_compiled_kernel_matches_the_loop_at_full_size(pattern):
-    weight, factor = make(4096, 128)
-    expected, block = weight.clone(), weight.clone()
-    expected_keep, expected_errors = _solve_block(expected, factor, pattern)
-    keep, errors = solve(block, factor, pattern)
+    (expected_keep, expected, expected_errors), (keep, block, errors) = both(*make(4096, 128), pattern)
     same = (keep == expected_keep).all(1)  # of 131,072 groups, rounding may exchange two scores of a few
     assert same.float().mean() >= 0.99
     torch.testing.assert_close(block[same], expected[same], rtol=1e-4, atol=1e-5)
